@@ -1,0 +1,128 @@
+"""Where images come from: each source becomes a prepared set (`store.py`).
+
+cifar10     torchvision's download (checksummed), a folder in torchvision's layout, or class folders of PNGs
+formula32   the embedded stand-in for CIFAR-10, computed from a seed (`formula.py`)
+formula256  the embedded stand-in for ILSVRC, likewise
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torchvision
+from PIL import Image
+
+from alexnet.config import UserError
+from alexnet.preprocessing import formula, store
+from alexnet.preprocessing.store import PreparedSet
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_COUNTS = {"train": 5000, "test": 1000}  # images of each class
+CIFAR10_BYTES = 60_000 * 32 * 32 * 3
+
+
+def prepare(name: str, source: Path | None = None, force: bool = False) -> PreparedSet:
+    """Make the prepared set `name` unless it is there, going on where an earlier call stopped, and return it opened.
+
+    `source` is a folder to read from instead of a download. `force` starts again. Raises UserError for an unknown set, a
+    source that is not what it should be (the message names the file), or a full disk; what was done is kept.
+    """
+    if name not in PREPARERS:
+        raise UserError(f"There is no data set {name!r}; known are {', '.join(PREPARERS)}.")
+    folder = store.data_dir() / name
+    if force:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not store.is_prepared(name):
+        PREPARERS[name](folder, source)
+    return store.open_set(name)
+
+
+def _prepare_cifar10(folder: Path, source: Path | None) -> None:
+    with store.disk_errors_named(folder, bytes_needed=2 * CIFAR10_BYTES):
+        for split in CIFAR10_COUNTS:
+            if source is not None and (source / split).is_dir():
+                files, labels = _cifar10_files(source / split)
+                store.fill_split(folder / split, labels, 32, lambda i, files=files: read_rgb(files[i], side=32))
+            else:
+                images, labels = _torchvision_cifar10(folder, source, split)
+                store.fill_split(folder / split, labels, 32, lambda i, images=images: images[i])
+            # Why: so that the download and the class folders, whose orders differ, give the same bytes.
+            store.sort_canonically(folder / split)
+        facts = {"source": "class folders" if source and (source / "train").is_dir() else "torchvision"}
+        store.finish_set(folder, CIFAR10_CLASSES, tuple(CIFAR10_COUNTS), stand_in=False, **facts)
+    shutil.rmtree(folder / "download", ignore_errors=True)
+
+
+def _cifar10_files(split_dir: Path) -> tuple[list[Path], np.ndarray]:
+    """List the PNGs of `{train,test}/<class>/` in class order; UserError for other folders or other counts."""
+    found = sorted(path.name for path in split_dir.iterdir() if path.is_dir())
+    if tuple(found) != CIFAR10_CLASSES:
+        odd = sorted(set(found) ^ set(CIFAR10_CLASSES))
+        raise UserError(
+            f"{split_dir / odd[0]} {'should not be there' if odd[0] in found else 'is missing'}: the class folders must be "
+            f"{', '.join(CIFAR10_CLASSES)}, because a label is a folder's place in this order."
+        )
+    files: list[Path] = []
+    for name in CIFAR10_CLASSES:
+        of_class = sorted((split_dir / name).glob("*.png"))
+        if len(of_class) != CIFAR10_COUNTS[split_dir.name]:
+            raise UserError(
+                f"{split_dir / name} holds {len(of_class)} PNG files where CIFAR-10 has {CIFAR10_COUNTS[split_dir.name]}. "
+                "Complete the folder (or leave out --source to download the set) and repeat the command."
+            )
+        files += of_class
+    return files, np.repeat(np.arange(len(CIFAR10_CLASSES)), CIFAR10_COUNTS[split_dir.name])
+
+
+def _torchvision_cifar10(folder: Path, source: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read CIFAR-10 through torchvision, which checks the published MD5 sums; download it when no source is given."""
+    root = source if source is not None else folder / "download"
+    try:
+        data = torchvision.datasets.CIFAR10(str(root), train=split == "train", download=source is None)
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if source is not None:
+            raise UserError(
+                f"{root} holds neither {{train,test}}/<class>/*.png nor an intact cifar-10-batches-py (torchvision: {error}). "
+                "Point --source at one of these, or leave it out to download the set."
+            ) from error
+        raise UserError(
+            f"CIFAR-10 could not be downloaded ({error}). Without a network, give a copy: alexnet prepare cifar10 --source DIR"
+        ) from error
+    return data.data, np.array(data.targets)
+
+
+def read_rgb(file: Path, side: int) -> np.ndarray:
+    """Read an image as (side, side, 3) uint8. Raises UserError naming the file when it is unreadable or another size."""
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{file} cannot be read as an image ({error}). Replace it and repeat the command: it goes on from there."
+        ) from error
+    if pixels.shape != (side, side, 3):
+        raise UserError(f"{file} has {pixels.shape[1]}x{pixels.shape[0]} pixels where {side}x{side} are needed.")
+    return pixels
+
+
+def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Path | None], None]:
+    def preparer(folder: Path, source: Path | None) -> None:
+        if source is not None:
+            raise UserError(f"{spec.name} is computed from a seed; leave out --source.")
+        with store.disk_errors_named(folder, spec.num_bytes):
+            for split, count in spec.counts.items():
+                images, labels = formula.generate(spec, split, count)
+                store.fill_split(folder / split, labels, spec.side, lambda i, images=images: images[i])
+            store.finish_set(folder, spec.classes, tuple(spec.counts), stand_in=True, source="formula", seed=spec.seed)
+
+    return preparer
+
+
+PREPARERS: dict[str, Callable[[Path, Path | None], None]] = {
+    "cifar10": _prepare_cifar10,
+    "formula32": _prepare_formula(formula.SMALL),
+    "formula256": _prepare_formula(formula.LARGE),
+}

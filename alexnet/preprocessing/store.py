@@ -1,0 +1,197 @@
+"""A prepared set on disk: what every source of images is turned into before training.
+
+<set>/prepare.json                   classes, counts, sha256 of every file; written last, so its presence means complete
+<set>/mean.npy                       (H, W, 3) float32, mean of the training images at each pixel (paper 2)
+<set>/covariance.npy                 (3, 3) float64, covariance of the training pixels' colours (paper 4.1)
+<set>/{train,test}/images.npy        (N, H, W, 3) uint8, memory-mapped when opened
+<set>/{train,test}/labels.npy        (N,) int64
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from alexnet.config import UserError
+
+CHUNK = 1000  # images between two notes of progress; at most this many are decoded twice after a kill
+MANIFEST = "prepare.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, H, W, 3) uint8 and their labels (N,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PreparedSet:
+    """An opened set: its splits, the training mean image (H, W, 3), and what its manifest says."""
+
+    name: str
+    folder: Path
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    mean: np.ndarray
+    covariance: np.ndarray
+    fingerprint: str
+    stand_in: bool
+
+
+def data_dir() -> Path:
+    """Return the folder of the prepared sets: `$ALEXNET_DATA`, else `data` in the current folder."""
+    return Path(os.environ.get("ALEXNET_DATA", "data"))
+
+
+def is_prepared(name: str) -> bool:
+    """Return whether the set `name` is complete in `data_dir()`."""
+    return (data_dir() / name / MANIFEST).is_file()
+
+
+def open_set(name: str, verify: bool = True) -> PreparedSet:
+    """Open the prepared set `name`, after comparing the sha256 of each file with its manifest unless `verify` is False.
+
+    Raises UserError when the set is missing, or a file is missing or changed.
+    """
+    folder = data_dir() / name
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"No prepared set {name!r} in {data_dir()}. Make it with: alexnet prepare {name}")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for path, digest in manifest["sha256"].items():
+        file = folder / path
+        if not file.is_file() or (verify and sha256(file) != digest):
+            what = "changed since it was prepared" if file.is_file() else "missing"
+            raise UserError(f"{file} is {what}. Make the set again with: alexnet prepare {name} --force")
+    splits = {
+        split: Split(np.load(folder / split / "images.npy", mmap_mode="r"), np.load(folder / split / "labels.npy"))
+        for split in manifest["counts"]
+    }
+    return PreparedSet(
+        name=name,
+        folder=folder,
+        classes=tuple(manifest["classes"]),
+        splits=splits,
+        mean=np.load(folder / "mean.npy"),
+        covariance=np.load(folder / "covariance.npy"),
+        fingerprint=manifest["fingerprint"],
+        stand_in=manifest["stand_in"],
+    )
+
+
+def fill_split(folder: Path, labels: np.ndarray, side: int, decode: Callable[[int], np.ndarray]) -> None:
+    """Decode image after image into `folder/images.npy`, going on after the chunks that an earlier call finished.
+
+    `decode(i)` gives image i, (side, side, 3) uint8. What it raises passes through; finished chunks are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(labels), side, side, 3)
+    progress = folder / "progress.json"
+    record = {"shape": list(shape), "labels": hashlib.sha256(labels.tobytes()).hexdigest()}
+    state = json.loads(progress.read_text()) if progress.is_file() else {}
+    done = state.pop("done", 0) if {k: v for k, v in state.items() if k != "done"} == record else 0
+    images = np.lib.format.open_memmap(folder / "images.npy", "r+" if done else "w+", np.uint8, shape)
+    for start in tqdm(
+        range(done, len(labels), CHUNK), desc=f"{folder.parent.name} {folder.name}", unit="k", leave=False
+    ):
+        stop = min(start + CHUNK, len(labels))
+        for i in range(start, stop):
+            images[i] = decode(i)
+        images.flush()
+        write_json(progress, {**record, "done": stop})
+    del images
+    save_array(folder / "labels.npy", labels.astype(np.int64))
+
+
+def sort_canonically(folder: Path) -> None:
+    """Reorder a split by label, then by the sha256 of the pixels, so that every source of the same images gives the
+    same bytes."""
+    images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    order = sorted(range(len(labels)), key=lambda i: (labels[i], digests[i]))
+    save_array(folder / "images.npy", images[order])
+    save_array(folder / "labels.npy", labels[order])
+
+
+def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **facts: Any) -> None:
+    """Compute mean, covariance, counts and checksums of a filled set, and write its manifest."""
+    mean, covariance = pixel_statistics(np.load(folder / "train" / "images.npy", mmap_mode="r"))
+    save_array(folder / "mean.npy", mean.astype(np.float32))
+    save_array(folder / "covariance.npy", covariance)
+    files = ["mean.npy", "covariance.npy", *(f"{s}/{part}.npy" for s in splits for part in ("images", "labels"))]
+    digests = {file: sha256(folder / file) for file in files}
+    counts = {}
+    for split in splits:
+        numbers = np.bincount(np.load(folder / split / "labels.npy"), minlength=len(classes))
+        counts[split] = dict(zip(classes, numbers.tolist(), strict=True))
+        (folder / split / "progress.json").unlink(missing_ok=True)
+    fingerprint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+    manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, **facts}
+    write_json(folder / MANIFEST, manifest)
+
+
+def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean image (H, W, 3) and the colour covariance (3, 3) over all pixels, accumulated in float64."""
+    total = np.zeros(images.shape[1:])
+    outer = np.zeros((3, 3))
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK].astype(np.float64)
+        total += chunk.sum(axis=0)
+        pixels = chunk.reshape(-1, 3)
+        outer += pixels.T @ pixels
+    mean = total / len(images)
+    colour = mean.reshape(-1, 3).mean(axis=0)
+    return mean, outer / (len(images) * mean[..., 0].size) - np.outer(colour, colour)
+
+
+@contextmanager
+def disk_errors_named(folder: Path, bytes_needed: int) -> Iterator[None]:
+    """Turn a disk that is or becomes too full for `bytes_needed` below `folder` into a UserError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    present = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    message = (
+        f"The disk of {folder} cannot hold this set: it needs {bytes_needed / 1e6:.0f} MB, {{free:.0f}} MB are free. Free "
+        "some space or set ALEXNET_DATA to another disk, and repeat the command: what is done is kept."
+    )
+    if shutil.disk_usage(folder).free + present < bytes_needed:
+        raise UserError(message.format(free=shutil.disk_usage(folder).free / 1e6))
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(message.format(free=shutil.disk_usage(folder).free / 1e6)) from error
+
+
+def sha256(file: Path) -> str:
+    """Return the sha256 of a file's bytes, hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save_array(file: Path, array: np.ndarray) -> None:
+    """Write an .npy file whole or not at all."""
+    partial = file.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        np.save(stream, array)
+    partial.replace(file)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(file)

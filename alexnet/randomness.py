@@ -1,0 +1,30 @@
+"""Every random draw as a function of what it is for.
+
+A draw depends on (seed, purpose, epoch, step or sample) and on nothing else: not on how many draws came before,
+on the number of workers or ranks, or on whether the run was stopped and resumed.
+"""
+
+import hashlib
+
+import numpy as np
+
+
+def generator(seed: int, purpose: str, *where: int) -> np.random.Generator:
+    """Return a fresh generator for one purpose at one place (`where` is epoch, step, sample ... in that order).
+
+    The key of a counter-based Philox stream is the hash of the arguments, so streams of different purposes or places
+    never overlap, and asking twice gives the same numbers.
+    """
+    words = "/".join([str(seed), purpose, *map(str, where)])
+    key = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=16).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def batch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """Return the order (num_images,) in which `epoch` visits the training images: a permutation, int64."""
+    return generator(seed, "batch-order", epoch).permutation(num_images)
+
+
+def normal(seed: int, purpose: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return standard normal draws of `shape`, float32."""
+    return generator(seed, purpose).standard_normal(shape, dtype=np.float32)

@@ -1,0 +1,227 @@
+"""The training loop (section 5), readable from top to bottom.
+
+A training is a function of its config and its prepared set. Stopped at any moment, by any means, and started again, it
+ends with the same weights and metrics to the bit (same kind of processor, same number of threads).
+"""
+
+import ctypes
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from alexnet.config import RunConfig, to_dict
+from alexnet.model.cifar import build_cifar_net
+from alexnet.preprocessing.batches import Batches
+from alexnet.preprocessing.store import PreparedSet
+from alexnet.training import checkpoint
+from alexnet.training.evaluate import error_rate, num_wrong
+from alexnet.training.optimiser import build_optimiser
+from alexnet.training.precision import autocast
+
+CHECK_EVERY = 20  # steps between two looks at the loss
+EVALUATION_BATCH = 250
+STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so many epochs is on the plateau
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    `kind` is "reached" (the error to stop at), "epochs" (all of them), "diverged", "limit" (the caller's) or "stopped" (by
+    a signal); `warning` names a divergence or a plateau with its usual cause.
+    """
+
+    kind: str
+    warning: str | None = None
+
+
+class Training:
+    """One training in one folder: the data, the net, the optimiser, and where it stands."""
+
+    def __init__(self, config: RunConfig, data: PreparedSet, folder: Path | None, precision: str = "fp32") -> None:
+        self.config, self.folder, self.precision = config, folder, precision
+        self.train_batches, self.test_batches = Batches(data, "train"), Batches(data, "test")
+        self.net = build_cifar_net(config.net, config.seed)
+        self.optimiser = build_optimiser(self.net, config.optimiser)
+        self.progress = checkpoint.Progress()
+        if folder is not None:
+            self.progress = checkpoint.load(folder, to_dict(config), self.net, self.optimiser)
+        self.steps_per_epoch = self.train_batches.steps_per_epoch(config.optimiser.batch_size)
+
+    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Move the weights once; return the mean loss (nats) and the logits of the batch before the move."""
+        with autocast(self.precision):
+            logits = self.net(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach(), logits.detach()
+
+    def run_epoch(self, on_step: Callable[[], bool]) -> bool:
+        """Do the steps of the epoch that are left; False when `on_step` asked to stop or the loss is no longer a number."""
+        at, size = self.progress, self.config.optimiser.batch_size
+        for images, labels in self.train_batches.epoch(self.config.seed, at.epoch, size, at.step):
+            loss, logits = self.step(images, labels)
+            at.loss_sum += loss.item() * len(labels)
+            at.wrong += num_wrong(logits, labels)
+            at.step += 1
+            at.images_seen += len(labels)
+            if at.step % CHECK_EVERY == 0 and not math.isfinite(at.loss_sum):
+                at.diverged = f"epoch {at.epoch + 1}, step {at.step}"
+                return False
+            if not on_step():
+                return False
+        return True
+
+    def close_epoch(self, first: bool = False) -> None:
+        """Measure both errors with the weights as they are and add the epoch's line to the metrics."""
+        at, seen = self.progress, len(self.train_batches)
+        line: dict[str, Any] = {"epoch": 0 if first else at.epoch + 1, "images_seen": at.images_seen}
+        for split, batches in (("train", self.train_batches), ("test", self.test_batches)):
+            line[f"{split}_error"] = error_rate(self.net, batches.in_order(EVALUATION_BATCH), self.precision)
+        line["loss"] = None if first else at.loss_sum / seen
+        line["running_error"] = None if first else at.wrong / seen
+        at.metrics.append(line)
+        if not first:
+            at.epoch, at.step, at.loss_sum, at.wrong = at.epoch + 1, 0, 0.0, 0
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        assert self.folder is not None
+        checkpoint.save(self.folder, to_dict(self.config), self.progress, self.net, self.optimiser)
+
+    def outcome(self, epoch_limit: int | None) -> Outcome | None:
+        """Return how the training has ended, or None while it has not."""
+        at, config = self.progress, self.config
+        if at.diverged:
+            return Outcome("diverged", f"The loss is no longer a number from {at.diverged} on: the usual cause is a rate "
+                           f"that is too high (here {config.optimiser.rate:g}).")  # fmt: skip
+        error = at.metrics[-1]["train_error"]
+        if config.stop_at_train_error is not None and error <= config.stop_at_train_error:
+            return Outcome("reached", self.plateau())
+        if at.epoch >= config.epochs:
+            return Outcome("epochs", self.plateau())
+        if epoch_limit is not None and at.epoch >= epoch_limit:
+            return Outcome("limit", self.plateau())
+        return None
+
+    def plateau(self) -> str | None:
+        """Return a warning when the last epochs' losses all lie at ln K, that is, nothing has been learned."""
+        chance = math.log(self.config.net.num_classes)
+        losses = [line["loss"] for line in self.progress.metrics[1:]][-STUCK_EPOCHS:]
+        if len(losses) < STUCK_EPOCHS or any(abs(loss - chance) > STUCK_MARGIN for loss in losses):
+            return None
+        return (
+            f"The loss has stayed at ln {self.config.net.num_classes} = {chance:.3f} for {STUCK_EPOCHS} epochs: the usual "
+            "causes are a rate too low to leave the plateau, one so high that every unit died, or inputs that are not "
+            "raw 0-255 pixels minus the mean."
+        )
+
+
+def train(
+    config: RunConfig,
+    data: PreparedSet,
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    epoch_limit: int | None = None,
+    on_epoch: Callable[[list[dict[str, Any]], float], None] = lambda metrics, seconds: None,
+    checkpoint_seconds: float = 60.0,
+    bar: bool | None = None,
+) -> tuple[Training, Outcome]:
+    """Train `config` on `data`, from the checkpoint in `folder` if there is one, and leave a checkpoint there.
+
+    `on_epoch(metrics, seconds)` is called after each epoch with one dictionary for every epoch since the beginning and
+    the time this one took. `bar` shows a progress bar; None means only on a terminal. A signal to stop (Ctrl-C) is obeyed
+    after the step at hand. Raises UserError when the checkpoint belongs to another config. Paper 5.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    training = Training(config, data, folder, precision)
+    if not training.progress.metrics:
+        training.close_epoch(first=True)
+        on_epoch(training.progress.metrics, 0.0)
+    with StopRequests() as stop, _progress_bar(training, bar) as shown:
+        last_saved = time.monotonic()
+
+        def on_step() -> bool:
+            nonlocal last_saved
+            shown.update()
+            if time.monotonic() - last_saved > checkpoint_seconds:
+                training.save()
+                last_saved = time.monotonic()
+            return not stop.requested
+
+        while (outcome := training.outcome(epoch_limit)) is None:
+            started = time.perf_counter()
+            if training.run_epoch(on_step):
+                training.close_epoch()
+                last_saved = time.monotonic()
+                on_epoch(training.progress.metrics, time.perf_counter() - started)
+                shown.set_postfix_str(f"train error {training.progress.metrics[-1]['train_error']:.1%}")
+            else:
+                training.save()
+            if stop.requested:
+                outcome = training.outcome(epoch_limit) or Outcome("stopped")
+                break
+    return training, outcome
+
+
+def _progress_bar(training: Training, bar: bool | None) -> tqdm:
+    at = training.progress
+    return tqdm(
+        total=training.config.epochs * training.steps_per_epoch,
+        initial=at.epoch * training.steps_per_epoch + at.step,
+        desc=training.config.name,
+        unit="batch",
+        leave=False,
+        disable=None if bar is None else not bar,
+        mininterval=0.5 if sys.stderr.isatty() else 60.0,
+    )
+
+
+class StopRequests:
+    """Turn the first SIGINT or SIGTERM into `requested = True`, so that a step is finished and saved; a second one acts
+    as it always does. Outside the main thread signals are left alone."""
+
+    requested = False
+
+    def __enter__(self) -> "StopRequests":
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.requested = True
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def use_processor(num_threads: int | None) -> int:
+    """Set the number of threads of torch's operations (None leaves torch's choice) and return it."""
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    # Why: glibc gives every large buffer back to the system and asks for it again at the next step, and the kernel clears
+    # each page anew. Keeping them (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD) makes a step of the small nets 5 to 20 % faster.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
+            mallopt(option, value)
+    return torch.get_num_threads()
