@@ -9,6 +9,7 @@ import hashlib
 import json
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Scale = Literal["toy", "cpu", "paper"]
@@ -16,6 +17,7 @@ Topology = Literal["19pct", "conv-local-13pct"]
 Activation = Literal["relu", "tanh"]
 Precision = Literal["auto", "fp32", "bf16"]
 
+PROJECT_DIR = Path(__file__).resolve().parents[1]
 SCALES: tuple[Scale, ...] = typing.get_args(Scale)
 
 
@@ -87,13 +89,13 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def differing_fields(recorded: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return one `field: recorded value -> wanted value` line for every field in which two configs differ."""
-    lines = []
+def differing_fields(recorded: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Return (dotted name, recorded value, wanted value) of every field in which two configs differ."""
+    found = []
     for key in sorted(recorded.keys() | wanted.keys()):
         old, new = recorded.get(key), wanted.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += differing_fields(old, new, f"{prefix}{key}.")
+            found += differing_fields(old, new, f"{prefix}{key}.")
         elif old != new:
-            lines.append(f"{prefix}{key} ({old!r} recorded, {new!r} asked)")
-    return lines
+            found.append((f"{prefix}{key}", old, new))
+    return found

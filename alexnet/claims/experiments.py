@@ -4,12 +4,12 @@ Figure 1 compares two activations, each at the learning rate that makes its trai
 comparison: one net, one activation, a search for the rate, then fresh seeds at the rate that won.
 """
 
-import math
+import contextlib
+import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from alexnet.claims.runs import Run
-from alexnet.config import Activation, CifarNet, Optimiser, RunConfig, Scale, Topology
+from alexnet.config import Activation, CifarNet, Optimiser, RunConfig, Scale, Topology, UserError
 
 LINE = 0.25  # training error at which Figure 1 compares the nets (paper 3.1)
 RATE_STEP = 2.0  # between neighbours of the logarithmic grid
@@ -27,6 +27,7 @@ class Study:
     seeds: tuple[int, ...]
     epochs: int
     data: str
+    expected_epochs: float  # to the line, for plans made before anything has run
     width: float = 1.0
 
     @property
@@ -53,93 +54,59 @@ class Study:
         return self.first_rate * RATE_STEP**place
 
 
-# First rates: where short trials of four epochs learned fastest. The search leaves them if a neighbour is faster.
-FIRST_RATES: dict[tuple[Topology, Activation], float] = {
-    ("19pct", "relu"): 0.004,
-    ("19pct", "tanh"): 0.016,
-    ("conv-local-13pct", "relu"): 0.002,
-    ("conv-local-13pct", "tanh"): 0.008,
+# For each net and activation: the first rate of the grid, where short trials of four epochs learned fastest (the search
+# leaves it when a neighbour is faster), and the epochs to the line that a plan supposes before anything has run.
+BEGINNINGS: dict[tuple[Topology, Activation], tuple[float, float]] = {
+    ("19pct", "relu"): (0.004, 5),
+    ("19pct", "tanh"): (0.016, 15),
+    ("conv-local-13pct", "relu"): (0.002, 4),
+    ("conv-local-13pct", "tanh"): (0.008, 10),
 }
 
 
 def fig1_studies(scale: Scale) -> list[Study]:
-    """Return Figure 1's studies at `scale`, the primary net first."""
-    if scale == "toy":
-        shared = {"seeds": (1, 2, 3), "epochs": 30, "data": "formula32", "width": 0.5}
-        topologies: tuple[Topology, ...] = ("19pct",)
-    else:
-        shared = {"seeds": (1, 2, 3), "epochs": 60, "data": "cifar10"}
-        topologies = ("19pct", "conv-local-13pct")
-    return [
-        Study(scale, topology, activation, FIRST_RATES[topology, activation], **shared)
-        for topology in topologies
-        for activation in ("relu", "tanh")
-    ]
+    """Return Figure 1's studies at `scale`, the primary net first (fidelity C3)."""
+    topologies: tuple[Topology, ...] = ("19pct",) if scale == "toy" else ("19pct", "conv-local-13pct")
+    studies = []
+    for topology in topologies:
+        for activation in ("relu", "tanh"):
+            rate, expected = BEGINNINGS[topology, activation]
+            if scale == "toy":
+                studies.append(Study(scale, topology, activation, rate, (1, 2, 3), 30, "formula32", expected, width=0.5))
+            else:
+                studies.append(Study(scale, topology, activation, rate, (1, 2, 3), 60, "cifar10", expected))
+    return studies
 
 
-GetRun = Callable[[RunConfig, int | None], Run]
+# Every claim that has runs. A later chapter adds its own line.
+STUDIES: dict[str, Callable[[Scale], list[Study]]] = {"fig1-relu": fig1_studies}
 
 
-@dataclass(frozen=True)
-class Search:
-    """The result of a search: the crossing epoch at every rate tried (inf: none, or overtaken), and the fastest rate."""
-
-    crossings: dict[float, float]
-    best_rate: float | None
-    bracketed: bool  # a slower rate was tried on either side of the best
-
-
-def search_rate(study: Study, get: GetRun, max_places: int = 8) -> Search:
-    """Find the rate at which `study` crosses the line first.
-
-    The grid grows outward from the first rate until the fastest has a slower neighbour on either side. A run ends when
-    another rate has crossed the line earlier than it can. `get(config, epoch_limit)` returns a run. Paper 3.1: rates are
-    chosen independently, to make training as fast as possible.
-    """
-    tried: dict[int, float] = {}
-    while (place := _next_place(tried)) is not None and len(tried) < max_places:
-        fastest = min(tried.values(), default=math.inf)
-        limit = math.ceil(fastest) if math.isfinite(fastest) else None
-        run = get(study.config(study.rate(place), SEARCH_SEED), limit)
-        tried[place] = crossing_epoch(run.metrics)
-    fastest_place = min(tried, key=lambda place: tried[place])
-    crossings = {study.rate(place): tried[place] for place in sorted(tried)}
-    if math.isinf(tried[fastest_place]):
-        return Search(crossings, None, False)
-    bracketed = fastest_place - 1 in tried and fastest_place + 1 in tried
-    return Search(crossings, study.rate(fastest_place), bracketed)
+def studies_of(claim: str, scale: Scale) -> list[Study]:
+    """Return the studies that test `claim` at `scale`. Raises UserError for a claim without runs."""
+    if claim not in STUDIES:
+        raise UserError(
+            f"No runs are defined for claim {claim!r}{nearest(claim, STUDIES)}. With runs: {', '.join(STUDIES)}."
+        )
+    return STUDIES[claim](scale)
 
 
-def _next_place(tried: dict[int, float]) -> int | None:
-    """Return the place of the grid to try next, or None when the fastest has both its neighbours."""
-    if not tried:
-        return 0
-    if all(math.isinf(crossing) for crossing in tried.values()):
-        # Why: nothing crossed, perhaps because the rate was too high; look lower.
-        return min(tried) - 1
-    fastest = min(tried, key=lambda place: tried[place])
-    for place in (fastest - 1, fastest + 1):
-        if place not in tried:
-            return place
-    return None
+def config_named(claim: str, scale: Scale, variant: str, seed: int) -> RunConfig:
+    """Return the config of the run with this name. Raises UserError, with the nearest name, when no study has it."""
+    studies = studies_of(claim, scale)
+    for study in studies:
+        prefix = f"{study.name}-rate-"
+        with contextlib.suppress(ValueError):
+            if variant.startswith(prefix):
+                return study.config(float(variant.removeprefix(prefix)), seed)
+    known = [study.config(study.first_rate, seed).variant for study in studies]
+    raise UserError(
+        f"{claim} has no variant {variant!r} at scale {scale}{nearest(variant, known)}. Known: {', '.join(known)} and the "
+        "same at other rates."
+    )
 
 
-def crossing_epoch(metrics: Iterable[dict], line: float = LINE) -> float:
-    """Return the first epoch at which the training error is `line` or less, interpolated between epochs; inf if none."""
-    before: tuple[float, float] | None = None
-    for row in metrics:
-        epoch, error = row["epoch"], row["train_error"]
-        if error <= line:
-            if before is None:
-                return float(epoch)
-            return before[0] + (epoch - before[0]) * (before[1] - line) / (before[1] - error)
-        before = (epoch, error)
-    return math.inf
-
-
-def run_study(study: Study, get: GetRun) -> tuple[Search, list[Run]]:
-    """Search the rate of `study`, then get one run for each of its seeds at that rate."""
-    search = search_rate(study, get)
-    if search.best_rate is None:
-        return search, []
-    return search, [get(study.config(search.best_rate, seed), None) for seed in study.seeds]
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean ...?` for an unknown word, or nothing when no known one is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

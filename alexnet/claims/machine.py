@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-PROJECT_DIR = Path(__file__).resolve().parents[2]
+from alexnet.config import PROJECT_DIR
+
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pandas", "matplotlib", "jupyter-book", "papermill")
 # What decides results; `runs/` is left out because a run writes there itself.
 SOURCES = ("alexnet", "book", "pyproject.toml", "constraints.txt")

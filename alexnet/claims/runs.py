@@ -14,7 +14,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,14 +24,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from alexnet.claims import machine
-from alexnet.config import RunConfig, UserError, config_hash, to_dict
+from alexnet.claims import experiments, machine
+from alexnet.config import PROJECT_DIR, RunConfig, UserError, config_hash, differing_fields, from_dict, to_dict
 from alexnet.preprocessing import datasets
 from alexnet.preprocessing.store import PreparedSet, write_json
 from alexnet.training import checkpoint, loop
 from alexnet.training.loop import Outcome
 from alexnet.training.parity import parity_of
 from alexnet.training.precision import decide
+from alexnet.training.process import use_processor
 
 # How a training's end is called in the manifest; the first three are final.
 STATUS = {
@@ -43,13 +44,21 @@ STATUS = {
 }
 
 
+Metrics = list[dict[str, Any]]
+OnEpoch = Callable[[Metrics, float], None]
+
+
+class MissingRunError(UserError):
+    """A run that is asked for is not there, and training is switched off."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run as it stands on disk."""
 
     folder: Path
     manifest: dict[str, Any]
-    metrics: list[dict[str, Any]]
+    metrics: Metrics
 
     @property
     def status(self) -> str:
@@ -65,12 +74,22 @@ class Run:
 
 def runs_dir() -> Path:
     """Return the folder of all runs: `$ALEXNET_RUNS`, else `runs` in the project."""
-    return Path(os.environ.get("ALEXNET_RUNS", machine.PROJECT_DIR / "runs"))
+    return Path(os.environ.get("ALEXNET_RUNS", PROJECT_DIR / "runs"))
+
+
+def training_allowed() -> bool:
+    """Return whether a missing run may be trained: not when `$ALEXNET_TRAIN` is 0."""
+    return os.environ.get("ALEXNET_TRAIN") != "0"
 
 
 def folder_of(config: RunConfig) -> Path:
     """Return the folder of the run that `config` describes."""
     return runs_dir() / config.scale / config.name
+
+
+def can_go_on(config: RunConfig) -> bool:
+    """Return whether there is a checkpoint to continue the run of `config` from."""
+    return (folder_of(config) / checkpoint.CURRENT).is_file()
 
 
 def read(config: RunConfig) -> Run | None:
@@ -84,20 +103,28 @@ def read(config: RunConfig) -> Run | None:
 
 
 def get(
-    config: RunConfig, *, epoch_limit: int | None = None, threads: int | None = None, bar: bool | None = None
+    config: RunConfig,
+    *,
+    epoch_limit: int | None = None,
+    threads: int | None = None,
+    bar: bool | None = None,
+    on_epoch: OnEpoch = lambda metrics, seconds: None,
 ) -> Run:
     """Return the run of `config`, training what is missing.
 
-    With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. Raises UserError
-    when the folder holds another config's run or another process is working on it; KeyboardInterrupt when a signal
-    stopped the training, after a checkpoint.
+    With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `bar` and `on_epoch`
+    are as in `loop.train`. Raises UserError when the folder holds another config's run, another process is working on it,
+    or something is missing and `$ALEXNET_TRAIN` is 0; KeyboardInterrupt when a signal stopped the training, after a
+    checkpoint.
     """
     run = read(config)
     if run is not None and run.is_done(epoch_limit):
         return run
+    if not training_allowed():
+        raise MissingRunError(f"run {config.name} is missing at scale {config.scale}. Make it with: {command_of(config)}")
     folder = folder_of(config)
     with _lock(folder):
-        outcome = _continue(config, folder, run, epoch_limit, loop.use_processor(threads), bar)
+        outcome = _continue(config, folder, run, epoch_limit, use_processor(threads), bar, on_epoch)
     if outcome.warning:
         warnings.warn(f"{config.name}: {outcome.warning}", stacklevel=2)
     if outcome.kind == "stopped":
@@ -108,10 +135,16 @@ def get(
 
 
 def _continue(
-    config: RunConfig, folder: Path, run: Run | None, epoch_limit: int | None, threads: int, bar: bool | None
+    config: RunConfig,
+    folder: Path,
+    run: Run | None,
+    epoch_limit: int | None,
+    threads: int,
+    bar: bool | None,
+    on_epoch: OnEpoch,
 ) -> Outcome:
     data = datasets.prepare(config.data)
-    earlier = run.manifest["parts"] if run and (folder / checkpoint.CURRENT).exists() else []
+    earlier = run.manifest["parts"] if run and can_go_on(config) else []
     if earlier and run.manifest["data"]["fingerprint"] != data.fingerprint:
         raise UserError(
             f"run {config.name} was begun on other images ({config.data} {run.manifest['data']['fingerprint']}, now "
@@ -119,8 +152,51 @@ def _continue(
         )
     # Why: a run keeps the precision it began with; only a new one measures.
     precision = earlier[0]["precision"] if earlier else decide(config.precision, parity_of(config, data))
-    manifest = _new_manifest(config, data)
-    part = {
+    record = _Record(config, data, folder, earlier, _new_part(threads, precision))
+
+    def note(metrics: Metrics, seconds: float) -> None:
+        record.note(metrics, seconds)
+        on_epoch(metrics, seconds)
+
+    training, outcome = loop.train(
+        config, data, folder, precision=precision["choice"], epoch_limit=epoch_limit, on_epoch=note, bar=bar
+    )
+    record.close(training, outcome)
+    return outcome
+
+
+class _Record:
+    """Keeps manifest, metrics and timing of a training in its folder as it goes on."""
+
+    def __init__(
+        self, config: RunConfig, data: PreparedSet, folder: Path, earlier: list[dict[str, Any]], part: dict[str, Any]
+    ) -> None:
+        self.folder, self.part, self.began = folder, part, time.perf_counter()
+        self.manifest = _new_manifest(config, data) | {"parts": [*earlier, part]}
+
+    def note(self, metrics: Metrics, seconds: float) -> None:
+        """Write what is known after an epoch."""
+        epoch, parts = metrics[-1]["epoch"], self.manifest["parts"]
+        self.part["seconds"] = round(time.perf_counter() - self.began, 1)
+        self.part["epochs"] = [(self.part["epochs"] or [epoch])[0], epoch]
+        self.manifest |= {"epochs": epoch, "images_seen": metrics[-1]["images_seen"]}
+        self.manifest["seconds"] = round(sum(part["seconds"] for part in parts), 1)
+        write_lines(self.folder / "metrics.jsonl", metrics)
+        if seconds:
+            times = [line for line in read_lines(self.folder / "timing.jsonl") if line["epoch"] < epoch]
+            write_lines(self.folder / "timing.jsonl", [*times, {"epoch": epoch, "seconds": round(seconds, 2)}])
+        write_json(self.folder / "manifest.json", self.manifest)
+
+    def close(self, training: loop.Training, outcome: Outcome) -> None:
+        """Write how it ended."""
+        self.manifest |= {"status": STATUS[outcome.kind], "outcome": outcome.kind, "warning": outcome.warning}
+        self.manifest["weights_sha256"] = weights_digest(training.net)
+        self.note(training.progress.metrics, 0.0)
+
+
+def _new_part(threads: int, precision: dict[str, Any]) -> dict[str, Any]:
+    """Describe one sitting of a training: a run that is stopped and goes on elsewhere has several."""
+    return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
         "epochs": None,
@@ -130,26 +206,6 @@ def _continue(
         "versions": machine.versions(),
         "git": machine.git_state(),
     }
-    manifest["parts"] = [*earlier, part]
-    began = time.perf_counter()
-
-    def on_epoch(metrics: list[dict[str, Any]], seconds: float) -> None:
-        last = metrics[-1]
-        part["seconds"] = round(time.perf_counter() - began, 1)
-        part["epochs"] = [part["epochs"][0] if part["epochs"] else last["epoch"], last["epoch"]]
-        manifest.update(epochs=last["epoch"], images_seen=last["images_seen"])
-        manifest["seconds"] = round(sum(p["seconds"] for p in manifest["parts"]), 1)
-        write_lines(folder / "metrics.jsonl", metrics)
-        _note_time(folder / "timing.jsonl", last["epoch"], seconds)
-        write_json(folder / "manifest.json", manifest)
-
-    training, outcome = loop.train(
-        config, data, folder, precision=precision["choice"], epoch_limit=epoch_limit, on_epoch=on_epoch, bar=bar
-    )
-    manifest.update(status=STATUS[outcome.kind], outcome=outcome.kind, warning=outcome.warning)
-    manifest["weights_sha256"] = weights_digest(training.net)
-    on_epoch(training.progress.metrics, 0.0)
-    return outcome
 
 
 def _new_manifest(config: RunConfig, data: PreparedSet) -> dict[str, Any]:
@@ -169,9 +225,38 @@ def _new_manifest(config: RunConfig, data: PreparedSet) -> dict[str, Any]:
     }
 
 
+def manifests(scale: str) -> list[dict[str, Any]]:
+    """Return the manifests of all runs recorded at `scale`, in the order of their names."""
+    files = sorted((runs_dir() / scale).glob("*/*/seed-*/manifest.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def load_net(run: Run) -> tuple[nn.Module, PreparedSet]:
+    """Return the net of a run from its checkpoint, and the set it was trained on, verified to be the same images.
+
+    Raises UserError when the checkpoint is not on this machine (it is never committed), is not the one that the manifest
+    describes, or the prepared set holds other images.
+    """
+    config, manifest = from_dict(RunConfig, run.manifest["config"]), run.manifest
+    data = datasets.prepare(config.data)
+    learner = loop.Learner(config)
+    checkpoint.load(run.folder, manifest["config"], learner.net, learner.optimiser)
+    if weights_digest(learner.net) != manifest["weights_sha256"]:
+        raise UserError(
+            f"The weights of {config.name} are not on this machine, only its results. Train it again: delete {run.folder}, "
+            f"then: {manifest['command']}"
+        )
+    if data.fingerprint != manifest["data"]["fingerprint"]:
+        raise UserError(f"{config.name} was trained on other images than the {config.data} in {data.folder}.")
+    return learner.net, data
+
+
 def command_of(config: RunConfig) -> str:
-    """Return the command that repeats a run."""
-    return f"alexnet train {config.claim} --scale {config.scale} --variant {config.variant} --seed {config.seed}"
+    """Return the command that repeats a run, with every option in which it departs from its variant's config."""
+    words = f"alexnet train {config.claim} --scale {config.scale} --variant {config.variant} --seed {config.seed}"
+    base = experiments.config_named(config.claim, config.scale, config.variant, config.seed)
+    changes = differing_fields(to_dict(base), to_dict(config))
+    return " ".join([words, *(f"--{name.split('.')[-1].replace('_', '-')} {value}" for name, _, value in changes)])
 
 
 def weights_digest(net: nn.Module) -> str:
@@ -193,12 +278,6 @@ def write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     partial.replace(file)
-
-
-def _note_time(file: Path, epoch: int, seconds: float) -> None:
-    if seconds:
-        kept = [line for line in read_lines(file) if line["epoch"] < epoch]
-        write_lines(file, [*kept, {"epoch": epoch, "seconds": round(seconds, 2)}])
 
 
 @contextmanager

@@ -126,3 +126,19 @@ PREPARERS: dict[str, Callable[[Path, Path | None], None]] = {
     "formula32": _prepare_formula(formula.SMALL),
     "formula256": _prepare_formula(formula.LARGE),
 }
+
+
+def expected_counts(name: str) -> dict[str, int]:
+    """Return the number of images in each split of set `name`, prepared or not. Raises UserError for an unknown set."""
+    if name == "cifar10":
+        return {split: count * len(CIFAR10_CLASSES) for split, count in CIFAR10_COUNTS.items()}
+    specs = {spec.name: spec for spec in (formula.SMALL, formula.LARGE)}
+    if name not in specs:
+        raise UserError(f"There is no data set {name!r}; known are {', '.join(PREPARERS)}.")
+    return dict(specs[name].counts)
+
+
+def expected_bytes(name: str) -> int:
+    """Return the bytes that set `name` takes on disk."""
+    side = {"formula256": 256}.get(name, 32)
+    return sum(expected_counts(name).values()) * side * side * 3

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from alexnet.config import UserError
+from alexnet.config import PROJECT_DIR, UserError
 
 CHUNK = 1000  # images between two notes of progress; at most this many are decoded twice after a kill
 MANIFEST = "prepare.json"
@@ -53,8 +53,8 @@ class PreparedSet:
 
 
 def data_dir() -> Path:
-    """Return the folder of the prepared sets: `$ALEXNET_DATA`, else `data` in the current folder."""
-    return Path(os.environ.get("ALEXNET_DATA", "data"))
+    """Return the folder of the prepared sets: `$ALEXNET_DATA`, else `data` in the project."""
+    return Path(os.environ.get("ALEXNET_DATA", PROJECT_DIR / "data"))
 
 
 def is_prepared(name: str) -> bool:
@@ -104,9 +104,7 @@ def fill_split(folder: Path, labels: np.ndarray, side: int, decode: Callable[[in
     state = json.loads(progress.read_text()) if progress.is_file() else {}
     done = state.pop("done", 0) if {k: v for k, v in state.items() if k != "done"} == record else 0
     images = np.lib.format.open_memmap(folder / "images.npy", "r+" if done else "w+", np.uint8, shape)
-    for start in tqdm(
-        range(done, len(labels), CHUNK), desc=f"{folder.parent.name} {folder.name}", unit="k", leave=False
-    ):
+    for start in tqdm(range(done, len(labels), CHUNK), desc=f"{folder.parent.name} {folder.name}", unit="k", leave=False):
         stop = min(start + CHUNK, len(labels))
         for i in range(start, stop):
             images[i] = decode(i)

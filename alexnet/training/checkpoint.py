@@ -68,7 +68,7 @@ def load(folder: Path, config: dict[str, Any], net: nn.Module, optimiser: PaperS
 
 def refuse_other_config(name: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise UserError, naming the fields that differ, unless both configs are equal."""
-    fields = differing_fields(recorded, wanted)
+    fields = [f"{name} ({old!r} recorded, {new!r} asked)" for name, old, new in differing_fields(recorded, wanted)]
     if fields:
         raise UserError(
             f"run {name} was recorded under another config: {'; '.join(fields)}.\nStart another run (--seed, --variant), "

@@ -1,6 +1,7 @@
 """Exact counts of errors (section 6)."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,22 @@ def num_wrong(logits_NK: Tensor, labels_N: Tensor) -> int:
     return int(((logits_NK >= true_N1).sum(dim=1) != 1).sum())
 
 
+@dataclass(frozen=True)
+class Count:
+    """How many of `total` images were classified wrongly."""
+
+    wrong: int
+    total: int
+
+    @property
+    def rate(self) -> float:
+        """The error as a fraction."""
+        return self.wrong / self.total
+
+
 @torch.no_grad()
-def error_rate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32") -> float:
-    """Return the fraction of images that `net` gets wrong, each seen once."""
+def count_errors(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32") -> Count:
+    """Count the images that `net` gets wrong, each seen once."""
     training = net.training
     net.eval()
     wrong = total = 0
@@ -26,4 +40,4 @@ def error_rate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precisi
         wrong += num_wrong(logits.float(), labels)
         total += len(labels)
     net.train(training)
-    return wrong / total
+    return Count(wrong, total)

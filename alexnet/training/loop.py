@@ -4,18 +4,14 @@ A training is a function of its config and its prepared set. Stopped at any mome
 ends with the same weights and metrics to the bit (same kind of processor, same number of threads).
 """
 
-import ctypes
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
@@ -25,9 +21,10 @@ from alexnet.model.cifar import build_cifar_net
 from alexnet.preprocessing.batches import Batches
 from alexnet.preprocessing.store import PreparedSet
 from alexnet.training import checkpoint
-from alexnet.training.evaluate import error_rate, num_wrong
+from alexnet.training.evaluate import count_errors, num_wrong
 from alexnet.training.optimiser import build_optimiser
 from alexnet.training.precision import autocast
+from alexnet.training.process import StopRequests
 
 CHECK_EVERY = 20  # steps between two looks at the loss
 EVALUATION_BATCH = 250
@@ -46,28 +43,34 @@ class Outcome:
     warning: str | None = None
 
 
-class Training:
-    """One training in one folder: the data, the net, the optimiser, and where it stands."""
+class Learner:
+    """A net with its initial weights, its optimiser, and one step of training."""
 
-    def __init__(self, config: RunConfig, data: PreparedSet, folder: Path | None, precision: str = "fp32") -> None:
-        self.config, self.folder, self.precision = config, folder, precision
-        self.train_batches, self.test_batches = Batches(data, "train"), Batches(data, "test")
+    def __init__(self, config: RunConfig, precision: str = "fp32") -> None:
+        self.precision = precision
         self.net = build_cifar_net(config.net, config.seed)
         self.optimiser = build_optimiser(self.net, config.optimiser)
-        self.progress = checkpoint.Progress()
-        if folder is not None:
-            self.progress = checkpoint.load(folder, to_dict(config), self.net, self.optimiser)
-        self.steps_per_epoch = self.train_batches.steps_per_epoch(config.optimiser.batch_size)
 
-    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the weights once; return the mean loss (nats) and the logits of the batch before the move."""
+    def step(self, images_NCHW: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Move the weights once; return the mean loss (nats) and the logits (N, K) of the batch before the move."""
         with autocast(self.precision):
-            logits = self.net(images)
-        loss = F.cross_entropy(logits.float(), labels)
+            logits_NK = self.net(images_NCHW)
+        loss = F.cross_entropy(logits_NK.float(), labels_N)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
-        return loss.detach(), logits.detach()
+        return loss.detach(), logits_NK.detach()
+
+
+class Training(Learner):
+    """One training in one folder: a learner, its data, and where it stands."""
+
+    def __init__(self, config: RunConfig, data: PreparedSet, folder: Path, precision: str = "fp32") -> None:
+        super().__init__(config, precision)
+        self.config, self.folder = config, folder
+        self.train_batches, self.test_batches = Batches(data, "train"), Batches(data, "test")
+        self.progress = checkpoint.load(folder, to_dict(config), self.net, self.optimiser)
+        self.steps_per_epoch = self.train_batches.steps_per_epoch(config.optimiser.batch_size)
 
     def run_epoch(self, on_step: Callable[[], bool]) -> bool:
         """Do the steps of the epoch that are left; False when `on_step` asked to stop or the loss is no longer a number."""
@@ -90,7 +93,8 @@ class Training:
         at, seen = self.progress, len(self.train_batches)
         line: dict[str, Any] = {"epoch": 0 if first else at.epoch + 1, "images_seen": at.images_seen}
         for split, batches in (("train", self.train_batches), ("test", self.test_batches)):
-            line[f"{split}_error"] = error_rate(self.net, batches.in_order(EVALUATION_BATCH), self.precision)
+            counted = count_errors(self.net, batches.in_order(EVALUATION_BATCH), self.precision)
+            line[f"{split}_error"] = counted.rate
         line["loss"] = None if first else at.loss_sum / seen
         line["running_error"] = None if first else at.wrong / seen
         at.metrics.append(line)
@@ -100,7 +104,6 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        assert self.folder is not None
         checkpoint.save(self.folder, to_dict(self.config), self.progress, self.net, self.optimiser)
 
     def outcome(self, epoch_limit: int | None) -> Outcome | None:
@@ -190,38 +193,3 @@ def _progress_bar(training: Training, bar: bool | None) -> tqdm:
         disable=None if bar is None else not bar,
         mininterval=0.5 if sys.stderr.isatty() else 60.0,
     )
-
-
-class StopRequests:
-    """Turn the first SIGINT or SIGTERM into `requested = True`, so that a step is finished and saved; a second one acts
-    as it always does. Outside the main thread signals are left alone."""
-
-    requested = False
-
-    def __enter__(self) -> "StopRequests":
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.requested = True
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def use_processor(num_threads: int | None) -> int:
-    """Set the number of threads of torch's operations (None leaves torch's choice) and return it."""
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    # Why: glibc gives every large buffer back to the system and asks for it again at the next step, and the kernel clears
-    # each page anew. Keeping them (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD) makes a step of the small nets 5 to 20 % faster.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
-            mallopt(option, value)
-    return torch.get_num_threads()

@@ -1,0 +1,5 @@
+"""`python -m alexnet` is the `alexnet` command."""
+
+from alexnet.cli import main
+
+main()

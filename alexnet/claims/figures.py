@@ -1,0 +1,79 @@
+"""The paper's figures: a tidy frame in, a matplotlib figure out, one function for each.
+
+Colours are of the Okabe-Ito palette, which the colour-blind can tell apart; line styles repeat what colours say. Every
+figure carries the scale and the data it was made from.
+"""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from alexnet.claims.experiments import LINE
+from alexnet.claims.search import StudyResult, crossing_epoch
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
+LOOKS = {"relu": {"color": BLUE, "linestyle": "-"}, "tanh": {"color": ORANGE, "linestyle": "--"}}
+NAMES = {"relu": "ReLU", "tanh": "tanh"}
+
+
+def use_style() -> None:
+    """Set the look that all figures share, and make SVG output the same at every run."""
+    mpl.rcParams |= {
+        "figure.figsize": (7.0, 4.2),
+        "figure.dpi": 110,
+        "savefig.bbox": "tight",
+        "figure.facecolor": "white",
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "svg.hashsalt": "alexnet",
+    }
+
+
+def stamp(figure: Figure, scale: str, data: str) -> None:
+    """Write the scale and the data under a figure."""
+    note = "" if scale == "paper" else f"scale {scale}, not the paper's full size"
+    figure.text(0.99, -0.02, " | ".join(filter(None, [data, note])), ha="right", va="top", color=GREY, fontsize=9)
+
+
+def curves_frame(results: list[StudyResult]) -> pd.DataFrame:
+    """Return one row for each epoch of each seed: topology, activation, rate, seed, epoch, train_error, test_error."""
+    rows = [
+        {"topology": r.study.topology, "activation": r.study.activation, "rate": r.search.best_rate, "seed": seed}
+        | {key: line[key] for key in ("epoch", "train_error", "test_error")}
+        for r in results
+        for seed, metrics in r.metrics.items()
+        for line in metrics
+    ]
+    columns = ["topology", "activation", "rate", "seed", "epoch", "train_error", "test_error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def figure1(curves: pd.DataFrame, scale: str, data: str, width_in_paper: float = 40.0) -> Figure:
+    """Draw training error against epochs, ReLU solid and tanh dashed, with the line at 25 % (paper, figure 1).
+
+    `curves` is one topology's part of `curves_frame`; every seed is a line, its first crossing a dot. The axes are the
+    paper's: 0 to 0.75, and epochs to `width_in_paper` or as far as the runs go.
+    """
+    figure, axes = plt.subplots()
+    for (activation, _seed), run in curves.groupby(["activation", "seed"]):
+        first = run["seed"].iloc[0] == curves.loc[curves["activation"] == activation, "seed"].min()
+        label = f"{NAMES[activation]}, rate {run['rate'].iloc[0]:g}" if first else None
+        axes.plot(run["epoch"], run["train_error"], label=label, linewidth=1.6, **LOOKS[activation])
+        crossing = crossing_epoch(run.to_dict("records"))
+        if crossing < float("inf"):
+            axes.plot(crossing, LINE, "o", color=LOOKS[activation]["color"], markersize=5, zorder=3)
+    last = max(curves["epoch"].max(), 1)
+    axes.set(
+        xlim=(0, max(last * 1.03, min(width_in_paper, last * 1.5))),
+        ylim=(0, 0.75),
+        xlabel="epochs",
+        ylabel="training error rate",
+    )
+    axes.axhline(LINE, color=GREY, linewidth=0.9, linestyle=":")
+    axes.annotate(f"{LINE:.0%}", (1.0, LINE), xycoords=("axes fraction", "data"), va="bottom", ha="right", color=GREY)
+    axes.legend(frameon=False)
+    stamp(figure, scale, data)
+    return figure
