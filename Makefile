@@ -35,7 +35,7 @@ check: setup ## ruff: lint and format, notebooks too
 	@$(RUN) -m ruff format --check .
 
 bench: setup ## measure this machine, as ratios within one run; writes runs/bench
-	@$(RUN) -m alexnet.claims.bench
+	@$(RUN) -m alexnet.bench
 
 clean: ## delete what can be made again: toy runs, executed notebooks, the built book (not .venv, not data)
 	rm -rf runs/toy runs/*/book book/_build .pytest_cache .ruff_cache

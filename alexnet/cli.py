@@ -58,9 +58,8 @@ class Prepare:
         data = datasets.prepare(self.name, self.source, self.force)
         counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
         kind = "a stand-in, not photographs" if data.stand_in else "photographs"
-        print(
-            f"{data.folder}: {counts} images in {len(data.classes)} classes ({kind}), fingerprint {data.fingerprint}, verified."
-        )
+        print(f"{data.folder}: {counts} images in {len(data.classes)} classes ({kind}).")
+        print(f"Every file is verified; fingerprint {data.fingerprint}.")
 
 
 @dataclass

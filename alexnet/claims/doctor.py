@@ -16,13 +16,14 @@ def as_text() -> str:
     precision = decide("auto")
     speeds = precision.get("matmul_gflops", {})
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    existing = next(path for path in (store.data_dir(), *store.data_dir().parents) if path.exists())
     lines = [
         f"processor    {has['processor']}, {has['cores']} cores, {has['memory_gb']} GB, {has['cpu_capability']}",
         f"threads      {torch.get_num_threads()}",
         f"matmul       fp32 {speeds['fp32']} GFLOP/s, bf16 {speeds['bf16']} GFLOP/s",
         f"torch        {versions['torch']} ({build}), torchvision {versions['torchvision']}, Python {versions['python']}",
         f"devices      {_devices()}",
-        f"disk         {shutil.disk_usage(_existing_parent()).free / 1e9:.0f} GB free for prepared sets in {store.data_dir()}",
+        f"disk         {shutil.disk_usage(existing).free / 1e9:.0f} GB free for prepared sets in {store.data_dir()}",
         f"prepared     {', '.join(name for name in PREPARERS if store.is_prepared(name)) or 'none'}",
         "",
     ]
@@ -41,8 +42,3 @@ def _devices() -> str:
         return names[0]
     pairs = [f"{i}-{j}" for i in range(count) for j in range(i + 1, count) if torch.cuda.can_device_access_peer(i, j)]
     return f"{', '.join(names)}; peer access between {', '.join(pairs) or 'none of them'}"
-
-
-def _existing_parent():
-    folder = store.data_dir()
-    return next(path for path in (folder, *folder.parents) if path.exists())

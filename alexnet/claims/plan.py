@@ -45,7 +45,7 @@ def plan_runs(scale: Scale, claims: list[str] | None = None) -> list[Row]:
                     rows[config.name] = Row(config, "done", 0.0)
                     return run.metrics
                 epochs = study.expected_epochs if limit is None else min(limit, study.epochs)
-                at = run.metrics[-1]["epoch"] if run is not None and runs.can_go_on(config) else 0
+                at = run.manifest["epochs"] if run is not None and runs.can_go_on(config) else 0
                 seconds = max(epochs - at, 1) * seconds_per_epoch(config)
                 rows[config.name] = Row(config, "half done" if at else "missing", seconds)
                 # Why: a run that another one bounds is supposed to be overtaken.
@@ -101,7 +101,8 @@ def as_text(scale: Scale) -> str:
     text = tabulate(table, headers=("what", "name", "state", "time here"), disable_numparse=True)
     if not left:
         return f"{text}\nEvery run is done."
-    return f"{text}\nAbout {as_time(left)} of training on this machine ({torch.get_num_threads()} threads), {disk:.0f} MB of disk."
+    where = f"on this machine with {torch.get_num_threads()} threads"
+    return f"{text}\nAbout {as_time(left)} of training {where}, {disk:.0f} MB of disk."
 
 
 def notebook_states(scale: Scale) -> list[tuple[str, str]]:

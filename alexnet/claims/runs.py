@@ -2,50 +2,33 @@
 
     manifest.json   what was run (config and hash), on what (parts: commit, versions, hardware), and how it ended
     metrics.jsonl   one line for each epoch; a function of the config alone, equal to the bit however often it was stopped
-    timing.jsonl    seconds and images a second of each epoch
+    timing.jsonl    seconds of each epoch (of its last part, where it was stopped in between)
     checkpoint.pt   to go on from; never committed
 
 Notebooks ask for runs with `get`: a finished one is read, a half-finished one goes on, a missing one is trained.
 """
 
 import fcntl
-import hashlib
 import json
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from alexnet.claims import experiments, machine
-from alexnet.config import PROJECT_DIR, RunConfig, UserError, config_hash, differing_fields, from_dict, to_dict
+from alexnet.claims.record import Metrics, OnEpoch, Record, command_of, new_part, read_lines, weights_digest
+from alexnet.config import PROJECT_DIR, RunConfig, UserError, from_dict, to_dict
 from alexnet.preprocessing import datasets
-from alexnet.preprocessing.store import PreparedSet, write_json
+from alexnet.preprocessing.store import PreparedSet
 from alexnet.training import checkpoint, loop
 from alexnet.training.loop import Outcome
 from alexnet.training.parity import parity_of
 from alexnet.training.precision import decide
 from alexnet.training.process import use_processor
-
-# How a training's end is called in the manifest; the first three are final.
-STATUS = {
-    "reached": "finished",
-    "epochs": "finished",
-    "diverged": "diverged",
-    "limit": "overtaken",
-    "stopped": "stopped",
-}
-
-
-Metrics = list[dict[str, Any]]
-OnEpoch = Callable[[Metrics, float], None]
 
 
 class MissingRunError(UserError):
@@ -69,7 +52,7 @@ class Run:
         """Return whether there is nothing left to do, for a caller who wants no more than `epoch_limit` epochs."""
         if self.status in ("finished", "diverged"):
             return True
-        return epoch_limit is not None and self.metrics[-1]["epoch"] >= epoch_limit
+        return epoch_limit is not None and self.manifest["epochs"] >= epoch_limit
 
 
 def runs_dir() -> Path:
@@ -109,13 +92,14 @@ def get(
     threads: int | None = None,
     bar: bool | None = None,
     on_epoch: OnEpoch = lambda metrics, seconds: None,
+    checkpoint_seconds: float = 60.0,
 ) -> Run:
     """Return the run of `config`, training what is missing.
 
-    With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `bar` and `on_epoch`
-    are as in `loop.train`. Raises UserError when the folder holds another config's run, another process is working on it,
-    or something is missing and `$ALEXNET_TRAIN` is 0; KeyboardInterrupt when a signal stopped the training, after a
-    checkpoint.
+    With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `bar`, `on_epoch`
+    and `checkpoint_seconds` are as in `loop.train`. Raises UserError when the folder holds another config's run, another
+    process is working on it, or something is missing and `$ALEXNET_TRAIN` is 0; KeyboardInterrupt when a signal stopped
+    the training, after a checkpoint.
     """
     run = read(config)
     if run is not None and run.is_done(epoch_limit):
@@ -124,7 +108,8 @@ def get(
         raise MissingRunError(f"run {config.name} is missing at scale {config.scale}. Make it with: {command_of(config)}")
     folder = folder_of(config)
     with _lock(folder):
-        outcome = _continue(config, folder, run, epoch_limit, use_processor(threads), bar, on_epoch)
+        options = {"epoch_limit": epoch_limit, "bar": bar, "checkpoint_seconds": checkpoint_seconds}
+        outcome = _continue(config, folder, run, use_processor(threads), on_epoch, options)
     if outcome.warning:
         warnings.warn(f"{config.name}: {outcome.warning}", stacklevel=2)
     if outcome.kind == "stopped":
@@ -135,13 +120,7 @@ def get(
 
 
 def _continue(
-    config: RunConfig,
-    folder: Path,
-    run: Run | None,
-    epoch_limit: int | None,
-    threads: int,
-    bar: bool | None,
-    on_epoch: OnEpoch,
+    config: RunConfig, folder: Path, run: Run | None, threads: int, on_epoch: OnEpoch, options: dict[str, Any]
 ) -> Outcome:
     data = datasets.prepare(config.data)
     earlier = run.manifest["parts"] if run and can_go_on(config) else []
@@ -152,77 +131,15 @@ def _continue(
         )
     # Why: a run keeps the precision it began with; only a new one measures.
     precision = earlier[0]["precision"] if earlier else decide(config.precision, parity_of(config, data))
-    record = _Record(config, data, folder, earlier, _new_part(threads, precision))
+    record = Record(config, data, folder, earlier, new_part(threads, precision))
 
     def note(metrics: Metrics, seconds: float) -> None:
         record.note(metrics, seconds)
         on_epoch(metrics, seconds)
 
-    training, outcome = loop.train(
-        config, data, folder, precision=precision["choice"], epoch_limit=epoch_limit, on_epoch=note, bar=bar
-    )
+    training, outcome = loop.train(config, data, folder, precision=precision["choice"], on_epoch=note, **options)
     record.close(training, outcome)
     return outcome
-
-
-class _Record:
-    """Keeps manifest, metrics and timing of a training in its folder as it goes on."""
-
-    def __init__(
-        self, config: RunConfig, data: PreparedSet, folder: Path, earlier: list[dict[str, Any]], part: dict[str, Any]
-    ) -> None:
-        self.folder, self.part, self.began = folder, part, time.perf_counter()
-        self.manifest = _new_manifest(config, data) | {"parts": [*earlier, part]}
-
-    def note(self, metrics: Metrics, seconds: float) -> None:
-        """Write what is known after an epoch."""
-        epoch, parts = metrics[-1]["epoch"], self.manifest["parts"]
-        self.part["seconds"] = round(time.perf_counter() - self.began, 1)
-        self.part["epochs"] = [(self.part["epochs"] or [epoch])[0], epoch]
-        self.manifest |= {"epochs": epoch, "images_seen": metrics[-1]["images_seen"]}
-        self.manifest["seconds"] = round(sum(part["seconds"] for part in parts), 1)
-        write_lines(self.folder / "metrics.jsonl", metrics)
-        if seconds:
-            times = [line for line in read_lines(self.folder / "timing.jsonl") if line["epoch"] < epoch]
-            write_lines(self.folder / "timing.jsonl", [*times, {"epoch": epoch, "seconds": round(seconds, 2)}])
-        write_json(self.folder / "manifest.json", self.manifest)
-
-    def close(self, training: loop.Training, outcome: Outcome) -> None:
-        """Write how it ended."""
-        self.manifest |= {"status": STATUS[outcome.kind], "outcome": outcome.kind, "warning": outcome.warning}
-        self.manifest["weights_sha256"] = weights_digest(training.net)
-        self.note(training.progress.metrics, 0.0)
-
-
-def _new_part(threads: int, precision: dict[str, Any]) -> dict[str, Any]:
-    """Describe one sitting of a training: a run that is stopped and goes on elsewhere has several."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "epochs": None,
-        "threads": threads,
-        "precision": precision,
-        "hardware": machine.hardware(),
-        "versions": machine.versions(),
-        "git": machine.git_state(),
-    }
-
-
-def _new_manifest(config: RunConfig, data: PreparedSet) -> dict[str, Any]:
-    return {
-        "name": config.name,
-        "status": "running",
-        "outcome": None,
-        "warning": None,
-        "command": command_of(config),
-        "config_hash": config_hash(config),
-        "config": to_dict(config),
-        "data": {"set": data.name, "fingerprint": data.fingerprint, "stand_in": data.stand_in},
-        "epochs": 0,
-        "images_seen": 0,
-        "seconds": 0.0,
-        "weights_sha256": None,
-    }
 
 
 def manifests(scale: str) -> list[dict[str, Any]]:
@@ -249,35 +166,6 @@ def load_net(run: Run) -> tuple[nn.Module, PreparedSet]:
     if data.fingerprint != manifest["data"]["fingerprint"]:
         raise UserError(f"{config.name} was trained on other images than the {config.data} in {data.folder}.")
     return learner.net, data
-
-
-def command_of(config: RunConfig) -> str:
-    """Return the command that repeats a run, with every option in which it departs from its variant's config."""
-    words = f"alexnet train {config.claim} --scale {config.scale} --variant {config.variant} --seed {config.seed}"
-    base = experiments.config_named(config.claim, config.scale, config.variant, config.seed)
-    changes = differing_fields(to_dict(base), to_dict(config))
-    return " ".join([words, *(f"--{name.split('.')[-1].replace('_', '-')} {value}" for name, _, value in changes)])
-
-
-def weights_digest(net: nn.Module) -> str:
-    """Return the sha256 over all weights in the order of their names: equal only when every bit is."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(net.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().to(torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file; an absent one is empty."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-
-
-def write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
-    """Write a JSON-lines file whole or not at all."""
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    partial.replace(file)
 
 
 @contextmanager

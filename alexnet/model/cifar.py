@@ -33,6 +33,7 @@ class LocallyConnected2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(side * side, 1, out_maps))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the (N, C_out, H, W) products of each place's own kernels."""
         N, C, H, W = x_NCHW.shape
         padded_HWNC = F.pad(x_NCHW, (1, 1, 1, 1)).permute(2, 3, 0, 1)
         taps = [padded_HWNC[i : i + H, j : j + W] for i in range(3) for j in range(3)]

@@ -5,6 +5,8 @@ formula32   the embedded stand-in for CIFAR-10, computed from a seed (`formula.p
 formula256  the embedded stand-in for ILSVRC, likewise
 """
 
+import functools
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torchvision
 from PIL import Image
+from torchvision.datasets.utils import check_integrity
 
 from alexnet.config import UserError
 from alexnet.preprocessing import formula, store
@@ -39,26 +42,29 @@ def prepare(name: str, source: Path | None = None, force: bool = False) -> Prepa
 
 
 def _prepare_cifar10(folder: Path, source: Path | None) -> None:
-    with store.disk_errors_named(folder, bytes_needed=2 * CIFAR10_BYTES):
+    class_folders = source is not None and any((source / split).is_dir() for split in CIFAR10_COUNTS)
+    # Why so much: sorting writes the images a second time; a download is an archive and what is unpacked from it.
+    with store.disk_errors_named(folder, bytes_needed=(4 if source is None else 2) * CIFAR10_BYTES):
         for split in CIFAR10_COUNTS:
-            if source is not None and (source / split).is_dir():
+            if source is not None and class_folders:
                 files, labels = _cifar10_files(source / split)
-                store.fill_split(folder / split, labels, 32, lambda i, files=files: read_rgb(files[i], side=32))
+                order = hashlib.sha256("\n".join(map(str, files)).encode()).hexdigest()
+                store.fill_split(folder / split, labels, 32, lambda i, files=files: read_rgb(files[i], side=32), order)
             else:
                 images, labels = _torchvision_cifar10(folder, source, split)
-                store.fill_split(folder / split, labels, 32, lambda i, images=images: images[i])
+                store.fill_split(folder / split, labels, 32, images.__getitem__, "torchvision")
             # Why: so that the download and the class folders, whose orders differ, give the same bytes.
             store.sort_canonically(folder / split)
-        facts = {"source": "class folders" if source and (source / "train").is_dir() else "torchvision"}
+        facts = {"source": "class folders" if class_folders else "torchvision"}
         store.finish_set(folder, CIFAR10_CLASSES, tuple(CIFAR10_COUNTS), stand_in=False, **facts)
     shutil.rmtree(folder / "download", ignore_errors=True)
 
 
 def _cifar10_files(split_dir: Path) -> tuple[list[Path], np.ndarray]:
     """List the PNGs of `{train,test}/<class>/` in class order; UserError for other folders or other counts."""
-    found = sorted(path.name for path in split_dir.iterdir() if path.is_dir())
+    found = sorted(path.name for path in split_dir.iterdir() if path.is_dir()) if split_dir.is_dir() else []
     if tuple(found) != CIFAR10_CLASSES:
-        odd = sorted(set(found) ^ set(CIFAR10_CLASSES))
+        odd = sorted(set(found) - set(CIFAR10_CLASSES)) or sorted(set(CIFAR10_CLASSES) - set(found))
         raise UserError(
             f"{split_dir / odd[0]} {'should not be there' if odd[0] in found else 'is missing'}: the class folders must be "
             f"{', '.join(CIFAR10_CLASSES)}, because a label is a folder's place in this order."
@@ -76,22 +82,35 @@ def _cifar10_files(split_dir: Path) -> tuple[list[Path], np.ndarray]:
 
 
 def _torchvision_cifar10(folder: Path, source: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read CIFAR-10 through torchvision, which checks the published MD5 sums; download it when no source is given."""
+    """Read CIFAR-10, by label, through torchvision, which checks the MD5 sums; download it when no source is given."""
     root = source if source is not None else folder / "download"
+    if source is not None:
+        _refuse_damaged_batches(source)
     try:
         data = torchvision.datasets.CIFAR10(str(root), train=split == "train", download=source is None)
     except (RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno in store.DISK_FULL:
             raise
-        if source is not None:
-            raise UserError(
-                f"{root} holds neither {{train,test}}/<class>/*.png nor an intact cifar-10-batches-py (torchvision: {error}). "
-                "Point --source at one of these, or leave it out to download the set."
-            ) from error
         raise UserError(
-            f"CIFAR-10 could not be downloaded ({error}). Without a network, give a copy: alexnet prepare cifar10 --source DIR"
+            f"CIFAR-10 could not be read or downloaded below {root} ({error}). Without a network, give a copy: "
+            "alexnet prepare cifar10 --source DIR"
         ) from error
-    return data.data, np.array(data.targets)
+    labels = np.array(data.targets)
+    order = np.argsort(labels, kind="stable")
+    return data.data[order], labels[order]
+
+
+def _refuse_damaged_batches(source: Path) -> None:
+    """Raise UserError, naming the file, unless `source` holds the files that torchvision unpacks, intact."""
+    layout = torchvision.datasets.CIFAR10
+    for name, md5 in [*layout.train_list, *layout.test_list]:
+        file = source / layout.base_folder / name
+        if not check_integrity(str(file), md5):
+            what = "is not the published file (its MD5 sum differs)" if file.is_file() else "is missing"
+            raise UserError(
+                f"{file} {what}, and {source} has no class folders {{train,test}}/<class>/*.png either. Point --source at "
+                "one of the two layouts, or leave it out to download the set."
+            )
 
 
 def read_rgb(file: Path, side: int) -> np.ndarray:
@@ -99,13 +118,25 @@ def read_rgb(file: Path, side: int) -> np.ndarray:
     try:
         with Image.open(file) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{file} cannot be read as an image ({error}). Replace it and repeat the command: it goes on from there."
         ) from error
     if pixels.shape != (side, side, 3):
-        raise UserError(f"{file} has {pixels.shape[1]}x{pixels.shape[0]} pixels where {side}x{side} are needed.")
+        raise UserError(
+            f"{file} has {pixels.shape[1]}x{pixels.shape[0]} pixels where {side}x{side} are needed. Replace it and repeat."
+        )
     return pixels
+
+
+def _formula_decoder(spec: formula.Spec, split: str) -> Callable[[int], np.ndarray]:
+    """Return image number -> image, which computes a block at a time and remembers the last one."""
+
+    @functools.lru_cache(maxsize=1)
+    def block(number: int) -> np.ndarray:
+        return formula.generate(spec, split, spec.block, first=number * spec.block)[0]
+
+    return lambda i: block(i // spec.block)[i % spec.block]
 
 
 def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Path | None], None]:
@@ -114,8 +145,8 @@ def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Path | None], None]:
             raise UserError(f"{spec.name} is computed from a seed; leave out --source.")
         with store.disk_errors_named(folder, spec.num_bytes):
             for split, count in spec.counts.items():
-                images, labels = formula.generate(spec, split, count)
-                store.fill_split(folder / split, labels, spec.side, lambda i, images=images: images[i])
+                labels, decode = formula.labels(spec, count), _formula_decoder(spec, split)
+                store.fill_split(folder / split, labels, spec.side, decode, source=repr(spec))
             store.finish_set(folder, spec.classes, tuple(spec.counts), stand_in=True, source="formula", seed=spec.seed)
 
     return preparer

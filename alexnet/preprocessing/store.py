@@ -25,6 +25,7 @@ from alexnet.config import PROJECT_DIR, UserError
 
 CHUNK = 1000  # images between two notes of progress; at most this many are decoded twice after a kill
 MANIFEST = "prepare.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,12 @@ def open_set(name: str, verify: bool = True) -> PreparedSet:
     folder = data_dir() / name
     if not (folder / MANIFEST).is_file():
         raise UserError(f"No prepared set {name!r} in {data_dir()}. Make it with: alexnet prepare {name}")
-    manifest = json.loads((folder / MANIFEST).read_text())
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{folder / MANIFEST} is damaged. Make the set again with: alexnet prepare {name} --force"
+        ) from error
     for path, digest in manifest["sha256"].items():
         file = folder / path
         if not file.is_file() or (verify and sha256(file) != digest):
@@ -92,36 +98,53 @@ def open_set(name: str, verify: bool = True) -> PreparedSet:
     )
 
 
-def fill_split(folder: Path, labels: np.ndarray, side: int, decode: Callable[[int], np.ndarray]) -> None:
+def fill_split(folder: Path, labels: np.ndarray, side: int, decode: Callable[[int], np.ndarray], source: str = "") -> None:
     """Decode image after image into `folder/images.npy`, going on after the chunks that an earlier call finished.
 
-    `decode(i)` gives image i, (side, side, 3) uint8. What it raises passes through; finished chunks are kept.
+    `decode(i)` gives image i, (side, side, 3) uint8. `source` names the images and their order: under another one an
+    earlier call's chunks are not continued. What `decode` raises passes through; finished chunks are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(labels), side, side, 3)
-    progress = folder / "progress.json"
-    record = {"shape": list(shape), "labels": hashlib.sha256(labels.tobytes()).hexdigest()}
-    state = json.loads(progress.read_text()) if progress.is_file() else {}
-    done = state.pop("done", 0) if {k: v for k, v in state.items() if k != "done"} == record else 0
-    images = np.lib.format.open_memmap(folder / "images.npy", "r+" if done else "w+", np.uint8, shape)
-    for start in tqdm(range(done, len(labels), CHUNK), desc=f"{folder.parent.name} {folder.name}", unit="k", leave=False):
-        stop = min(start + CHUNK, len(labels))
-        for i in range(start, stop):
-            images[i] = decode(i)
-        images.flush()
-        write_json(progress, {**record, "done": stop})
+    file, progress = folder / "images.npy", folder / "progress.json"
+    record = {"shape": list(shape), "labels": hashlib.sha256(labels.tobytes()).hexdigest(), "source": source}
+    state = json.loads(progress.read_text()) if progress.is_file() and file.is_file() else {}
+    done = state.pop("done", 0)
+    if not done or state != record:
+        done = 0
+        progress.unlink(missing_ok=True)
+    images = np.lib.format.open_memmap(file, "r+" if done else "w+", np.uint8, shape)
+    if not done:
+        _allocate(file)
+    label = f"{folder.parent.name} {folder.name}"
+    with tqdm(total=len(labels), initial=done, desc=label, unit=" images", unit_scale=True, leave=False) as bar:
+        for start in range(done, len(labels), CHUNK):
+            stop = min(start + CHUNK, len(labels))
+            for i in range(start, stop):
+                images[i] = decode(i)
+                bar.update()
+            images.flush()
+            write_json(progress, {**record, "done": stop})
     del images
     save_array(folder / "labels.npy", labels.astype(np.int64))
 
 
+def _allocate(file: Path) -> None:
+    # Why: a memory-mapped file is a promise of space; where the disk breaks it, the process dies without an error.
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+
+
 def sort_canonically(folder: Path) -> None:
-    """Reorder a split by label, then by the sha256 of the pixels, so that every source of the same images gives the
-    same bytes."""
+    """Reorder a split, whose labels must ascend, by the sha256 of the pixels within each label, so that every source of the
+    same images gives the same bytes. Doing it twice, or being stopped in between, does no harm."""
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
+    assert (np.diff(labels) >= 0).all()  # so labels.npy stays as it is, and one file is replaced, whole or not at all
     digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
     order = sorted(range(len(labels)), key=lambda i: (labels[i], digests[i]))
-    save_array(folder / "images.npy", images[order])
-    save_array(folder / "labels.npy", labels[order])
+    if order != list(range(len(labels))):
+        save_array(folder / "images.npy", images[order])
 
 
 def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **facts: Any) -> None:
@@ -135,10 +158,11 @@ def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **fa
     for split in splits:
         numbers = np.bincount(np.load(folder / split / "labels.npy"), minlength=len(classes))
         counts[split] = dict(zip(classes, numbers.tolist(), strict=True))
-        (folder / split / "progress.json").unlink(missing_ok=True)
     fingerprint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, **facts}
     write_json(folder / MANIFEST, manifest)
+    for split in splits:  # Why last: a kill before this line must not cost the decoded images.
+        (folder / split / "progress.json").unlink(missing_ok=True)
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +175,10 @@ def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = chunk.reshape(-1, 3)
         outer += pixels.T @ pixels
     mean = total / len(images)
-    colour = mean.reshape(-1, 3).mean(axis=0)
-    return mean, outer / (len(images) * mean[..., 0].size) - np.outer(colour, colour)
+    num_pixels = len(images) * mean[..., 0].size
+    # Why: sums of integers are exact in float64 in any order, so these files have the same bytes on every machine.
+    colour = total.reshape(-1, 3).sum(axis=0) / num_pixels
+    return mean, outer / num_pixels - np.outer(colour, colour)
 
 
 @contextmanager
@@ -169,7 +195,7 @@ def disk_errors_named(folder: Path, bytes_needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         raise UserError(message.format(free=shutil.disk_usage(folder).free / 1e6)) from error
 

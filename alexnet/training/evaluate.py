@@ -10,9 +10,10 @@ from alexnet.training.precision import autocast
 
 
 def num_wrong(logits_NK: Tensor, labels_N: Tensor) -> int:
-    """Return how many images have another class at least as probable as the true one: ties, and NaN, count against us."""
+    """Return for how many images the true class is not more probable than every other: ties and NaN count against us."""
     true_N1 = logits_NK.gather(1, labels_N[:, None])
-    return int(((logits_NK >= true_N1).sum(dim=1) != 1).sum())
+    num_below_N = (logits_NK < true_N1).sum(dim=1)
+    return int((num_below_N != logits_NK.shape[1] - 1).sum())
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from alexnet.training.optimiser import build_optimiser
 from alexnet.training.precision import autocast
 from alexnet.training.process import StopRequests
 
-CHECK_EVERY = 20  # steps between two looks at the loss
 EVALUATION_BATCH = 250
+EXPLODED = 100.0  # a mean loss of an epoch that is so many times ln K does not come back
 STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so many epochs is on the plateau
 
 
@@ -81,8 +81,8 @@ class Training(Learner):
             at.wrong += num_wrong(logits, labels)
             at.step += 1
             at.images_seen += len(labels)
-            if at.step % CHECK_EVERY == 0 and not math.isfinite(at.loss_sum):
-                at.diverged = f"epoch {at.epoch + 1}, step {at.step}"
+            if not math.isfinite(at.loss_sum):
+                at.diverged = f"is no longer a number from epoch {at.epoch + 1}, step {at.step} on"
                 return False
             if not on_step():
                 return False
@@ -98,6 +98,8 @@ class Training(Learner):
         line["loss"] = None if first else at.loss_sum / seen
         line["running_error"] = None if first else at.wrong / seen
         at.metrics.append(line)
+        if not first and line["loss"] > EXPLODED * math.log(self.config.net.num_classes):
+            at.diverged = f"exploded to {line['loss']:.3g} in epoch {line['epoch']}"
         if not first:
             at.epoch, at.step, at.loss_sum, at.wrong = at.epoch + 1, 0, 0.0, 0
         self.save()
@@ -110,8 +112,8 @@ class Training(Learner):
         """Return how the training has ended, or None while it has not."""
         at, config = self.progress, self.config
         if at.diverged:
-            return Outcome("diverged", f"The loss is no longer a number from {at.diverged} on: the usual cause is a rate "
-                           f"that is too high (here {config.optimiser.rate:g}).")  # fmt: skip
+            cause = f"the usual cause is a rate that is too high (here {config.optimiser.rate:g})"
+            return Outcome("diverged", f"The loss {at.diverged}: {cause}.")
         error = at.metrics[-1]["train_error"]
         if config.stop_at_train_error is not None and error <= config.stop_at_train_error:
             return Outcome("reached", self.plateau())

@@ -1,0 +1,179 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from alexnet.claims import runs
+from alexnet.config import Optimiser, RunConfig, UserError, config_hash, from_dict, to_dict
+
+SCRIPT = """
+import json, sys
+from alexnet.claims import runs
+from alexnet.config import RunConfig, from_dict
+runs.get(from_dict(RunConfig, json.loads(sys.argv[1])), threads=1, bar=False, checkpoint_seconds=0.0)
+"""
+
+
+def start(config, runs_dir):
+    environment = os.environ | {"ALEXNET_RUNS": str(runs_dir)}
+    words = [sys.executable, "-c", SCRIPT, json.dumps(to_dict(config))]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_after_next_checkpoint(process, folder, wait):
+    """SIGKILL `process` `wait` seconds after it has written a checkpoint of its own; False when it ended before."""
+    file = folder / "checkpoint.pt"
+    before = file.stat().st_mtime_ns if file.exists() else 0
+    while process.poll() is None:
+        if file.exists() and file.stat().st_mtime_ns != before:
+            time.sleep(wait)
+            process.kill()
+            break
+        time.sleep(0.002)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def test_a_run_killed_again_and_again_ends_equal_to_the_bit(tiny, config, tmp_path):
+    long = replace(config, epochs=6)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(long, whole))
+    folder = killed / long.scale / long.name
+    kills = sum(kill_after_next_checkpoint(start(long, killed), folder, wait) for wait in (0.0, 0.03, 0.11))
+    assert kills >= 2, "the kills came too late to test anything"
+    finish(start(long, killed))
+    ours, theirs = (json.loads((d / long.scale / long.name / "manifest.json").read_text()) for d in (killed, whole))
+    assert ours["weights_sha256"] == theirs["weights_sha256"] is not None
+    assert (folder / "metrics.jsonl").read_bytes() == (whole / long.scale / long.name / "metrics.jsonl").read_bytes()
+    assert len(ours["parts"]) == kills + 1
+    assert len(theirs["parts"]) == 1
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_that_it_goes_on(tiny, config, tmp_path):
+    long = replace(config, epochs=500)
+    folder = tmp_path / "runs" / long.scale / long.name
+    process = start(long, tmp_path / "runs")
+    while not (folder / "checkpoint.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"the same command goes on from there" in errors
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "stopped"
+    assert runs.can_go_on(long)
+
+
+def test_a_finished_run_is_read_and_not_trained_again(tiny, config, monkeypatch):
+    first = runs.get(config)
+    monkeypatch.setattr(runs.loop, "train", lambda *args, **kwargs: pytest.fail("it was trained again"))
+    assert runs.get(config) == first
+    assert first.status == "finished"
+
+
+def test_the_manifest_says_what_is_needed_to_repeat_and_to_judge_the_run(tiny, config):
+    manifest = runs.get(config, threads=1).manifest
+    assert manifest["name"] == "fig1-relu/19pct-relu-rate-0.002/seed-0"
+    assert from_dict(RunConfig, manifest["config"]) == config
+    assert manifest["config_hash"] == config_hash(config)
+    assert manifest["data"] == {"set": "formula32", "fingerprint": tiny.fingerprint, "stand_in": True}
+    assert (manifest["epochs"], manifest["images_seen"], manifest["outcome"]) == (2, 600, "epochs")
+    (part,) = manifest["parts"]
+    assert part["threads"] == 1
+    assert part["epochs"] == [0, 2]
+    assert part["hardware"]["cores"] == os.cpu_count()
+    assert part["versions"]["torch"]
+    assert part["precision"]["choice"] == "fp32"
+    assert set(part["git"]) == {"commit", "dirty"}
+    assert manifest["seconds"] == pytest.approx(part["seconds"])
+
+
+def test_the_command_in_the_manifest_names_every_change_of_the_config(tiny, config):
+    command = runs.get(config).manifest["command"]
+    assert command.startswith("alexnet train fig1-relu --scale toy --variant 19pct-relu-rate-0.002 --seed 0")
+    assert "--batch-size 32" in command
+    assert "--width 0.25" in command
+    assert "--rate" not in command
+
+
+def test_another_config_under_the_same_name_is_refused(tiny, config):
+    runs.get(config)
+    with pytest.raises(UserError, match=r"optimiser.batch_size \(32 recorded, 64 asked\)"):
+        runs.get(replace(config, optimiser=Optimiser(rate=config.optimiser.rate, batch_size=64)))
+
+
+def test_an_overtaken_run_is_done_for_its_limit_and_goes_on_beyond_it(tiny, config):
+    overtaken = runs.get(config, epoch_limit=1)
+    assert overtaken.status == "overtaken"
+    assert overtaken.is_done(1)
+    assert not overtaken.is_done(2)
+    assert not overtaken.is_done(None)
+    finished = runs.get(config)
+    assert finished.status == "finished"
+    assert finished.metrics[:2] == overtaken.metrics
+
+
+def test_a_run_on_other_images_is_not_continued(tiny, config, tmp_path):
+    runs.get(config, epoch_limit=1)
+    file = runs.folder_of(config) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["data"]["fingerprint"] = "another"
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="begun on other images"):
+        runs.get(config)
+
+
+def test_two_processes_do_not_train_the_same_run(tiny, config, tmp_path):
+    long = replace(config, epochs=500)
+    process = start(long, tmp_path / "runs")
+    try:
+        while not runs.can_go_on(long):
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="Another process is training"):
+            runs.get(long)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_with_training_switched_off_a_missing_run_names_the_command_that_makes_it(tiny, config, monkeypatch):
+    monkeypatch.setenv("ALEXNET_TRAIN", "0")
+    with pytest.raises(runs.MissingRunError, match=r"alexnet train fig1-relu --scale toy --variant 19pct-relu-rate-0.002"):
+        runs.get(config)
+
+
+def test_a_divergence_is_in_the_manifest_and_in_a_warning(tiny, config):
+    wild = replace(config, optimiser=Optimiser(rate=1e6, batch_size=32))
+    with pytest.warns(UserWarning, match="rate that is too high"):
+        run = runs.get(wild)
+    assert run.status == "diverged"
+    assert "rate that is too high" in run.manifest["warning"]
+    assert run.is_done()
+
+
+def test_the_net_of_a_run_is_loaded_only_when_it_is_the_one_that_was_measured(tiny, config):
+    run = runs.get(config)
+    net, data = runs.load_net(run)
+    assert runs.weights_digest(net) == run.manifest["weights_sha256"]
+    assert data.fingerprint == tiny.fingerprint
+    runs.checkpoint.discard(run.folder)
+    with pytest.raises(UserError, match="not on this machine"):
+        runs.load_net(run)
+
+
+def test_the_hash_of_a_config_does_not_depend_on_the_order_of_its_fields(config):
+    shuffled = dict(reversed(list(to_dict(config).items())))
+    assert config_hash(from_dict(RunConfig, shuffled)) == config_hash(config)
+    assert config_hash(replace(config, seed=1)) != config_hash(config)
+    with pytest.raises(UserError, match="no field 'rat'"):
+        from_dict(Optimiser, {"rat": 1})

@@ -1,0 +1,37 @@
+"""A small prepared set and folders of their own for tests that train."""
+
+import numpy as np
+import pytest
+
+from alexnet.config import CifarNet, Optimiser, RunConfig
+from alexnet.preprocessing import store
+
+CLASSES = tuple(f"class {k}" for k in range(10))
+
+
+def make_set(folder, train=300, test=60):
+    """Write a set of noise images, each tinted by its class, where `formula32` would be."""
+    draws = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
+        labels = np.arange(count) % 10
+        images = draws.integers(0, 156, (count, 32, 32, 3)).astype(np.uint8)
+        images += (labels * 10).astype(np.uint8)[:, None, None, None]
+        store.fill_split(folder / split, labels, 32, lambda i, images=images: images[i])
+    store.finish_set(folder, CLASSES, ("train", "test"), stand_in=True)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A data folder with a tiny `formula32` and an empty folder for runs; returns the set, opened."""
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("ALEXNET_TRAIN", raising=False)
+    make_set(tmp_path / "data" / "formula32")
+    return store.open_set("formula32")
+
+
+@pytest.fixture
+def config():
+    """A run small enough to train in a second: a quarter of the 19pct net, two epochs."""
+    net, optimiser = CifarNet(width=0.25), Optimiser(rate=0.002, batch_size=32)
+    return RunConfig(variant="19pct-relu-rate-0.002", net=net, optimiser=optimiser, epochs=2, precision="fp32")

@@ -1,0 +1,31 @@
+import numpy as np
+
+from alexnet import randomness
+
+
+def test_a_draw_depends_on_seed_purpose_and_place_and_on_nothing_else():
+    first = randomness.generator(3, "flip", 5, 7).integers(0, 2**32, 4).tolist()
+    randomness.generator(3, "flip", 5, 6).random(1000)
+    assert randomness.generator(3, "flip", 5, 7).integers(0, 2**32, 4).tolist() == first
+    others = [(4, "flip", 5, 7), (3, "crop", 5, 7), (3, "flip", 6, 7), (3, "flip", 5, 8), (3, "flip", 57)]
+    for arguments in others:
+        assert randomness.generator(*arguments).integers(0, 2**32, 4).tolist() != first, arguments
+
+
+def test_places_do_not_run_into_each_other():
+    """(1, 23) and (12, 3) would be one place if the words were joined without a mark."""
+    assert randomness.generator(0, "x", 1, 23).random() != randomness.generator(0, "x", 12, 3).random()
+
+
+def test_the_order_of_an_epoch_is_a_permutation_and_pinned():
+    order = randomness.batch_order(seed=0, epoch=0, num_images=1000)
+    assert sorted(order) == list(range(1000))
+    assert not np.array_equal(order, randomness.batch_order(0, 1, 1000))
+    # Pinned, so that a run recorded today can be repeated after an upgrade, or the upgrade is noticed.
+    assert order[:6].tolist() == [114, 766, 642, 317, 695, 479]
+
+
+def test_normal_draws_have_mean_0_and_deviation_1():
+    draws = randomness.normal(0, "weights/conv1", (200_000,))
+    assert abs(draws.mean()) < 4 / np.sqrt(draws.size)
+    assert abs(draws.std() - 1) < 4 / np.sqrt(2 * draws.size)
