@@ -26,7 +26,7 @@ def main() -> None:
     # Why before the imports: they read it, and kernels inherit it.
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
     os.environ["IPYTHONDIR"] = str(quiet_profile())
-    from alexnet.claims import scales
+    from alexnet.claims import fig1, scales
     from alexnet.config import UserError
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -38,6 +38,7 @@ def main() -> None:
     try:
         scale = scales.recorded() if options.no_train and options.scale == "auto" else scales.choose(options.scale)[0]
         executed = execute_all(scale)
+        fig1.save_figures(scale)
         print(f"The book at scale {scale}: {build(executed)}")
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -113,7 +114,7 @@ def tidy(notebook: Path) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", ()):
-            cell.metadata["tags"].append("hide-input")
+            cell.metadata["tags"].append("remove-cell")
     nbformat.write(content, notebook)
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from alexnet.claims import figures, paper, search, verdicts
 from alexnet.claims.experiments import BEGINNINGS, LINE
+from alexnet.claims.runs import runs_dir
 from alexnet.claims.search import StudyResult
 from alexnet.claims.tables import numbered
 from alexnet.claims.verdicts import Interval, Verdict
@@ -123,6 +124,24 @@ def draw(comparisons: list[Comparison], topology: Topology, epochs_shown: float)
     figures.use_style()
     data = DATA_NAMES[results[0].study.data]
     return figures.figure1(figures.curves_frame(results), comparison.scale, data, epochs_shown)
+
+
+def draw_search(comparisons: list[Comparison], topology: Topology) -> Figure | Markdown:
+    """Return the curves of the search for the rates of one topology, or a line that says it was not run."""
+    comparison = next(c for c in comparisons if c.topology == topology)
+    results = [r for r in (comparison.relu, comparison.tanh) if r is not None and r.search.metrics]
+    if not results:
+        return Markdown(f"*{topology}: {NOT_RUN}.*")
+    figures.use_style()
+    return figures.search_curves(results, comparison.scale, DATA_NAMES[results[0].study.data])
+
+
+def save_figures(scale: Scale) -> None:
+    """Write the chapter's figures of the primary net beside the runs of `scale`, as SVG, for the README."""
+    comparisons = load(CLAIM, scale, record_only=True)
+    for name, figure in (("figure1", draw(comparisons, "19pct", 40.0)), ("search", draw_search(comparisons, "19pct"))):
+        if isinstance(figure, Figure):
+            figure.savefig(runs_dir() / scale / CLAIM / f"{name}.svg", metadata={"Date": None})
 
 
 def numbers(comparisons: list[Comparison]) -> dict[str, str]:

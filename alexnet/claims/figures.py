@@ -51,6 +51,25 @@ def curves_frame(results: list[StudyResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def search_curves(results: list[StudyResult], scale: str, data: str) -> Figure:
+    """Draw the training error at every rate that a search tried, one panel for each activation, the chosen rate in colour."""
+    figure, panels = plt.subplots(1, len(results), sharey=True, figsize=(9.0, 3.8), squeeze=False)
+    for axes, result in zip(panels[0], results, strict=True):
+        look = LOOKS[result.study.activation]
+        for i, (rate, metrics) in enumerate(result.search.metrics.items()):
+            frame = pd.DataFrame(metrics)
+            chosen = rate == result.search.best_rate and result.search.bracketed
+            paint = look if chosen else {"color": GREY, "linestyle": ("-", "--", "-.", ":")[i % 4], "alpha": 0.8}
+            axes.plot(frame["epoch"], frame["train_error"], label=f"{rate:g}" + (", chosen" if chosen else ""), **paint)
+        axes.axhline(LINE, color=GREY, linewidth=0.9, linestyle=":")
+        axes.set(xlim=(0, None), ylim=(0, 0.95), xlabel="epochs", title=NAMES[result.study.activation])
+        axes.legend(frameon=False, title="rate")
+    panels[0][0].set_ylabel("training error rate")
+    stamp(figure, scale, data)
+    plt.close(figure)
+    return figure
+
+
 def figure1(curves: pd.DataFrame, scale: str, data: str, width_in_paper: float = 40.0) -> Figure:
     """Draw training error against epochs, ReLU solid and tanh dashed, with the line at 25 % (paper, figure 1).
 
@@ -76,4 +95,6 @@ def figure1(curves: pd.DataFrame, scale: str, data: str, width_in_paper: float =
     axes.annotate(f"{LINE:.0%}", (1.0, LINE), xycoords=("axes fraction", "data"), va="bottom", ha="right", color=GREY)
     axes.legend(frameon=False)
     stamp(figure, scale, data)
+    # Why: a notebook shows what a cell returns, and would show an open figure once more.
+    plt.close(figure)
     return figure

@@ -19,11 +19,16 @@ MetricsOf = Callable[[RunConfig, int | None], Metrics | None]
 
 @dataclass(frozen=True)
 class Search:
-    """The result of a search: the crossing epoch at every rate tried (inf: none, or overtaken), and the fastest rate."""
+    """The result of a search: the metrics at every rate tried, in the order of the rates, and the fastest rate."""
 
-    crossings: dict[float, float]
+    metrics: dict[float, Metrics]
     best_rate: float | None
     bracketed: bool  # a slower rate was tried on either side of the best
+
+    @property
+    def crossings(self) -> dict[float, float]:
+        """Rate -> crossing epoch; inf when the run was overtaken or never crossed."""
+        return {rate: crossing_epoch(rows) for rate, rows in self.metrics.items()}
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,19 @@ def search_rate(study: Study, metrics_of: MetricsOf, max_places: int = 8) -> Sea
     fast as possible.
     """
     tried: dict[int, float] = {}
+    curves: dict[float, Metrics] = {}
     while (place := _next_place(tried)) is not None and len(tried) < max_places:
         fastest = min(tried.values(), default=math.inf)
         limit = math.ceil(fastest) if math.isfinite(fastest) else None
         metrics = metrics_of(study.config(study.rate(place), SEARCH_SEED), limit)
         if metrics is None:
             break
-        tried[place] = crossing_epoch(metrics)
-    crossings = {study.rate(place): tried[place] for place in sorted(tried)}
+        tried[place], curves[study.rate(place)] = crossing_epoch(metrics), metrics
+    curves = dict(sorted(curves.items()))
     if all(math.isinf(crossing) for crossing in tried.values()):
-        return Search(crossings, None, False)
+        return Search(curves, None, False)
     best = min(tried, key=lambda place: tried[place])
-    return Search(crossings, study.rate(best), best - 1 in tried and best + 1 in tried)
+    return Search(curves, study.rate(best), best - 1 in tried and best + 1 in tried)
 
 
 def _next_place(tried: dict[int, float]) -> int | None:
