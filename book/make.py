@@ -110,7 +110,8 @@ def tidy(notebook: Path) -> None:
 
     content = nbformat.read(notebook, as_version=4)
     content.metadata.pop("papermill", None)
-    for cell in content.cells:
+    for number, cell in enumerate(content.cells):
+        cell["id"] = f"{notebook.stem}-{number:02d}"
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", ()):

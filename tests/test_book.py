@@ -103,7 +103,7 @@ def test_pages_ask_nothing_of_the_network_and_math_is_in_them(executed):
     for page in pages:
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]*\ssrc="([^"]+)"', page.read_text())
         loaded += re.findall(r'<link[^>]*\srel="(?:stylesheet|preload|icon)"[^>]*\shref="([^"]+)"', page.read_text())
-        assert loaded
+        assert loaded or page.name == "index.html"  # which only leads on
         assert not [url for url in loaded if re.match(r"(https?:)?//", url)], page.name
     assert "<math" in (BOOK / "_build" / "html" / "relu.html").read_text()
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -28,8 +29,6 @@ def test_every_version_that_is_needed_is_fixed():
     pins = environment.pins()
     lines = (PROJECT_DIR / "constraints.txt").read_text().splitlines()
     assert len(pins) == sum("==" in line for line in lines) > 100
-    from importlib import metadata
-
     for requirement in metadata.requires("alexnet"):
         name = environment._bare_name(requirement)
         assert metadata.version(name) == pins[name], name
@@ -43,12 +42,10 @@ def test_conda_installs_from_the_same_source():
 
 
 def test_an_active_environment_with_the_pins_is_used_as_it_is(monkeypatch):
+    wrong_pins = dict.fromkeys(environment.pins(), "0")
     assert environment.active_is_complete() == (sys.prefix != sys.base_prefix)
-    monkeypatch.setattr(environment, "pins", lambda: dict.fromkeys(environment_pins, "0"))
+    monkeypatch.setattr(environment, "pins", lambda: wrong_pins)
     assert not environment.active_is_complete()
-
-
-environment_pins = environment.pins()
 
 
 def test_a_complete_environment_is_not_installed_again(tmp_path, monkeypatch):
@@ -70,21 +67,19 @@ def test_a_complete_environment_is_not_installed_again(tmp_path, monkeypatch):
 
 def test_a_failed_installation_is_one_line_and_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(environment.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
-    with pytest.raises(SystemExit, match="error: .*venv.* failed"):
+    with pytest.raises(SystemExit, match=r"error: .*venv.* failed"):
         environment.make_venv(tmp_path)
     assert not (tmp_path / "installed").exists()
 
 
 def test_the_imports_go_in_one_direction():
     """config, randomness <- preprocessing, model <- training <- claims <- cli (design: rooms)."""
-    allowed = {"preprocessing": 1, "model": 1, "training": 2, "claims": 3, "cli": 4, "bench": 4}
+    level = {"preprocessing": 1, "model": 1, "training": 2, "claims": 3, "cli": 4, "bench": 4}
     for file in sorted((PROJECT_DIR / "alexnet").rglob("*.py")):
         room = file.relative_to(PROJECT_DIR / "alexnet").parts[0].removesuffix(".py")
-        for other in re.findall(r"^\s*from alexnet(?:\.(\w+))?[\w.]* import", file.read_text(), re.M):
-            if other and other != room and room != "__main__":
-                assert allowed.get(other, 0) < allowed.get(room, 0) or allowed.get(other, 0) == 0, (
-                    f"{file.name} imports {other}"
-                )
+        for other in re.findall(r"^\s*from alexnet\.(\w+)[\w.]* import", file.read_text(), re.M):
+            if other != room and room != "__main__":
+                assert level.get(other, 0) == 0 or level[other] < level[room], f"{file.name} imports {other}"
 
 
 def test_the_readme_is_short_and_its_files_exist():

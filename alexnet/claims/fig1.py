@@ -16,7 +16,7 @@ from alexnet.config import CifarNet, Scale, Topology
 from alexnet.model.cifar import build_cifar_net, count_parameters
 
 CLAIM = "fig1-relu"
-NOT_RUN = "not run at this scale"
+NOT_RUN, UNFINISHED = "not run at this scale", "not finished at this scale"
 TOPOLOGIES: tuple[Topology, ...] = tuple(dict.fromkeys(topology for topology, _ in BEGINNINGS))
 DATA_NAMES = {"cifar10": "CIFAR-10", "formula32": "the stand-in for CIFAR-10 (images computed from a formula)"}
 
@@ -31,6 +31,11 @@ class Comparison:
     tanh: StudyResult | None
     ratio: Interval | None  # tanh's epochs over ReLU's, paired by seed
     verdict: Verdict | None
+
+    @property
+    def state(self) -> str:
+        """Why there is no ratio, in words."""
+        return UNFINISHED if any(r is not None and r.search.metrics for r in (self.relu, self.tanh)) else NOT_RUN
 
     @property
     def seeds(self) -> list[int]:
@@ -101,15 +106,13 @@ def crossings_table(comparisons: list[Comparison]) -> Markdown:
         for seed in c.seeds:
             relu, tanh = c.relu.crossings[seed], c.tanh.crossings[seed]
             rows.append((c.topology, seed, f"{relu:.2f}", f"{tanh:.2f}", f"{tanh / relu:.2f}"))
-        rows.append((c.topology, "all", "", "", as_text(c.ratio)))
+        rows.append((c.topology, "all", "", "", as_text(c.ratio) if c.ratio else c.state))
     headers = ("net", "seed", f"ReLU, epoch at {LINE:.0%}", f"tanh, epoch at {LINE:.0%}", "times faster")
     return numbered(rows, headers, "How many times faster the ReLU net reaches the line.", "tbl-crossings")
 
 
-def as_text(ratio: Interval | None) -> str:
-    """Return a ratio with its interval, or that there is none."""
-    if ratio is None:
-        return NOT_RUN
+def as_text(ratio: Interval) -> str:
+    """Return a ratio with its interval."""
     if ratio.low is None or ratio.high is None:
         return f"{ratio.estimate:.2f} (one seed, no interval)"
     return f"{ratio.estimate:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
@@ -120,7 +123,7 @@ def draw(comparisons: list[Comparison], topology: Topology, epochs_shown: float)
     comparison = next(c for c in comparisons if c.topology == topology)
     results = [r for r in (comparison.relu, comparison.tanh) if r is not None and r.metrics]
     if not results:
-        return Markdown(f"*{topology}: {NOT_RUN}.*")
+        return Markdown(f"*{topology}: {comparison.state}.*")
     figures.use_style()
     data = DATA_NAMES[results[0].study.data]
     return figures.figure1(figures.curves_frame(results), comparison.scale, data, epochs_shown)
@@ -153,14 +156,17 @@ def numbers(comparisons: list[Comparison]) -> dict[str, str]:
     for c in comparisons:
         texts[f"{c.topology}-sentence"] = _sentence(c)
     seen = [c for c in run if c.ratio.low is not None and c.ratio.low > 1]
-    nets = f"{len(seen)} of the {len(run)} nets that ran here"
-    texts["direction"] = f"That direction shows, with an interval above 1, in {nets}." if run else f"Here it was {NOT_RUN}."
+    if run:
+        nets = f"{len(seen)} of the {len(run)} nets that ran here"
+        texts["direction"] = f"That direction shows, with an interval above 1, in {nets}."
+    else:
+        texts["direction"] = f"Here it was {comparisons[0].state}."
     return texts
 
 
 def _sentence(c: Comparison) -> str:
     if c.ratio is None or c.verdict is None:
-        return f"{NOT_RUN}."
+        return f"{c.state}."
     relu = sum(c.relu.crossings[s] for s in c.seeds) / len(c.seeds)
     tanh = sum(c.tanh.crossings[s] for s in c.seeds) / len(c.seeds)
     return (

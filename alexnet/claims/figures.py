@@ -34,8 +34,7 @@ def use_style() -> None:
 
 def stamp(figure: Figure, scale: str, data: str) -> None:
     """Write the scale and the data under a figure."""
-    note = "" if scale == "paper" else f"scale {scale}, not the paper's full size"
-    figure.text(0.99, -0.02, " | ".join(filter(None, [data, note])), ha="right", va="top", color=GREY, fontsize=9)
+    figure.text(0.99, -0.02, f"scale {scale} | {data}", ha="right", va="top", color=GREY, fontsize=9)
 
 
 def curves_frame(results: list[StudyResult]) -> pd.DataFrame:
@@ -52,7 +51,7 @@ def curves_frame(results: list[StudyResult]) -> pd.DataFrame:
 
 
 def search_curves(results: list[StudyResult], scale: str, data: str) -> Figure:
-    """Draw the training error at every rate that a search tried, one panel for each activation, the chosen rate in colour."""
+    """Draw the training error at every rate that a search tried: one panel an activation, the chosen rate in colour."""
     figure, panels = plt.subplots(1, len(results), sharey=True, figsize=(9.0, 3.8), squeeze=False)
     for axes, result in zip(panels[0], results, strict=True):
         look = LOOKS[result.study.activation]
