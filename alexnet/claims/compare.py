@@ -74,9 +74,9 @@ def claims_table() -> Markdown:
     rows = []
     for claim in paper.CLAIMS.values():
         measured = measurement(claim.id)
-        ours = f"{measured.text}, scale {measured.scale}" if measured else ""
-        rows.append((f"`{claim.id}`", claim.section, claim.wording, ours, measured.verdict if measured else NOT_RUN))
-    headers = ("claim", "section", "what the paper says, in our words", "ours", "verdict")
+        ours = f"{measured.text} at scale {measured.scale}: {measured.verdict}" if measured else NOT_RUN
+        rows.append((f"`{claim.id}` ({claim.section})", claim.wording, ours))
+    headers = ("claim (section)", "what the paper says, in our words", "ours")
     return numbered(rows, headers, "Every claim of the paper, and how close we are.", "tbl-claims")
 
 
@@ -104,7 +104,7 @@ def progress_sentence() -> str:
     """Return how many claims have a measurement, and at which scales."""
     done = [m for m in map(measurement, paper.CLAIMS) if m is not None]
     scales = ", ".join(f"{sum(m.scale == scale for m in done)} at scale {scale}" for scale in SCALES)
-    return f"Of {len(paper.CLAIMS)} claims, {len(done)} have been measured so far ({scales})."
+    return f"Measured so far: {len(done)} of {len(paper.CLAIMS)} claims ({scales})."
 
 
 def as_text(claim: str, scale: Scale) -> str:
