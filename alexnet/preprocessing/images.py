@@ -1,0 +1,92 @@
+"""Section 2: from a photograph of any kind and size to a square of 256 pixels, RGB, one byte each."""
+
+import struct
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from alexnet.config import UserError
+
+# Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
+RESAMPLING = Image.Resampling.BICUBIC
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error)
+UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
+ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_square(source: Path | BinaryIO, side: int = 256, name: str = "") -> np.ndarray:
+    """Read a photograph as (side, side, 3) uint8: turned upright, made RGB, shorter side scaled to `side`, centre cut out.
+
+    Raises UserError, naming the file (or `name`), for one that is missing, damaged, in a mode without a defined range, or
+    so large (Pillow's limit, 89 million pixels) that it may be a decompression bomb. Paper 2.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
+            warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                image.load()
+                return square(to_rgb(upright(image)), side)
+    except UNREADABLE as error:
+        what = name or (source if isinstance(source, Path) else getattr(source, "name", "The image"))
+        raise UserError(
+            f"{what} cannot be read as an image ({error}). Replace it and repeat the command: it goes on from there."
+        ) from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn or mirror a loaded image as its EXIF orientation says; one that is missing or unreadable means upright.
+
+    The paper is silent; a camera held sideways otherwise gives a class's objects lying down, as no viewer shows them.
+    """
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except UNREADABLE:
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB.
+
+    Grey is repeated, CMYK and palettes are converted, 16-bit grey is scaled from 0-65535, and whatever is transparent shows
+    a white ground, because the colours hidden under it are arbitrary. Raises ValueError where no range is defined (mode F,
+    or I beyond 16 bits) and for modes that Pillow cannot convert.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range")
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("its pixels have more than 16 bits")
+        image = Image.fromarray(np.round(pixels / 257.0).astype(np.uint8))
+    if image.has_transparency_data:
+        front = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), front).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, side: int = 256) -> np.ndarray:
+    """Scale an RGB image until its shorter side is `side`, and return the central (side, side, 3) uint8.
+
+    The longer side is rounded to whole pixels. An odd margin leaves its extra pixel on the right or at the bottom (as
+    cuda-convnet2's make-data does): the window starts at (longer - side) // 2. Paper 2.
+    """
+    scaled = [round(length * side / min(image.size)) for length in image.size]
+    starts = [(length - side) // 2 for length in scaled]
+    # Why: resizing only what is kept gives the same pixels, and a strip of 1 by 60000 pixels does not grow to gigabytes.
+    low = [start * length / s for start, length, s in zip(starts, image.size, scaled, strict=True)]
+    high = [min((start + side) * length / s, length) for start, length, s in zip(starts, image.size, scaled, strict=True)]
+    return np.array(image.resize((side, side), RESAMPLING, box=(*low, *high)))
