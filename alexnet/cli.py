@@ -90,7 +90,7 @@ class Train:
     scale: ScaleOption = "auto"
     variant: str | None = None  # one run of the claim; the options below then change its config
     seed: int = 0  # which repetition of the variant
-    threads: int | None = None  # of the processor; the default is torch's choice
+    threads: int | None = None  # of a training that begins; the default divides the cores among what runs at a time
     config: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
 
     def run(self) -> None:

@@ -97,7 +97,8 @@ def get(
     """Return the run of `config`, training what is missing.
 
     With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `bar`, `on_epoch`
-    and `checkpoint_seconds` are as in `loop.train`. Raises UserError when the folder holds another config's run, another
+    and `checkpoint_seconds` are as in `loop.train`; `threads` is for a run that begins, one that goes on keeps its own
+    number. Raises UserError when the folder holds another config's run, another
     process is working on it, or something is missing and `$ALEXNET_TRAIN` is 0; KeyboardInterrupt when a signal stopped
     the training, after a checkpoint.
     """
@@ -109,7 +110,7 @@ def get(
     folder = folder_of(config)
     with _lock(folder):
         options = {"epoch_limit": epoch_limit, "bar": bar, "checkpoint_seconds": checkpoint_seconds}
-        outcome = _continue(config, folder, run, use_processor(threads), on_epoch, options)
+        outcome = _continue(config, folder, run, threads, on_epoch, options)
     if outcome.warning:
         warnings.warn(f"{config.name}: {outcome.warning}", stacklevel=2)
     if outcome.kind == "stopped":
@@ -120,7 +121,7 @@ def get(
 
 
 def _continue(
-    config: RunConfig, folder: Path, run: Run | None, threads: int, on_epoch: OnEpoch, options: dict[str, Any]
+    config: RunConfig, folder: Path, run: Run | None, threads: int | None, on_epoch: OnEpoch, options: dict[str, Any]
 ) -> Outcome:
     data = datasets.prepare(config.data)
     earlier = run.manifest["parts"] if run and can_go_on(config) else []
@@ -129,7 +130,10 @@ def _continue(
             f"run {config.name} was begun on other images ({config.data} {run.manifest['data']['fingerprint']}, now "
             f"{data.fingerprint}). Delete {folder} to start again."
         )
-    # Why: a run keeps the precision it began with; only a new one measures.
+    # Why: a run keeps the precision and the number of threads it began with, for the sake of equal bits.
+    if earlier:
+        threads = min(earlier[0]["threads"], os.cpu_count() or 1)
+    threads = use_processor(threads)
     precision = earlier[0]["precision"] if earlier else decide(config.precision, parity_of(config, data))
     record = Record(config, data, folder, earlier, new_part(threads, precision))
 
