@@ -45,7 +45,8 @@ def train_missing(scale: Scale, claims: list[str] | None = None, threads: int | 
                     break
                 time.sleep(LOOK_EVERY)
                 _move(bar, sum(row.seconds for row in plan_runs(scale, claims)))
-            _move(bar, 0.0)
+            if not any(future.exception() for future in futures if future.done()):
+                _move(bar, 0.0)
         for future in futures:
             future.result()
 
