@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from alexnet.claims.paper import Value
 from alexnet.config import Scale
@@ -77,7 +77,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     if n < 2:
         return Interval(mean, None, None, confidence, n, "no interval from one run")
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, confidence, n, "Student t on the values")
 
 

@@ -10,11 +10,10 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
-import torchvision
 from PIL import Image
-from torchvision.datasets.utils import check_integrity
 
 from alexnet.config import UserError
 from alexnet.preprocessing import formula, store
@@ -81,13 +80,20 @@ def _cifar10_files(split_dir: Path) -> tuple[list[Path], np.ndarray]:
     return files, np.repeat(np.arange(len(CIFAR10_CLASSES)), CIFAR10_COUNTS[split_dir.name])
 
 
+def torchvision_datasets() -> ModuleType:
+    """Import `torchvision.datasets`; only here, because it takes two seconds that most commands can do without."""
+    import torchvision.datasets
+
+    return torchvision.datasets
+
+
 def _torchvision_cifar10(folder: Path, source: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Read CIFAR-10, by label, through torchvision, which checks the MD5 sums; download it when no source is given."""
     root = source if source is not None else folder / "download"
     if source is not None:
         _refuse_damaged_batches(source)
     try:
-        data = torchvision.datasets.CIFAR10(str(root), train=split == "train", download=source is None)
+        data = torchvision_datasets().CIFAR10(str(root), train=split == "train", download=source is None)
     except (RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno in store.DISK_FULL:
             raise
@@ -102,10 +108,10 @@ def _torchvision_cifar10(folder: Path, source: Path | None, split: str) -> tuple
 
 def _refuse_damaged_batches(source: Path) -> None:
     """Raise UserError, naming the file, unless `source` holds the files that torchvision unpacks, intact."""
-    layout = torchvision.datasets.CIFAR10
+    layout = torchvision_datasets().CIFAR10
     for name, md5 in [*layout.train_list, *layout.test_list]:
         file = source / layout.base_folder / name
-        if not check_integrity(str(file), md5):
+        if not torchvision_datasets().utils.check_integrity(str(file), md5):
             what = "is not the published file (its MD5 sum differs)" if file.is_file() else "is missing"
             raise UserError(
                 f"{file} {what}, and {source} has no class folders {{train,test}}/<class>/*.png either. Point --source at "
