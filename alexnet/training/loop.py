@@ -155,10 +155,10 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(config, data, folder, precision)
-    if not training.progress.metrics:
-        training.close_epoch(first=True)
-        on_epoch(training.progress.metrics, 0.0)
     with StopRequests() as stop, _progress_bar(training, bar) as shown:
+        if not training.progress.metrics:
+            training.close_epoch(first=True)
+            on_epoch(training.progress.metrics, 0.0)
         last_saved = time.monotonic()
 
         def on_step() -> bool:
