@@ -51,7 +51,7 @@ def runs_table(scale: Scale) -> Markdown:
                 manifest["status"],
                 manifest["epochs"],
                 f"{manifest['seconds'] / 60:.1f}",
-                f"{part['hardware']['processor']}, {part['threads']} threads, {part['precision']['choice']}",
+                f"{part['hardware']['processor']}, threads {part['threads']}, {part['precision']['choice']}",
                 manifest["config_hash"],
                 (part["git"]["commit"] or "none")[:8] + ("*" if part["git"]["dirty"] else ""),
             )
