@@ -30,6 +30,7 @@ class Study:
     data: str
     expected_epochs: float  # to the line, for a plan
     width: float = 1.0
+    batch_size: int = Optimiser.batch_size
 
     @property
     def name(self) -> str:
@@ -45,7 +46,7 @@ class Study:
             seed=seed,
             data=self.data,
             net=CifarNet(topology=self.topology, activation=self.activation, width=self.width),
-            optimiser=Optimiser(rate=rate),
+            optimiser=Optimiser(rate=rate, batch_size=self.batch_size),
             epochs=self.epochs,
             stop_at_train_error=LINE,
         )
@@ -64,15 +65,16 @@ BEGINNINGS: dict[tuple[Topology, Activation], tuple[float, float]] = {
     ("conv-local-13pct", "tanh"): (0.008, 15),
 }
 TOY_BEGINNINGS: dict[tuple[Topology, Activation], tuple[float, float]] = {
-    ("19pct", "relu"): (0.002, 6),
-    ("19pct", "tanh"): (0.064, 8),
+    ("19pct", "relu"): (0.002, 3),
+    ("19pct", "tanh"): (0.032, 5),
 }
 
 
 def fig1_studies(scale: Scale) -> list[Study]:
     """Return Figure 1's studies at `scale`, the primary net first (fidelity C3)."""
     if scale == "toy":
-        shared: dict[str, Any] = {"seeds": (1, 2, 3), "epochs": 30, "data": "formula32", "width": 0.5}
+        shared: dict[str, Any] = {"seeds": (1, 2, 3), "epochs": 30, "data": "formula32"}
+        shared |= {"width": 0.5, "batch_size": 64}  # small, so that it ends in minutes
     else:
         shared = {"seeds": (1, 2, 3), "epochs": 60, "data": "cifar10"}
     beginnings = TOY_BEGINNINGS if scale == "toy" else BEGINNINGS
