@@ -1,0 +1,214 @@
+"""The layers that a library does not have in the paper's form (sections 3.3, 3.4, 4.2 and 5).
+
+Response normalisation in both readings, the 2012 source's normalisation within a map, windows that run over the edge,
+dropout that halves at test time with masks that can be drawn again, and initial weights.
+
+Shapes: N images, C maps, H, W pixels, D features. Counting rule of a window of n around i: n // 2 before it and
+(n - 1) // 2 after it, so an even window has one more before, as in the 2012 kernels and in `torch.nn.LocalResponseNorm`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet import randomness
+from alexnet.model.presets import MapNorm, ResponseNorm
+
+CHUNK = 2**18  # values normalised at once on a processor: 1 MB of fp32 stays in its cache, which halves the time
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When in a training a batch is seen: all that dropout masks depend on, beside the layer and the column."""
+
+    seed: int
+    epoch: int
+    step: int
+    first_image: int = 0  # place in the batch of the first image here: a replica or a part of a batch draws its own rows
+
+
+def response_normalise(x_NCHW: Tensor, norm: ResponseNorm, groups: int = 1) -> Tensor:
+    """Divide each activity by a power of its neighbours' energy across kernel maps.
+
+    The sum runs over `norm.size` maps around each one, never across the border between `groups` equal parts of the maps,
+    which are columns. Squares are summed in fp32 if x is shorter. Paper 3.3; the 2012 source divides alpha by the window
+    first (`norm.alpha_per_window`).
+    """
+    alpha = norm.alpha / norm.size if norm.alpha_per_window else norm.alpha
+    window = _window_matrix(x_NCHW, x_NCHW.shape[1] // groups, norm.size)
+    return _normalise(x_NCHW, {1: torch.block_diag(*[window] * groups)}, norm.k, alpha, norm.beta)
+
+
+def normalise_within_maps(x_NCHW: Tensor, norm: MapNorm) -> Tensor:
+    """Divide each activity by a power of the energy of its neighbours in the same map, zeros outside.
+
+    Source 2012: the window is `norm.size` squared, and alpha is divided by that also at the border (layer.py:1183).
+    """
+    _, _, H, W = x_NCHW.shape
+    windows = {2: _window_matrix(x_NCHW, H, norm.size), 3: _window_matrix(x_NCHW, W, norm.size)}
+    return _normalise(x_NCHW, windows, norm.k, norm.alpha / norm.size**2, norm.beta)
+
+
+def _window_matrix(x: Tensor, count: int, size: int) -> Tensor:
+    """Return the (count, count) matrix whose row i has ones at the places in the window of i."""
+    i = torch.arange(count, device=x.device)
+    offset = i - i[:, None]
+    inside = (offset >= -(size // 2)) & (offset <= (size - 1) // 2)
+    return inside.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _normalise(x_NCHW: Tensor, windows: dict[int, Tensor], k: float, alpha: float, beta: float) -> Tensor:
+    """Return x * (k + alpha * energy)^-beta, the energy summed over the window of each dimension in `windows`."""
+    if x_NCHW.is_contiguous() or not x_NCHW.is_contiguous(memory_format=torch.channels_last):
+        return _Normalise.apply(x_NCHW.contiguous(), windows, k, alpha, beta)
+    # Why: the sums are matrix products over memory as it lies; this permutation only renames dimensions.
+    last = {1: 3, 2: 1, 3: 2}
+    windows = {last[dim]: window for dim, window in windows.items()}
+    return _Normalise.apply(x_NCHW.permute(0, 2, 3, 1), windows, k, alpha, beta).permute(0, 3, 1, 2)
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalisation in pieces that fit a processor's cache; the backward pass computes the energies again.
+
+    With s = k + alpha * energy, y = x s^-beta and the incoming gradient g, the gradient is
+    g s^-beta - 2 alpha beta x * (sum of g x s^(-beta - 1) over the windows that x is in).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, windows: dict[int, Tensor], k: float, alpha: float, beta: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.constants = windows, k, alpha, beta
+        y = torch.empty_like(x)
+        with _no_autocast(x):
+            for part, out in zip(_pieces(x), _pieces(y), strict=True):
+                wide, s = _energies(part, windows, k, alpha)
+                out.copy_(_negative_power(s, beta).mul_(wide))
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        windows, k, alpha, beta = ctx.constants
+        result = torch.empty_like(x)
+        with _no_autocast(x):
+            for part, g, out in zip(_pieces(x), _pieces(gradient), _pieces(result), strict=True):
+                wide, s = _energies(part, windows, k, alpha)
+                scaled = _negative_power(s, beta).mul_(g)
+                shared = (scaled * wide).div_(s)
+                for dim, window in windows.items():
+                    shared = _sum_along(shared, dim, window.T)
+                out.copy_(shared.mul_(wide).mul_(-2 * alpha * beta).add_(scaled))
+        return result, None, None, None, None
+
+
+def _energies(part: Tensor, windows: dict[int, Tensor], k: float, alpha: float) -> tuple[Tensor, Tensor]:
+    wide = part.to(next(iter(windows.values())).dtype)
+    energy = wide * wide
+    for dim, window in windows.items():
+        energy = _sum_along(energy, dim, window)
+    return wide, energy.mul_(alpha).add_(k)
+
+
+def _sum_along(x: Tensor, dim: int, window: Tensor) -> Tensor:
+    """Sum over windows along `dim` of a contiguous x, as a product with a matrix of ones and zeros."""
+    if dim == x.ndim - 1:
+        return x @ window.T
+    outer, count = math.prod(x.shape[:dim]), x.shape[dim]
+    return torch.matmul(window, x.reshape(outer, count, -1)).view_as(x)
+
+
+def _negative_power(s: Tensor, beta: float) -> Tensor:
+    if beta != 0.75:
+        return s.pow(-beta)
+    root = s.rsqrt()  # Why: two roots cost a tenth of a general power.
+    return root.sqrt().mul_(root)
+
+
+def _pieces(x: Tensor) -> tuple[Tensor, ...]:
+    images = max(1, CHUNK // max(1, math.prod(x.shape[1:]))) if x.device.type == "cpu" else len(x)
+    return x.split(max(1, images))
+
+
+def _no_autocast(x: Tensor) -> torch.autocast:
+    # Why: autocast would take the products, and with them the sum of squares, in bf16 (fidelity D, pitfall 11).
+    return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
+
+
+def num_windows(side: int, window: int, stride: int, padding: int = 0) -> int:
+    """Return how many windows cover `side` pixels, the last one over the edge if need be (2012 layer.py:1004, 1164)."""
+    return 1 + math.ceil((2 * padding + side - window) / stride)
+
+
+class EdgeConv2d(nn.Conv2d):
+    """A convolution that covers the whole image: its last windows see zeros beyond the right and the bottom edge.
+
+    224 pixels, kernels of 11 and a stride of 4 give 55 places, the last of which sees 3 zeros (2012 layer.py:1004).
+    """
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the (N, C_out, H, W) products, sides rounded up."""
+        H, W = x_NCHW.shape[2:]
+        right, bottom = self._beyond(W, 1), self._beyond(H, 0)
+        return super().forward(F.pad(x_NCHW, (0, right, 0, bottom)) if right or bottom else x_NCHW)
+
+    def _beyond(self, side: int, axis: int) -> int:
+        window, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        return (num_windows(side, window, stride, padding) - 1) * stride + window - 2 * padding - side
+
+
+class GroupedLinear(nn.Linear):
+    """A fully-connected layer of several columns of which each sees its own part of the input only."""
+
+    def __init__(self, in_features: int, out_features: int, groups: int = 1) -> None:
+        super().__init__(in_features // groups, out_features)
+        self.groups = groups
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Return the (N, D_out) products, column by column."""
+        if self.groups == 1:
+            return super().forward(x_ND)
+        triples = zip(x_ND.chunk(self.groups, 1), self.weight.chunk(self.groups), self.bias.chunk(self.groups), strict=True)
+        return torch.cat([F.linear(x, weight, bias) for x, weight, bias in triples], dim=1)
+
+
+def max_pool(x_NCHW: Tensor, side: int, stride: int) -> Tensor:
+    """Return the largest activity of each window; windows may run over the right and the bottom edge (paper 3.4)."""
+    return F.max_pool2d(x_NCHW, side, stride, ceil_mode=True)
+
+
+def classic_dropout(x_ND: Tensor, probability: float, kept_ND: Tensor | None) -> Tensor:
+    """Set outputs to zero where `kept_ND` is False, and leave the others as they are; without a mask, scale all.
+
+    At test time `kept_ND` is None and every output is multiplied by 1 - `probability`. Paper 4.2. Libraries scale the
+    outputs kept in training instead, which changes the rate and the initial scale of the layer above.
+    """
+    return x_ND * (1 - probability) if kept_ND is None else x_ND * kept_ND
+
+
+def dropout_mask(at: Moment, layer: str, column: str, shape: tuple[int, int], probability: float) -> Tensor:
+    """Return which outputs (N, D) of a column's layer are kept at a moment, True with probability 1 - `probability`.
+
+    The draws are those of rows `at.first_image` and on of the whole batch, 16 bits each (0.6 ms for 128 x 2048).
+    """
+    images, features = shape
+    draws = randomness.generator(at.seed, f"dropout/{layer}/{column}", at.epoch, at.step)
+    skipped = at.first_image * features
+    numbers = np.frombuffer(draws.bytes(2 * (skipped + images * features)), dtype="<u2")[skipped:]
+    return torch.from_numpy(numbers >= round(probability * 2**16)).view(images, features)
+
+
+@torch.no_grad()
+def initialise(weight: Tensor, bias: Tensor | None, sd: float, start: float, seed: int, name: str) -> None:
+    """Fill one column's weights of a layer with normal draws of deviation `sd`, and its biases with `start` (paper 5).
+
+    The draws depend on `seed` and `name` (layer/column) alone, whatever tensor the weights are a part of.
+    """
+    draws = randomness.normal(seed, f"weights/{name}", tuple(weight.shape))
+    weight.copy_(torch.from_numpy(draws).mul_(sd))
+    if bias is not None:
+        bias.fill_(start)

@@ -1,0 +1,246 @@
+"""What the network of section 3 is made of: two presets and every ablation, as configs.
+
+`paper()` is the text taken literally. `source2012()` is config #145 of the 2012 source, the net behind Tables 1 and 2. An
+ablation takes a config and returns a config, so they compose: `with_width(without_layer(paper(), "conv4"), 0.5)`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from alexnet.config import Activation
+
+STEPS = ("activation", "norm", "map_norm", "pool")
+CONV = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
+FULL = ("fc6", "fc7", "fc8")
+LAYERS = (*CONV, *FULL)
+REMOVABLE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+COLUMN_NAMES = "abcdefgh"  # Source 2012: the layers of the two GPUs end in a and b
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """A convolutional layer of one column and what follows it."""
+
+    kernels: int  # in one column; 0: no convolution, only what follows
+    side: int  # of a kernel
+    stride: int = 1
+    padding: int = 0  # zeros around the image; the paper prints none
+    sd: float = 0.01  # deviation of the initial weights
+    bias: float = 0.0  # initial
+    then: str = "activation"  # words of STEPS, in order
+
+    def __post_init__(self) -> None:
+        for step in self.then.split():
+            if step not in STEPS:
+                raise ValueError(f"`then` (={self.then!r}) has {step!r}, which is none of {', '.join(STEPS)}.")
+
+
+@dataclass(frozen=True)
+class FullLayer:
+    """A fully-connected layer of one column."""
+
+    units: int  # in one column; 0: the layer is absent. For fc8 the classes, to which every column adds its product
+    sd: float = 0.01
+    bias: float = 1.0
+
+
+@dataclass(frozen=True)
+class ResponseNorm:
+    """Response normalisation across kernel maps (paper 3.3)."""
+
+    size: int = 5  # n: maps in the sum
+    k: float = 2.0
+    alpha: float = 1e-4
+    beta: float = 0.75
+    alpha_per_window: bool = False  # Source 2012: alpha is divided by n (layer.py:1183)
+
+
+@dataclass(frozen=True)
+class MapNorm:
+    """Response normalisation over the neighbours in the same map; only the 2012 source has it (layers-145.cfg:107)."""
+
+    size: int = 5  # side of the window
+    k: float = 1.0
+    alpha: float = 1e-3  # Source 2012: divided by size squared (layer.py:1183)
+    beta: float = 0.75
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Max pooling; windows overlap where side > stride (paper 3.4)."""
+
+    side: int = 3  # z
+    stride: int = 2  # s
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """The network of Figure 2; counts are of one column. The defaults are the preset `paper`."""
+
+    columns: int = 2
+    image_side: int = 224
+    conv1: ConvLayer = ConvLayer(48, 11, stride=4, then="activation norm pool")
+    conv2: ConvLayer = ConvLayer(128, 5, padding=2, bias=1.0, then="activation norm pool")
+    conv3: ConvLayer = ConvLayer(192, 3, padding=1)
+    conv4: ConvLayer = ConvLayer(192, 3, padding=1, bias=1.0)
+    conv5: ConvLayer = ConvLayer(128, 3, padding=1, bias=1.0, then="activation pool")
+    conv6: ConvLayer = ConvLayer(0, 3, then="")  # only in the nets of section 6 for the large sets
+    fc6: FullLayer = FullLayer(2048)
+    fc7: FullLayer = FullLayer(2048)
+    fc8: FullLayer = FullLayer(1000, bias=0.0)
+    exchange: str = "conv3 fc6 fc7"  # the layers that see the maps of every column; fc8 always adds over columns
+    norm: ResponseNorm = field(default_factory=ResponseNorm)
+    map_norm: MapNorm = field(default_factory=MapNorm)
+    pooling: Pooling = field(default_factory=Pooling)
+    activation: Activation = "relu"
+    dropout: float = 0.5  # probability that an output of fc6 or fc7 is zero in training
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers present, in order; one without kernels is present while anything follows it."""
+        return tuple(n for n in LAYERS if self.learns(n) or (n in CONV and getattr(self, n).then))
+
+    def learns(self, name: str) -> bool:
+        """Say whether the layer `name` has weights."""
+        layer = getattr(self, name)
+        return (layer.kernels if name in CONV else layer.units) > 0
+
+    @property
+    def column_names(self) -> str:
+        """One letter for each column."""
+        return COLUMN_NAMES[: self.columns]
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The layers before which the columns exchange their maps."""
+        return tuple(self.exchange.split())
+
+
+def paper() -> NetConfig:
+    """Return the net as the paper prints it; paddings and the rounding up of sides are the 2012 source's."""
+    return NetConfig()
+
+
+def source2012() -> NetConfig:
+    """Return config #145 of the 2012 source to the letter (layers-145.cfg)."""
+    net = paper()
+    return replace(
+        net,
+        # Source 2012: layer 1 normalises signed values, and its neuron comes after the pooling (layers-145.cfg:35-54).
+        conv1=replace(net.conv1, then="norm pool activation"),
+        conv2=replace(net.conv2, then="activation norm map_norm pool"),
+        conv3=replace(net.conv3, sd=0.03),
+        conv4=replace(net.conv4, sd=0.03),
+        conv5=replace(net.conv5, sd=0.03, then="pool activation"),
+        norm=ResponseNorm(alpha_per_window=True),
+    )
+
+
+def one_column(config: NetConfig) -> NetConfig:
+    """Return the net for one GPU: half the kernels, except in conv5; fc6 and fc7 stay (#145-half, paper 3.2)."""
+    _need_columns(config)
+    full = {name: _resized(getattr(config, name), config.columns) for name in ("conv5", "fc6", "fc7")}
+    return replace(config, columns=1, **full)
+
+
+def without_exchange(config: NetConfig) -> NetConfig:
+    """Return columns that meet only in the sum of their logits.
+
+    As in #150, conv2 has 160 kernels a column in place of 128 and fc6 and fc7 have 4096 units a column.
+    """
+    _need_columns(config)
+    wider = {name: _resized(getattr(config, name), by) for name, by in (("conv2", 1.25), ("fc6", 2), ("fc7", 2))}
+    return replace(config, exchange="", **wider)
+
+
+def without_normalisation(config: NetConfig) -> NetConfig:
+    """Return the net without any normalisation: all three of a column go (#148)."""
+    layers = {name: getattr(config, name) for name in CONV}
+    return replace(config, **{name: replace(at, then=_without_norms(at.then)) for name, at in layers.items()})
+
+
+def without_overlap(config: NetConfig) -> NetConfig:
+    """Return the net with 2x2 pooling and a final 6x6 as before: conv2 loses a pixel of padding, conv5 all (#147)."""
+    conv2, conv5 = replace(config.conv2, padding=1), replace(config.conv5, padding=0)
+    return replace(config, conv2=conv2, conv5=conv5, pooling=Pooling(2, 2))
+
+
+def without_layer(config: NetConfig, name: str) -> NetConfig:
+    """Remove one layer between the first and the last (paper 7), keeping its pooling and the exchange before it.
+
+    Its kernels, activation and normalisation go. The pooling stays, so that later maps keep their sides, and the exchange
+    moves to the next layer. Raises ValueError for conv1, conv6 and fc8.
+    """
+    if name not in REMOVABLE:
+        raise ValueError(f"`name` (={name!r}) must be one of {', '.join(REMOVABLE)}.")
+    if name in FULL:
+        config = replace(config, **{name: replace(getattr(config, name), units=0)})
+    else:
+        layer = getattr(config, name)
+        config = replace(config, **{name: replace(layer, kernels=0, then="pool" if "pool" in layer.then else "")})
+    return replace(config, exchange=_moved(config, name))
+
+
+def with_sixth_layer(config: NetConfig) -> NetConfig:
+    """Return the net with a sixth convolutional layer over pool5 that sees every column (#146; paper 6)."""
+    return replace(
+        config,
+        conv6=replace(config.conv5, padding=1, then="activation"),  # the paper says no more; conv5's values
+        exchange=_in_order({"conv6", *config.shared}),
+    )
+
+
+def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
+    """Return the net with `num_classes` outputs."""
+    return replace(config, fc8=replace(config.fc8, units=num_classes))
+
+
+def with_width(config: NetConfig, width: float) -> NetConfig:
+    """Multiply the kernels and units of every layer but the last by `width`.
+
+    Initial deviations grow by 1 / sqrt(width) where the fan-in shrinks, everywhere but in conv1, so that activities start
+    at the same scale.
+    """
+    sized = {name: _resized(getattr(config, name), width) for name in LAYERS[:-1]} | {"fc8": config.fc8}
+    scaled = {name: replace(layer, sd=layer.sd / math.sqrt(width)) for name, layer in sized.items() if name != "conv1"}
+    return replace(config, **{**sized, **scaled})
+
+
+ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
+    "one-column": one_column,
+    "no-exchange": without_exchange,
+    "no-norm": without_normalisation,
+    "no-overlap": without_overlap,
+    "no-dropout": partial(replace, dropout=0.0),
+    "tanh": partial(replace, activation="tanh"),
+    "conv6": with_sixth_layer,
+    **{f"no-{name}": partial(without_layer, name=name) for name in REMOVABLE},
+}
+
+
+def _resized(layer, by: float):
+    count = "kernels" if isinstance(layer, ConvLayer) else "units"
+    old = getattr(layer, count)
+    return replace(layer, **{count: max(1, round(old * by)) if old else 0})
+
+
+def _without_norms(then: str) -> str:
+    return " ".join(word for word in then.split() if word not in ("norm", "map_norm"))
+
+
+def _moved(config: NetConfig, removed: str) -> str:
+    if removed not in config.shared:
+        return config.exchange
+    heir = next(name for name in LAYERS[LAYERS.index(removed) + 1 :] if config.learns(name))
+    return _in_order({heir, *config.shared} - {removed, "fc8"})
+
+
+def _in_order(names: set[str]) -> str:
+    return " ".join(name for name in LAYERS if name in names)
+
+
+def _need_columns(config: NetConfig) -> None:
+    if config.columns < 2:
+        raise ValueError(f"`columns` (={config.columns}) must be at least 2.")
