@@ -171,5 +171,5 @@ def _sentence(c: Comparison) -> str:
     tanh = sum(c.tanh.crossings[s] for s in c.seeds) / len(c.seeds)
     return (
         f"ReLU reached {LINE:.0%} training error after {relu:.1f} epochs on average and tanh after {tanh:.1f}, over "
-        f"{len(c.seeds)} seeds: {as_text(c.ratio)} times faster. Verdict: {c.verdict.word}. {c.verdict.sentence}"
+        f"{len(c.seeds)} seeds: {as_text(c.ratio)} times faster. {c.verdict.sentence}"
     )
