@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 @dataclass(frozen=True)
 class CifarNet:
-    """One of the small nets of Figure 1 (fidelity C3): no normalisation, no dropout, no augmentation."""
+    """One of the small nets of Figure 1 (paper 3.1): no normalisation, no dropout, no augmentation."""
 
     topology: Topology = "19pct"  # three conv layers and softmax, or two conv, two locally connected and softmax
     activation: Activation = "relu"

@@ -56,8 +56,8 @@ class Study:
         return self.first_rate * RATE_STEP**place
 
 
-# For each net and activation: the first rate of the grid, where short trials of four epochs learned fastest (the search
-# leaves it when a neighbour is faster), and the epochs to the line that a plan supposes before anything has run.
+# For each net and activation: a first guess of the rate, from which the search walks to the fastest, and the epochs to the
+# line that a plan supposes before anything has run. Neither decides a result.
 BEGINNINGS: dict[tuple[Topology, Activation], tuple[float, float]] = {
     ("19pct", "relu"): (0.004, 6),
     ("19pct", "tanh"): (0.016, 30),
@@ -71,7 +71,7 @@ TOY_BEGINNINGS: dict[tuple[Topology, Activation], tuple[float, float]] = {
 
 
 def fig1_studies(scale: Scale) -> list[Study]:
-    """Return Figure 1's studies at `scale`, the primary net first (fidelity C3)."""
+    """Return Figure 1's studies at `scale`, the primary net first."""
     if scale == "toy":
         shared: dict[str, Any] = {"seeds": (1, 2, 3), "epochs": 30, "data": "formula32"}
         shared |= {"width": 0.5, "batch_size": 64}  # small, so that it ends in minutes

@@ -1,7 +1,7 @@
 """The CIFAR-10 nets behind Figure 1 (section 3.1).
 
 The paper says only "a four-layer convolutional network". Two nets of the author's own cuda-convnet fit that name; both
-are here, without normalisation and with ReLU or tanh (fidelity C2, C3):
+are here, without normalisation and with ReLU or tanh:
 
     19pct             conv 32 5x5, max 3/2 | conv 32 5x5, avg 3/2 | conv 64 5x5, avg 3/2 | fc 10          89,578 parameters
     conv-local-13pct  conv 64 5x5, max 3/2 | conv 64 5x5, max 3/2 | local 32 3x3 | local 32 3x3 | fc 10   1,901,386

@@ -135,7 +135,7 @@ def _pieces(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _no_autocast(x: Tensor) -> torch.autocast:
-    # Why: autocast would take the products, and with them the sum of squares, in bf16 (fidelity D, pitfall 11).
+    # Why: autocast would take the products, and with them the sum of squares, in bf16.
     return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
 
 

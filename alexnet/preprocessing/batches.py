@@ -13,7 +13,7 @@ from alexnet.preprocessing.store import PreparedSet
 class Batches:
     """Batches of one split, held in memory as uint8.
 
-    Images come as float (N, 3, H, W) in channels_last layout, never divided by 255 (fidelity D, pitfall 1); labels as
+    Images come as float (N, 3, H, W) in channels_last layout, never divided by 255; labels as
     int64 (N,). Every batch is a function of (seed, epoch, step) alone.
     """
 

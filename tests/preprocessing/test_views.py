@@ -19,7 +19,7 @@ from alexnet.preprocessing.views import (
     fixed_views,
 )
 
-# The colours of ILSVRC's training pixels as the 2014 source stores them: eigenvectors are columns (fidelity B6).
+# The colours of ILSVRC's training pixels as the 2014 source stores them: eigenvectors are columns.
 STDEVS = np.array([19.7208, 37.0939, 121.7801])
 VECTORS = np.array([[0.41796, -0.71258, -0.56351], [-0.81698, -0.02354, -0.57618], [0.39731, 0.70120, -0.59200]])
 COVARIANCE = VECTORS * STDEVS**2 @ VECTORS.T
