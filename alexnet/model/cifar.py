@@ -17,7 +17,18 @@ from alexnet import randomness
 from alexnet.config import CifarNet
 
 IMAGE_SIDE = 32
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class Tanh(nn.Module):
+    """tanh whose derivative is taken in fp32 whatever type the net runs in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tanh(x) in the type of x."""
+        # Why: bf16 rounds tanh to 1 from 3.47 on, where its derivative would then be 0, the very effect of Figure 1.
+        return torch.tanh(x.float()).to(x.dtype)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": Tanh}
 
 
 class LocallyConnected2d(nn.Module):

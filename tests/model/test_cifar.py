@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from alexnet.config import CifarNet
-from alexnet.model.cifar import LocallyConnected2d, build_cifar_net, count_parameters
+from alexnet.model.cifar import LocallyConnected2d, Tanh, build_cifar_net, count_parameters
 
 
 def layers_19pct():
@@ -142,3 +142,13 @@ def test_initial_deviations_are_those_of_the_2012_files():
         weight = net.get_submodule(name).weight
         assert weight.std().item() == pytest.approx(deviation, rel=4 / np.sqrt(2 * weight.numel())), name
         assert not net.get_submodule(name).bias.any(), name
+
+
+def test_bf16_does_not_silence_a_saturated_tanh():
+    """At 4 the derivative is 1 / cosh(4)^2 = 0.00134; from tanh rounded to bf16, which is 1, it would be 0."""
+    x = torch.tensor([-4.0, 0.5, 4.0], dtype=torch.bfloat16, requires_grad=True)
+    y = Tanh()(x)
+    y.sum().backward()
+    expected = 1 / np.cosh([-4.0, 0.5, 4.0]) ** 2
+    assert y.dtype == torch.bfloat16
+    np.testing.assert_allclose(x.grad.float().numpy(), expected, rtol=2**-8)
