@@ -16,6 +16,7 @@ Scale = Literal["toy", "cpu", "paper"]
 Topology = Literal["19pct", "conv-local-13pct"]
 Activation = Literal["relu", "tanh"]
 Precision = Literal["auto", "fp32", "bf16"]
+Preset = Literal["paper", "source2012"]
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 SCALES: tuple[Scale, ...] = typing.get_args(Scale)
@@ -37,6 +38,19 @@ class CifarNet:
 
 
 @dataclass(frozen=True)
+class ColumnNet:
+    """The network of Figure 2 (paper 3): a preset, its size, and what is changed in it (`model/presets.py`)."""
+
+    preset: Preset = "source2012"  # paper: the text taken literally; source2012: config #145 of the 2012 code
+    width: float = 1.0  # multiplies the kernels and units of every layer but the last; the scale cpu has 0.5
+    num_classes: int = 1000
+    ablation: str = ""  # changes, applied in order and separated by spaces, such as "no-norm no-overlap"
+
+
+Net = CifarNet | ColumnNet
+
+
+@dataclass(frozen=True)
 class Optimiser:
     """How fast the weights move (paper 5)."""
 
@@ -44,7 +58,21 @@ class Optimiser:
     bias_rate_factor: float = 2.0  # Source 2012: epsB = 2 epsW in every CIFAR-10 file
     momentum: float = 0.9
     weight_decay: float = 0.0  # Figure 1: no regularisation of any kind
-    batch_size: int = 128
+    batch_size: int = 128  # images of a step, over all replicas
+    bias_decay: float | None = None  # None: biases do not decay, as in 2012; the paper's rule decays all parameters
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the rates drop (paper 5). The defaults are the 2012 log's of the net behind Table 1, of 93 epochs (#145-2010)."""
+
+    kind: Literal["fractions", "plateau"] = "fractions"  # plateau: by the validation error, as the paper says it was done
+    factor: float = 0.1  # of each drop
+    drops: tuple[float, ...] = (0.25, 0.55, 0.85)  # fractions of the epochs; a plateau uses only their number
+    bias_drops: int = 1  # how many of the drops biases follow; the log keeps their rate after the first
+    conv1_drop: float | None = 0.73  # fraction at which conv1's rate drops once more ahead of the rest and colour noise ends
+    conv1_freeze: float | None = 0.77  # fraction at which conv1 stops moving
+    patience: int = 3  # plateau: epochs without a new lowest validation error before a drop; after the last drop, the end
 
 
 @dataclass(frozen=True)
@@ -56,11 +84,13 @@ class RunConfig:
     scale: Scale = "toy"
     seed: int = 0
     data: str = "formula32"  # name of a prepared set
-    net: CifarNet = field(default_factory=CifarNet)
+    net: Net = field(default_factory=CifarNet)
     optimiser: Optimiser = field(default_factory=Optimiser)
     epochs: int = 40  # passes through the training images, at most
     stop_at_train_error: float | None = None  # fraction; the run is complete once the training error is this low
     precision: Precision = "auto"  # auto: bf16 where the machine multiplies it faster and a parity check passes
+    schedule: Schedule | None = None  # None: the rate is constant
+    augmentation: Preset | None = None  # crops, flips and colour noise of section 4.1 in this reading; None: whole images
 
     @property
     def name(self) -> str:
@@ -69,8 +99,18 @@ class RunConfig:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as nested plain dictionaries."""
-    return dataclasses.asdict(config)
+    """Return a config as nested plain dictionaries, without the fields that are None by default and None here.
+
+    So a config keeps its hash when such a field is added to its class.
+    """
+    said = [f for f in dataclasses.fields(config) if f.default is not None or getattr(config, f.name) is not None]
+    return {f.name: _plain(getattr(config, f.name)) for f in said}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
@@ -80,8 +120,15 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
     if unknown:
         raise UserError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; it has {', '.join(fields)}.")
     hints = typing.get_type_hints(cls)
-    nested = {k: from_dict(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in values.items()}
-    return cls(**nested)
+    return cls(**{name: _from_plain(hints[name], value) for name, value in values.items()})
+
+
+def _from_plain(hint: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        choices = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
+        fitting = [t for t in choices if set(value) <= {f.name for f in dataclasses.fields(t)}]
+        return from_dict((fitting or choices)[0], value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def config_hash(config: Any) -> str:
