@@ -1,4 +1,4 @@
-"""The update rule of section 5.
+"""The update rule of section 5, and when its rates drop.
 
     v <- momentum * v - weight_decay * rate * w - rate * gradient
     w <- w + v
@@ -7,12 +7,15 @@ The velocity holds the rate. `torch.optim.SGD` multiplies by the rate outside it
 constant rate and differs for the 10 to 20 steps after a change.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from alexnet.config import Optimiser
+from alexnet.config import Optimiser, Schedule
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -41,15 +44,76 @@ class PaperSGD(torch.optim.Optimizer):
             torch._foreach_add_(weights, velocities)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """What an epoch multiplies the initial rates by, and whether colour noise is added to its images."""
+
+    weights: float = 1.0
+    biases: float = 1.0
+    conv1_weights: float = 1.0
+    conv1_biases: float = 1.0
+    colour_noise: bool = True
+
+
+def rates_of(schedule: Schedule | None, epochs: int, validation_errors: Sequence[float]) -> Rates | None:
+    """Return the rates of the epoch that follows one validation error for each finished epoch; None: training has ended.
+
+    A fraction f of the training is the start of epoch round(f * epochs), which for the 93 epochs of #145-2010 gives the
+    epochs of its log within one. A plateau is a function of the errors alone, so that resuming needs no state. Paper 5.
+    """
+    epoch = len(validation_errors)
+    if schedule is None:
+        return Rates()
+    if schedule.kind == "plateau":
+        drops = plateau_drops(validation_errors, schedule.patience)
+        if drops > len(schedule.drops):
+            return None
+        following = drops
+    else:
+        drops = sum(_reached(f, epoch, epochs) for f in schedule.drops)
+        following = min(drops + 1, len(schedule.drops))
+    early, frozen = _reached(schedule.conv1_drop, epoch, epochs), _reached(schedule.conv1_freeze, epoch, epochs)
+    biases = schedule.factor ** min(drops, schedule.bias_drops)
+    return Rates(
+        weights=schedule.factor**drops,
+        biases=biases,
+        # Source 2012: conv1 goes to the rate of the last drop ahead of the others, then stops.
+        conv1_weights=0.0 if frozen else schedule.factor ** (following if early else drops),
+        conv1_biases=0.0 if frozen else biases,
+        colour_noise=not early,
+    )
+
+
+def plateau_drops(validation_errors: Sequence[float], patience: int) -> int:
+    """Return how often the error has gone `patience` epochs without a new lowest value, counted anew after each time."""
+    lowest, waited, drops = math.inf, 0, 0
+    for error in validation_errors:
+        waited = 0 if error < lowest else waited + 1
+        lowest = min(lowest, error)
+        if waited >= patience:
+            drops, waited = drops + 1, 0
+    return drops
+
+
+def _reached(fraction: float | None, epoch: int, epochs: int) -> bool:
+    return fraction is not None and epoch >= math.floor(fraction * epochs + 0.5)
+
+
 def build_optimiser(net: nn.Module, config: Optimiser) -> PaperSGD:
-    """Return the optimiser of `net`: one group of weights with decay, one of biases at their own rate without."""
-    weights: list[Tensor] = []
-    biases: list[Tensor] = []
+    """Return the optimiser of `net`: weights and biases of conv1 and of all other layers, each group at its own rate."""
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
-        (biases if name.endswith("bias") else weights).append(parameter)
-    # Source 2012: biases move at twice the rate and never decay (WeightLayer's constructor gives them wc=0).
-    groups = [
-        {"params": weights, "rate": config.rate, "weight_decay": config.weight_decay},
-        {"params": biases, "rate": config.rate * config.bias_rate_factor, "weight_decay": 0.0},
-    ]
-    return PaperSGD(groups, rate=config.rate, momentum=config.momentum)
+        bias = name.endswith("bias")
+        kind = ("conv1_" if name.split(".")[-2] == "conv1" else "") + ("biases" if bias else "weights")
+        # Source 2012: biases move at twice the rate and never decay (WeightLayer's constructor gives them wc=0).
+        rate = config.rate * (config.bias_rate_factor if bias else 1.0)
+        decay = (config.bias_decay or 0.0) if bias else config.weight_decay
+        group = {"params": [], "kind": kind, "initial_rate": rate, "rate": rate, "weight_decay": decay}
+        groups.setdefault(kind, group)["params"].append(parameter)
+    return PaperSGD(groups.values(), rate=config.rate, momentum=config.momentum)
+
+
+def set_rates(optimiser: PaperSGD, rates: Rates) -> None:
+    """Give each group of `build_optimiser` its rate; velocities stay as they are, with the rates they were made at."""
+    for group in optimiser.param_groups:
+        group["rate"] = group["initial_rate"] * getattr(rates, group["kind"])

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.config import CifarNet, Optimiser
+from alexnet.config import CifarNet, Optimiser, Schedule
 from alexnet.model.cifar import build_cifar_net
-from alexnet.training.optimiser import PaperSGD, build_optimiser
+from alexnet.training.optimiser import PaperSGD, Rates, build_optimiser, rates_of, set_rates
 
 
 def test_the_update_is_the_papers_equation_also_when_the_rate_changes():
@@ -43,8 +43,77 @@ def test_at_a_constant_rate_it_equals_torchs_form_and_after_a_drop_it_does_not()
 
 def test_biases_move_at_twice_the_rate_and_do_not_decay():
     net = build_cifar_net(CifarNet(topology="conv-local-13pct", width=0.125), seed=0)
-    weights, biases = build_optimiser(net, Optimiser(rate=0.01, weight_decay=0.004)).param_groups
-    assert (weights["rate"], weights["weight_decay"]) == (0.01, 0.004)
-    assert (biases["rate"], biases["weight_decay"]) == (0.02, 0.0)
-    assert [len(weights["params"]), len(biases["params"])] == [5, 5]
-    assert all(torch.equal(b, torch.zeros_like(b)) for b in biases["params"])
+    groups = {group["kind"]: group for group in build_optimiser(net, Optimiser(rate=0.01, weight_decay=0.004)).param_groups}
+    assert {kind: len(group["params"]) for kind, group in groups.items()} == {
+        **{"conv1_weights": 1, "conv1_biases": 1, "weights": 4, "biases": 4}
+    }
+    for kind, group in groups.items():
+        expected = (0.02, 0.0) if "biases" in kind else (0.01, 0.004)
+        assert (group["rate"], group["weight_decay"]) == expected
+        assert all(parameter.ndim == 1 or "weights" in kind or not parameter.any() for parameter in group["params"])
+
+
+def test_the_papers_rule_decays_biases_too():
+    net = build_cifar_net(CifarNet(width=0.125), seed=0)
+    optimiser = build_optimiser(net, Optimiser(rate=0.01, bias_rate_factor=1.0, weight_decay=5e-4, bias_decay=5e-4))
+    assert {(group["rate"], group["weight_decay"]) for group in optimiser.param_groups} == {(0.01, 5e-4)}
+
+
+# The log of #145-2010 (Table 1), 93 epochs: the first epoch at each setting, with the rates of weights, of biases, and of
+# conv1's weights over their initial values, and whether colour noise was on.
+LOG_145_2010 = [
+    (0, 1.0, 1.0, 1.0, True),
+    (23, 0.1, 0.1, 0.1, True),
+    (51, 0.01, 0.1, 0.01, True),
+    (68, 0.01, 0.1, 0.001, False),
+    (72, 0.01, 0.1, 0.0, False),
+    (78, 0.001, 0.1, 0.0, False),
+]
+
+
+def test_the_fractions_give_the_epochs_of_the_2012_log_within_one():
+    found = []
+    for epoch in range(93):
+        rates = rates_of(Schedule(), 93, [0.5] * epoch)
+        setting = (rates.weights, rates.biases, rates.conv1_weights, rates.colour_noise)
+        if not found or found[-1][1:] != pytest.approx(setting):
+            found.append((epoch, *setting))
+    assert [row[1:] for row in found] == [pytest.approx(row[1:]) for row in LOG_145_2010]
+    assert all(abs(ours[0] - log[0]) <= 1 for ours, log in zip(found, LOG_145_2010, strict=True))
+
+
+def test_a_plateau_drops_every_rate_three_times_and_then_ends():
+    """Patience 2: errors that stop improving after the second epoch, improve once more, and stop again."""
+    schedule = Schedule(kind="plateau", patience=2, bias_drops=3, conv1_drop=None, conv1_freeze=None)
+    errors = [0.9, 0.8, 0.8, 0.81, 0.7, 0.7, 0.75, 0.7, 0.9, 0.71, 0.72, 0.6]
+    drops_after = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4]  # after 0, 1, 2 ... errors; four mean the end
+    for seen, drops in enumerate(drops_after):
+        rates = rates_of(schedule, 90, errors[:seen])
+        if drops == 4:
+            assert rates is None
+        else:
+            assert (rates.weights, rates.biases, rates.conv1_weights) == pytest.approx((0.1**drops,) * 3)
+            assert rates.colour_noise
+
+
+def test_without_a_schedule_the_rates_stay():
+    assert rates_of(None, 60, [0.5] * 59) == Rates()
+
+
+def test_rates_multiply_the_initial_ones_and_leave_velocities_alone():
+    net = build_cifar_net(CifarNet(width=0.125), seed=0)
+    optimiser = build_optimiser(net, Optimiser(rate=0.01))
+    for parameter in net.parameters():
+        optimiser.state[parameter]["velocity"].fill_(3.0)
+    for rates in (Rates(0.5, 0.25, 0.125, 0.0), Rates(0.1, 0.1, 0.01, 0.1)):
+        set_rates(optimiser, rates)
+        found = {group["kind"]: group["rate"] for group in optimiser.param_groups}
+        assert found == pytest.approx(
+            {
+                "weights": 0.01 * rates.weights,
+                "biases": 0.02 * rates.biases,
+                "conv1_weights": 0.01 * rates.conv1_weights,
+                "conv1_biases": 0.02 * rates.conv1_biases,
+            }
+        )
+    assert all((optimiser.state[p]["velocity"] == 3.0).all() for p in net.parameters())
