@@ -13,9 +13,8 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from alexnet.claims import campaign, compare, doctor, experiments, plan, runs, scales
-from alexnet.claims.experiments import nearest
 from alexnet.claims.scales import ScaleChoice
-from alexnet.config import CifarNet, Optimiser, Precision, RunConfig, UserError
+from alexnet.config import CifarNet, Optimiser, Precision, RunConfig, UserError, nearest
 from alexnet.preprocessing import datasets
 from alexnet.preprocessing.batches import Batches
 from alexnet.training import evaluate

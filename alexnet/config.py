@@ -5,9 +5,11 @@ A `RunConfig` says everything that decides the numbers of one training. What onl
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +19,7 @@ Topology = Literal["19pct", "conv-local-13pct"]
 Activation = Literal["relu", "tanh"]
 Precision = Literal["auto", "fp32", "bf16"]
 Preset = Literal["paper", "source2012"]
+Views = Literal["central", "paper", "source2012"]
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 SCALES: tuple[Scale, ...] = typing.get_args(Scale)
@@ -24,6 +27,12 @@ SCALES: tuple[Scale, ...] = typing.get_args(Scale)
 
 class UserError(ValueError):
     """A mistake that is the user's to mend: the message says what, why, and the command that fixes it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean ...?` for an unknown word, or nothing when no known one is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,9 @@ class RunConfig:
     stop_at_train_error: float | None = None  # fraction; the run is complete once the training error is this low
     precision: Precision = "auto"  # auto: bf16 where the machine multiplies it faster and a parity check passes
     schedule: Schedule | None = None  # None: the rate is constant
-    augmentation: Preset | None = None  # crops, flips and colour noise of section 4.1 in this reading; None: whole images
+    # What training images are cut to: one view in their centre, or the crops, flips and colour noise of section 4.1 in one of
+    # its two readings. None: whole images.
+    augmentation: Views | None = None
 
     @property
     def name(self) -> str:

@@ -5,12 +5,11 @@ comparison: one net, one activation, a search for the rate, then fresh seeds at 
 """
 
 import contextlib
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet.config import Activation, CifarNet, Optimiser, RunConfig, Scale, Topology, UserError
+from alexnet.config import Activation, CifarNet, Optimiser, RunConfig, Scale, Topology, UserError, nearest
 
 LINE = 0.25  # training error at which Figure 1 compares the nets (paper 3.1)
 RATE_STEP = 2.0  # between neighbours of the logarithmic grid
@@ -110,9 +109,3 @@ def config_named(claim: str, scale: Scale, variant: str, seed: int) -> RunConfig
         f"{claim} has no variant {variant!r} at scale {scale}{nearest(variant, known)}. Known: {', '.join(known)} and the "
         "same at other rates."
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` for an unknown word, or nothing when no known one is near."""
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -11,7 +11,7 @@ each column, its bias in column a. A *plain* state has the merged tensors as `co
 Shapes: N images, C maps, H, W pixels, D features, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -186,20 +186,23 @@ def build_alexnet(
     return net.to(memory_format=torch.channels_last)
 
 
-def plain_state(net: AlexNet) -> dict[str, Tensor]:
-    """Return the weights under single-stream names. Raises ValueError for a net that lacks a column."""
+def plain_state(net: AlexNet, of: Callable[[nn.Parameter], Tensor] = Tensor.detach) -> dict[str, Tensor]:
+    """Return the weights, or what `of` gives for each of them, under single-stream names.
+
+    Raises ValueError for a net that lacks a column.
+    """
     if (here := "".join(net.columns)) != net.config.column_names:
         raise ValueError(f"The net has column {here} of {net.config.column_names}: a plain state needs all of them.")
     parts: dict[str, list[Tensor]] = {}
     for column in net.columns.values():
-        for key, value in column.state_dict().items():
-            parts.setdefault(key, []).append(value)
+        for key, parameter in column.named_parameters():
+            parts.setdefault(key, []).append(of(parameter))
     return {key: torch.cat(values, dim=_split_dim(key)) for key, values in parts.items()}
 
 
 @torch.no_grad()
-def load_plain_state(net: AlexNet, state: dict[str, Tensor]) -> None:
-    """Copy a plain state into a net of any layout, which takes the part of its own columns.
+def load_plain_state(net: AlexNet, state: dict[str, Tensor], into: Callable[[nn.Parameter], Tensor] = Tensor.detach) -> None:
+    """Copy a plain state into the weights of a net, or what `into` gives for each; any layout takes its own columns' part.
 
     Raises ValueError, before anything is copied, if a tensor is missing, is left over or has another shape.
     """
@@ -214,7 +217,7 @@ def load_plain_state(net: AlexNet, state: dict[str, Tensor]) -> None:
             if list(state[key].shape) != shape:
                 raise ValueError(f"{key} has shape {tuple(state[key].shape)}, the net has {tuple(shape)}.")
             first = net.config.column_names.index(column.names[0]) * (own.shape[dim] // len(column.names))
-            copies.append((own, state[key].narrow(dim, first, own.shape[dim])))
+            copies.append((into(own), state[key].narrow(dim, first, own.shape[dim])))
     if unknown := set(state) - {key for c in net.columns.values() for key, _ in c.named_parameters()} - {"fc8.bias"}:
         raise ValueError(f"The state has {sorted(unknown)[0]!r}, which the net lacks.")
     for own, given in copies:

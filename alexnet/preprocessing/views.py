@@ -43,6 +43,9 @@ PAPER = Augmentation()
 SOURCE2012 = Augmentation(images_per_decision=32, mean_window="central", divide=True)
 
 
+READINGS = {"paper": PAPER, "source2012": SOURCE2012}
+
+
 class Views(NamedTuple):
     """Where each of N images is cut, in pixels from its upper left corner, and whether the crop is mirrored."""
 
