@@ -3,6 +3,8 @@
 cifar10     torchvision's download (checksummed), a folder in torchvision's layout, or class folders of PNGs
 formula32   the embedded stand-in for CIFAR-10, computed from a seed (`formula.py`)
 formula256  the embedded stand-in for ILSVRC, likewise
+imagenet20  Imagenette v2 and Imagewoof v2 (`imagenet20.py`)
+folders     any train/<class> and val/<class> or test/<class> (`folders.py`)
 """
 
 import functools
@@ -16,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet.config import UserError
-from alexnet.preprocessing import formula, store
+from alexnet.preprocessing import folders, formula, imagenet20, photographs, store
+from alexnet.preprocessing.photographs import Request, Source
 from alexnet.preprocessing.store import PreparedSet
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -24,11 +27,20 @@ CIFAR10_COUNTS = {"train": 5000, "test": 1000}  # images of each class
 CIFAR10_BYTES = 60_000 * 32 * 32 * 3
 
 
-def prepare(name: str, source: Path | None = None, force: bool = False) -> PreparedSet:
+def prepare(
+    name: str,
+    source: Path | None = None,
+    force: bool = False,
+    processes: int | None = None,
+    accept_bad: bool = False,
+    verify: bool | None = None,
+) -> PreparedSet:
     """Make the prepared set `name` unless it is there, going on where an earlier call stopped, and return it opened.
 
-    `source` is a folder to read from instead of a download. `force` starts again. Raises UserError for an unknown set, a
-    source that is not what it should be (the message names the file), or a full disk; what was done is kept.
+    `source` is a folder to read from instead of a download. `force` starts again. `processes` decode photographs, by default
+    one on each core. `accept_bad` goes on without images that are missing or unreadable, even if they are more than 0.1 %.
+    `verify` re-reads and compares every byte. Raises UserError for an unknown set, a source that is not what it should be
+    (the message names the file), or a full disk; what was done is kept.
     """
     if name not in PREPARERS:
         raise UserError(f"There is no data set {name!r}; known are {', '.join(PREPARERS)}.")
@@ -36,11 +48,12 @@ def prepare(name: str, source: Path | None = None, force: bool = False) -> Prepa
     if force:
         shutil.rmtree(folder, ignore_errors=True)
     if not store.is_prepared(name):
-        PREPARERS[name](folder, source)
-    return store.open_set(name)
+        PREPARERS[name](folder, Request(source, processes, accept_bad))
+    return store.open_set(name, verify)
 
 
-def _prepare_cifar10(folder: Path, source: Path | None) -> None:
+def _prepare_cifar10(folder: Path, request: Request) -> None:
+    source = request.source
     class_folders = source is not None and any((source / split).is_dir() for split in CIFAR10_COUNTS)
     # Why so much: sorting writes the images a second time; a download is an archive and what is unpacked from it.
     with store.disk_errors_named(folder, bytes_needed=(4 if source is None else 2) * CIFAR10_BYTES):
@@ -145,9 +158,9 @@ def _formula_decoder(spec: formula.Spec, split: str) -> Callable[[int], np.ndarr
     return lambda i: block(i // spec.block)[i % spec.block]
 
 
-def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Path | None], None]:
-    def preparer(folder: Path, source: Path | None) -> None:
-        if source is not None:
+def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Request], None]:
+    def preparer(folder: Path, request: Request) -> None:
+        if request.source is not None:
             raise UserError(f"{spec.name} is computed from a seed; leave out --source.")
         with store.disk_errors_named(folder, spec.num_bytes):
             for split, count in spec.counts.items():
@@ -158,17 +171,37 @@ def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Path | None], None]:
     return preparer
 
 
-PREPARERS: dict[str, Callable[[Path, Path | None], None]] = {
+def _prepare_photographs(find: Callable[[Path], Source]) -> Callable[[Path, Request], None]:
+    def preparer(folder: Path, request: Request) -> None:
+        if request.source is None:
+            raise UserError(
+                f"{folder.name} is made of images on disk. Say where: alexnet prepare {folder.name} --source DIR"
+            )
+        if not request.source.is_dir():
+            raise UserError(f"{request.source} is not a folder. Point --source at the images of {folder.name}.")
+        photographs.prepare(folder, find(request.source), request)
+
+    return preparer
+
+
+PREPARERS: dict[str, Callable[[Path, Request], None]] = {
     "cifar10": _prepare_cifar10,
     "formula32": _prepare_formula(formula.SMALL),
     "formula256": _prepare_formula(formula.LARGE),
+    "imagenet20": _prepare_photographs(imagenet20.find),
+    "folders": _prepare_photographs(folders.find),
 }
+
+
+PUBLISHED = {"imagenet20": imagenet20.COUNTS}
 
 
 def expected_counts(name: str) -> dict[str, int]:
     """Return the number of images in each split of set `name`, prepared or not. Raises UserError for an unknown set."""
     if name == "cifar10":
         return {split: count * len(CIFAR10_CLASSES) for split, count in CIFAR10_COUNTS.items()}
+    if name in PUBLISHED:
+        return dict(PUBLISHED[name])
     specs = {spec.name: spec for spec in (formula.SMALL, formula.LARGE)}
     if name not in specs:
         raise UserError(f"There is no data set {name!r}; known are {', '.join(PREPARERS)}.")
@@ -177,5 +210,5 @@ def expected_counts(name: str) -> dict[str, int]:
 
 def expected_bytes(name: str) -> int:
     """Return the bytes that set `name` takes on disk."""
-    side = {"formula256": 256}.get(name, 32)
+    side = 256 if name == "formula256" or name in PUBLISHED else 32
     return sum(expected_counts(name).values()) * side * side * 3

@@ -12,6 +12,9 @@ from alexnet.config import UserError
 
 # Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
 RESAMPLING = Image.Resampling.BICUBIC
+# Why: Pillow knows some forty formats, some of which call other programs; no data set needs more than these.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+KINDS = {**dict.fromkeys(("1", "L", "LA", "I", "I;16"), "grey"), "CMYK": "CMYK", "P": "palette", "PA": "palette"}
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error)
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
@@ -33,17 +36,24 @@ def read_square(source: Path | BinaryIO, side: int = 256, name: str = "") -> np.
     so large (Pillow's limit, 89 million pixels) that it may be a decompression bomb. Paper 2.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
-            warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                image.load()
-                return square(to_rgb(upright(image)), side)
+        return read_photograph(source, side)[0]
     except UNREADABLE as error:
         what = name or (source if isinstance(source, Path) else getattr(source, "name", "The image"))
         raise UserError(
             f"{what} cannot be read as an image ({error}). Replace it and repeat the command: it goes on from there."
         ) from error
+
+
+def read_photograph(source: Path | BinaryIO, side: int = 256) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read a photograph as `read_square` does, and say what is unusual about it. Raises what is in UNREADABLE."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
+        warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+        with Image.open(source, formats=FORMATS) as image:
+            image.load()
+            turned = upright(image)
+            remarks = (image.format, KINDS.get(image.mode, ""), "" if turned is image else "turned upright")
+            return square(to_rgb(turned), side), tuple(filter(None, remarks))
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -25,6 +25,8 @@ from alexnet.config import PROJECT_DIR, UserError
 
 CHUNK = 1000  # images between two notes of progress; at most this many are decoded twice after a kill
 MANIFEST = "prepare.json"
+SHARDS = "shards.json"  # of a split that was written in shards: where they start, the length and sha256 of each
+HASHED_UP_TO = 2 * 10**9  # bytes of images that opening a set reads in full, to compare their sha256
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -51,6 +53,7 @@ class PreparedSet:
     covariance: np.ndarray
     fingerprint: str
     stand_in: bool
+    words: tuple[str, ...]  # what people call the classes, which may be wnids
 
 
 def data_dir() -> Path:
@@ -63,10 +66,11 @@ def is_prepared(name: str) -> bool:
     return (data_dir() / name / MANIFEST).is_file()
 
 
-def open_set(name: str, verify: bool = True) -> PreparedSet:
-    """Open the prepared set `name`, after comparing the sha256 of each file with its manifest unless `verify` is False.
+def open_set(name: str, verify: bool | None = None) -> PreparedSet:
+    """Open the prepared set `name` after comparing the length of each file with its manifest, and with `verify` the sha256.
 
-    Raises UserError when the set is missing, or a file is missing or changed.
+    By default the sha256 of all but the images of large sets are compared. Raises UserError when the set is missing, or a
+    file is missing or changed.
     """
     folder = data_dir() / name
     if not (folder / MANIFEST).is_file():
@@ -77,11 +81,7 @@ def open_set(name: str, verify: bool = True) -> PreparedSet:
         raise UserError(
             f"{folder / MANIFEST} is damaged. Make the set again with: alexnet prepare {name} --force"
         ) from error
-    for path, digest in manifest["sha256"].items():
-        file = folder / path
-        if not file.is_file() or (verify and sha256(file) != digest):
-            what = "changed since it was prepared" if file.is_file() else "missing"
-            raise UserError(f"{file} is {what}. Make the set again with: alexnet prepare {name} --force")
+    _check_files(folder, manifest, verify)
     splits = {
         split: Split(np.load(folder / split / "images.npy", mmap_mode="r"), np.load(folder / split / "labels.npy"))
         for split in manifest["counts"]
@@ -95,7 +95,49 @@ def open_set(name: str, verify: bool = True) -> PreparedSet:
         covariance=np.load(folder / "covariance.npy"),
         fingerprint=manifest["fingerprint"],
         stand_in=manifest["stand_in"],
+        words=tuple(manifest.get("words", manifest["classes"])),
     )
+
+
+def _check_files(folder: Path, manifest: dict[str, Any], verify: bool | None) -> None:
+    """Raise UserError, naming the file, unless the set's files are as its manifest says."""
+    lengths = manifest.get("bytes", {})
+    for path, length in {**dict.fromkeys(manifest["sha256"]), **lengths}.items():
+        file = folder / path
+        if not file.is_file():
+            raise _no_longer(file, "missing")
+        if length is not None and file.stat().st_size != length:
+            raise _no_longer(file, f"changed since it was prepared: {file.stat().st_size:,} bytes, not {length:,}")
+    if verify is False:
+        return
+    for path, digest in manifest["sha256"].items():
+        if sha256(folder / path) != digest:
+            raise _no_longer(folder / path, "changed since it was prepared")
+    sharded = [folder / path for path in lengths if path not in manifest["sha256"]]
+    if verify or sum(file.stat().st_size for file in sharded) <= HASHED_UP_TO:
+        for file in sharded:
+            _check_shards(file)
+
+
+def _no_longer(file: Path, what: str) -> UserError:
+    name = file.relative_to(data_dir()).parts[0]
+    return UserError(f"{file} is {what}. Make the set again with: alexnet prepare {name} --force")
+
+
+def _check_shards(file: Path) -> None:
+    """Raise UserError unless each shard of `file` has its sha256."""
+    record = json.loads((file.parent / SHARDS).read_text())
+    total, label = sum(length for length, _ in record["shards"]), f"verifying {file.parent.name}"
+    with file.open("rb") as stream, tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False) as bar:
+        stream.seek(record["start"])
+        for number, (length, digest) in enumerate(record["shards"]):
+            found, left = hashlib.sha256(), length
+            while left and (block := stream.read(min(left, 2**20))):
+                found.update(block)
+                left -= len(block)
+            if found.hexdigest() != digest:
+                raise _no_longer(file, f"changed since it was prepared, in its shard {number}")
+            bar.update(length)
 
 
 def fill_split(folder: Path, labels: np.ndarray, side: int, decode: Callable[[int], np.ndarray], source: str = "") -> None:
@@ -147,25 +189,39 @@ def sort_canonically(folder: Path) -> None:
         save_array(folder / "images.npy", images[order])
 
 
-def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **facts: Any) -> None:
-    """Compute mean, covariance, counts and checksums of a filled set, and write its manifest."""
-    mean, covariance = pixel_statistics(np.load(folder / "train" / "images.npy", mmap_mode="r"))
+Statistics = tuple[np.ndarray, np.ndarray]  # mean image (H, W, 3), covariance of the colours (3, 3), both float64
+
+
+def finish_set(
+    folder: Path, classes: Sequence[str], splits: Sequence[str], statistics: Statistics | None = None, **facts: Any
+) -> None:
+    """Compute counts and checksums of a filled set, mean and covariance unless they are given, and write its manifest."""
+    mean, covariance = statistics or pixel_statistics(np.load(folder / "train" / "images.npy", mmap_mode="r"))
     save_array(folder / "mean.npy", mean.astype(np.float32))
     save_array(folder / "covariance.npy", covariance)
-    files = ["mean.npy", "covariance.npy", *(f"{s}/{part}.npy" for s in splits for part in ("images", "labels"))]
-    digests = {file: sha256(folder / file) for file in files}
+    files = ["mean.npy", "covariance.npy", *(f"{s}/{part}" for s in splits for part in _parts(folder / s))]
+    # Why: the sha256 of images that were written in shards is in shards.json, so that they need not be read once more.
+    whole = [file for file in files if not (file.endswith("images.npy") and (folder / file).with_name(SHARDS).is_file())]
+    digests = {file: sha256(folder / file) for file in whole}
     counts = {}
     for split in splits:
         numbers = np.bincount(np.load(folder / split / "labels.npy"), minlength=len(classes))
         counts[split] = dict(zip(classes, numbers.tolist(), strict=True))
     fingerprint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
-    manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, **facts}
-    write_json(folder / MANIFEST, manifest)
+    lengths = {file: (folder / file).stat().st_size for file in files}
+    manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, "bytes": lengths}
+    write_json(folder / MANIFEST, {**manifest, **facts})
     for split in splits:  # Why last: a kill before this line must not cost the decoded images.
-        (folder / split / "progress.json").unlink(missing_ok=True)
+        for progress in (folder / split).glob("progress.*"):
+            progress.unlink()
 
 
-def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _parts(folder: Path) -> list[str]:
+    """Return the names of a split's files."""
+    return [name for name in ("images.npy", "labels.npy", SHARDS) if (folder / name).is_file()]
+
+
+def pixel_statistics(images: np.ndarray) -> Statistics:
     """Return the mean image (H, W, 3) and the colour covariance (3, 3) over all pixels, accumulated in float64."""
     total = np.zeros(images.shape[1:])
     outer = np.zeros((3, 3))
@@ -174,11 +230,15 @@ def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total += chunk.sum(axis=0)
         pixels = chunk.reshape(-1, 3)
         outer += pixels.T @ pixels
-    mean = total / len(images)
-    num_pixels = len(images) * mean[..., 0].size
-    # Why: sums of integers are exact in float64 in any order, so these files have the same bytes on every machine.
+    return statistics(total, outer, len(images))
+
+
+def statistics(total: np.ndarray, outer: np.ndarray, num_images: int) -> Statistics:
+    """Return the mean image and the colour covariance of images from their sum and from that of their colours' products."""
+    num_pixels = num_images * total[..., 0].size
+    # Why: sums of integers are exact in any order, so these files have the same bytes on every machine.
     colour = total.reshape(-1, 3).sum(axis=0) / num_pixels
-    return mean, outer / num_pixels - np.outer(colour, colour)
+    return total / num_images, outer / num_pixels - np.outer(colour, colour)
 
 
 @contextmanager
