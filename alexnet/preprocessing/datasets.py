@@ -19,6 +19,7 @@ from PIL import Image
 
 from alexnet.config import UserError
 from alexnet.preprocessing import folders, formula, imagenet20, photographs, store
+from alexnet.preprocessing.codec import Codec
 from alexnet.preprocessing.photographs import Request, Source
 from alexnet.preprocessing.store import PreparedSet
 
@@ -32,15 +33,17 @@ def prepare(
     source: Path | None = None,
     force: bool = False,
     processes: int | None = None,
+    codec: Codec | None = None,
     accept_bad: bool = False,
     verify: bool | None = None,
 ) -> PreparedSet:
     """Make the prepared set `name` unless it is there, going on where an earlier call stopped, and return it opened.
 
-    `source` is a folder to read from instead of a download. `force` starts again. `processes` decode photographs, by default
-    one on each core. `accept_bad` goes on without images that are missing or unreadable, even if they are more than 0.1 %.
-    `verify` re-reads and compares every byte. Raises UserError for an unknown set, a source that is not what it should be
-    (the message names the file), or a full disk; what was done is kept.
+    `source` is a folder to read from instead of a download. `force` starts again. Photographs are decoded by `processes`, by
+    default one on each core, and kept in the form `codec` (`codec.py`), by default chosen by size; `accept_bad` goes on
+    without those that are missing or unreadable even if they are more than 0.1 %. `verify` compares every byte with the
+    checksums. Raises UserError for an unknown set, a source that is not what it should be (the message names the file), or a
+    full disk; what was done is kept.
     """
     if name not in PREPARERS:
         raise UserError(f"There is no data set {name!r}; known are {', '.join(PREPARERS)}.")
@@ -48,8 +51,11 @@ def prepare(
     if force:
         shutil.rmtree(folder, ignore_errors=True)
     if not store.is_prepared(name):
-        PREPARERS[name](folder, Request(source, processes, accept_bad))
-    return store.open_set(name, verify)
+        PREPARERS[name](folder, Request(source, processes, codec, accept_bad))
+    data = store.open_set(name, verify)
+    if codec not in (None, data.codec):
+        raise UserError(f"{name} is prepared with --codec {data.codec}. To make it again with {codec}, add --force.")
+    return data
 
 
 def _prepare_cifar10(folder: Path, request: Request) -> None:

@@ -50,11 +50,14 @@ class Listing:
         """Return the class of each image, (N,) int64."""
         return np.repeat(np.array([part.label for part in self.parts], np.int64), [len(part.names) for part in self.parts])
 
-    def digest(self) -> str:
-        """Return a sha256 of the names and labels in order: what must be the same for a later call to continue."""
+    def digest(self, start: int, stop: int) -> str:
+        """Return a sha256 of the names and labels of images `start` to `stop`: a later call goes on where it is the same."""
         found = hashlib.sha256()
-        for part in self.parts:
-            found.update(f"{part.label} {len(part.names)} {part.names.dtype}\n".encode() + part.names.tobytes())
+        while start < stop:
+            part, k = self.place(start)
+            names = part.names[k : k + stop - start].tolist()
+            found.update(b"\0".join([str(part.label).encode(), *names, b""]))
+            start += len(names)
         return found.hexdigest()
 
     def place(self, i: int) -> tuple[Part, int]:

@@ -1,19 +1,23 @@
 """Prepared sets made of photographs: from listings to a finished set, with a report of everything that was unusual."""
 
-import io
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import PIL
+
 from alexnet.config import UserError
-from alexnet.preprocessing import filling, images, store, workers
+from alexnet.preprocessing import codec, decoding, filling, progress, store, workers
+from alexnet.preprocessing.codec import Codec
 from alexnet.preprocessing.listing import Listing
 
 SIDE = 256
 TOLERATED = 0.001  # fraction of a split's images that may be missing or unreadable without being accepted explicitly
+SHOWN = 20  # names on the screen; prepare.json has all
 SAMPLE = 32  # images decoded to estimate how long the others take
+RAW_UP_TO = 300 * 10**9  # bytes of a raw set; larger ones are kept as JPEGs by default. ILSVRC-2012 has 262
 
 
 @dataclass(frozen=True)
@@ -33,46 +37,52 @@ class Request:
 
     source: Path | None = None
     processes: int | None = None  # None: one for each core
+    codec: Codec | None = None  # None: raw for a set that is not too large
     accept_bad: bool = False
 
 
 def prepare(folder: Path, source: Source, request: Request) -> None:
     """Make the set in `folder` from its listed images. Raises UserError for a full disk or too many bad images."""
     processes = request.processes or workers.available()
-    num_bytes = sum(map(len, source.splits.values())) * SIDE * SIDE * 3
+    begun = {progress.begun(folder / split) for split in source.splits} - {None}
+    form = request.codec or next(iter(begun), _default_codec(source))
+    num_bytes, seconds = _estimate(source, form)
+    _say_what_it_takes(folder.name, source, form, num_bytes, seconds / processes)
     with store.disk_errors_named(folder, num_bytes):
-        _say_what_it_takes(folder.name, source, num_bytes, processes)
-        filled = {s: filling.fill(folder / s, listing, SIDE, processes) for s, listing in source.splits.items()}
-        report = {split: _report(listing, filled[split].state, source.official.get(split))
-                  for split, listing in source.splits.items()}  # fmt: skip
+        filled = {s: filling.fill(folder / s, found, SIDE, form, processes) for s, found in source.splits.items()}
+        report = {s: _report(found, filled[s], source.official.get(s)) for s, found in source.splits.items()}
         _show(folder.name, report)
-        if not request.accept_bad:
-            _refuse_too_many(folder.name, source, report)
+        _refuse_bad(folder.name, report, request.accept_bad)
         for split, listing in source.splits.items():
             filling.finish(folder / split, listing, filled[split])
         train = filled["train"]
-        store.finish_set(
-            folder, source.classes, tuple(source.splits), stand_in=False,
-            statistics=store.statistics(train.total, train.outer, train.state.num_images),
-            words=list(source.words), side=SIDE, report=report, **source.facts,
-        )  # fmt: skip
+        statistics = store.statistics(train.total, train.outer, train.num_images)
+        facts = {"stand_in": False, "words": list(source.words), "side": SIDE, "codec": form, "pillow": PIL.__version__}
+        store.finish_set(folder, source.classes, tuple(filled), statistics, **facts, **source.facts, report=report)
 
 
-def _say_what_it_takes(name: str, source: Source, num_bytes: int, processes: int) -> None:
-    """Print how many images there are, and how long and how large the set will be."""
-    counts = ", ".join(f"{len(listing):,} {split}" for split, listing in source.splits.items())
+def _default_codec(source: Source) -> Codec:
+    return "raw" if sum(map(len, source.splits.values())) * SIDE * SIDE * 3 <= RAW_UP_TO else "jpeg"
+
+
+def _estimate(source: Source, form: Codec) -> tuple[int, float]:
+    """Return about how many bytes the images will take, and how many seconds of one process, from a sample of them."""
     longest = max(source.splits.values(), key=len)
-    begin, decoded = time.perf_counter(), 0
+    job, chunks = decoding.Job(longest, SIDE, form), []
+    begin = time.perf_counter()
     for i in range(0, len(longest), max(1, len(longest) // SAMPLE)):
-        try:
-            images.read_photograph(io.BytesIO(longest.read(i)), SIDE)
-        except images.UNREADABLE:
-            continue
-        decoded += 1
-    seconds = (time.perf_counter() - begin) / max(decoded, 1) * sum(map(len, source.splits.values())) / processes
+        chunks.append(decoding.decode(job, (i, i + 1)))
+    sizes = [length for chunk in chunks for length in chunk.lengths] or [0]
+    count = sum(map(len, source.splits.values()))
+    return round(count * sum(sizes) / len(sizes)), count * (time.perf_counter() - begin) / max(len(chunks), 1)
+
+
+def _say_what_it_takes(name: str, source: Source, form: Codec, num_bytes: int, seconds: float) -> None:
+    counts = ", ".join(f"{len(listing):,} {split}" for split, listing in source.splits.items())
+    kept = "as they are" if form == "raw" else f"as JPEGs of quality {codec.QUALITY}"
     print(
-        f"{name}: {counts} images in {len(source.classes):,} classes; {num_bytes / 1e9:.1f} GB on disk; about "
-        f"{duration(seconds)} with {processes} process{'es' * (processes > 1)}.",
+        f"{name}: {counts} images in {len(source.classes):,} classes. Kept {kept} (--codec {form}) they take about "
+        f"{num_bytes / 1e9:.1f} GB; decoding them, about {duration(seconds)}.",
         file=sys.stderr,
     )
 
@@ -84,43 +94,49 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _report(listing: Listing, state: filling.State, official: int | None) -> dict[str, Any]:
+def _report(listing: Listing, filled: progress.Filled, official: int | None) -> dict[str, Any]:
     """Return what was unusual about a split, for the manifest."""
-    unreadable = [[listing.name(i), why] for i, why in state.refused]
     found = len(listing) + len(listing.refused)
+    unusual = {kind: len(names) for kind, names in listing.remarks.items()} | filled.remarks()
+    examples = {kind: names[: filling.EXAMPLES] for kind, names in listing.remarks.items()}
+    examples |= {kind: [listing.name(i) for i in numbers] for kind, numbers in filled.examples.items()}
     return {
         "listed": found,
         "official": official,
         "missing": max(0, (official or 0) - found),
-        "skipped": [list(pair) for pair in listing.refused] + unreadable,
-        "unusual": {**{kind: len(names) for kind, names in listing.remarks.items()}, **state.remarks},
-        "examples": {**listing.remarks, **state.examples},
+        "skipped": [*map(list, listing.refused), *([listing.name(i), why] for i, why in filled.refused)],
+        "unusual": unusual,
+        "examples": examples,
     }
 
 
 def _show(name: str, report: dict[str, Any]) -> None:
-    """Print the report; lists are cut short, the manifest has more."""
+    """Print the report, its lists cut short."""
+    lines = []
     for split, entries in report.items():
-        for file, why in entries["skipped"][:20]:
-            print(f"{name} {split}: skipped {file}: {why}", file=sys.stderr)
-        if len(entries["skipped"]) > 20:
-            print(f"{name} {split}: and {len(entries['skipped']) - 20:,} more, named in prepare.json", file=sys.stderr)
+        skipped = entries["skipped"]
+        lines += [f"{name} {split}: skipped {file}: {why}" for file, why in skipped[:SHOWN]]
+        if len(skipped) > SHOWN:
+            lines.append(f"{name} {split}: skipped {len(skipped) - SHOWN:,} more")
         for kind, count in sorted(entries["unusual"].items()):
-            print(f"{name} {split}: {count:,} {kind}, for example {entries['examples'][kind][0]}", file=sys.stderr)
+            lines.append(f"{name} {split}: {count:,} {kind}, for example {entries['examples'][kind][0]}")
         if entries["missing"]:
-            print(f"{name} {split}: {entries['missing']:,} of the published {entries['official']:,} images are missing",
-                  file=sys.stderr)  # fmt: skip
+            lines.append(f"{name} {split}: {entries['missing']:,} of the published {entries['official']:,} are missing")
+    print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
 
 
-def _refuse_too_many(name: str, source: Source, report: dict[str, Any]) -> None:
-    """Raise UserError when more than 0.1 % of a split is bad or missing, or there is more than was published."""
+def _refuse_bad(name: str, report: dict[str, Any], accept: bool) -> None:
+    """Raise UserError for a split that has no image, or, unless they are accepted, more than 0.1 % bad ones or a surplus."""
     for split, entries in report.items():
         bad, whole = len(entries["skipped"]) + entries["missing"], entries["official"] or entries["listed"]
-        surplus = entries["listed"] - whole
-        if bad > TOLERATED * whole or surplus > 0:
-            what = f"{surplus:,} images more than the published {whole:,}" if surplus > 0 else (
-                f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%}")  # fmt: skip
-            raise UserError(
-                f"{name} {split} has {what} (listed above). Mend the source and repeat the command, which keeps what is "
-                f"done, or go on without them: alexnet prepare {name} --accept-bad"
-            )
+        if entries["listed"] == len(entries["skipped"]):
+            raise UserError(f"{name} {split} has no image that can be read. Is --source the right folder?")
+        if accept or (bad <= TOLERATED * whole and entries["listed"] <= whole):
+            continue
+        what = f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%}"
+        if entries["listed"] > whole:
+            what = f"{entries['listed']:,} images where {whole:,} were published"
+        raise UserError(
+            f"{name} {split} has {what} (see above). Mend the source and repeat the command, which keeps what is done, or "
+            f"go on with what there is: alexnet prepare {name} --accept-bad"
+        )

@@ -5,6 +5,9 @@
 <set>/covariance.npy                 (3, 3) float64, covariance of the training pixels' colours (paper 4.1)
 <set>/{train,test}/images.npy        (N, H, W, 3) uint8, memory-mapped when opened
 <set>/{train,test}/labels.npy        (N,) int64
+<set>/{train,test}/shards.json       of photographs: sha256 of each 1024 images (`filling.py`)
+
+Photographs have the splits that their source has (train, val, test), and may be kept as JPEGs (`codec.py`).
 """
 
 import errno
@@ -22,11 +25,11 @@ import numpy as np
 from tqdm import tqdm
 
 from alexnet.config import PROJECT_DIR, UserError
+from alexnet.preprocessing.codec import FILES, OFFSETS, Codec, JpegImages, open_images
+from alexnet.preprocessing.integrity import SHARDS, check_files, sha256
 
 CHUNK = 1000  # images between two notes of progress; at most this many are decoded twice after a kill
 MANIFEST = "prepare.json"
-SHARDS = "shards.json"  # of a split that was written in shards: where they start, the length and sha256 of each
-HASHED_UP_TO = 2 * 10**9  # bytes of images that opening a set reads in full, to compare their sha256
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -34,7 +37,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 class Split:
     """Images (N, H, W, 3) uint8 and their labels (N,) int64."""
 
-    images: np.ndarray
+    images: np.ndarray | JpegImages
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -54,6 +57,7 @@ class PreparedSet:
     fingerprint: str
     stand_in: bool
     words: tuple[str, ...]  # what people call the classes, which may be wnids
+    codec: Codec = "raw"
 
 
 def data_dir() -> Path:
@@ -81,9 +85,10 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
         raise UserError(
             f"{folder / MANIFEST} is damaged. Make the set again with: alexnet prepare {name} --force"
         ) from error
-    _check_files(folder, manifest, verify)
+    check_files(folder, manifest, verify)
+    form, side = manifest.get("codec", "raw"), manifest.get("side", 0)
     splits = {
-        split: Split(np.load(folder / split / "images.npy", mmap_mode="r"), np.load(folder / split / "labels.npy"))
+        split: Split(open_images(folder / split, form, side), np.load(folder / split / "labels.npy"))
         for split in manifest["counts"]
     }
     return PreparedSet(
@@ -96,48 +101,8 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
         fingerprint=manifest["fingerprint"],
         stand_in=manifest["stand_in"],
         words=tuple(manifest.get("words", manifest["classes"])),
+        codec=form,
     )
-
-
-def _check_files(folder: Path, manifest: dict[str, Any], verify: bool | None) -> None:
-    """Raise UserError, naming the file, unless the set's files are as its manifest says."""
-    lengths = manifest.get("bytes", {})
-    for path, length in {**dict.fromkeys(manifest["sha256"]), **lengths}.items():
-        file = folder / path
-        if not file.is_file():
-            raise _no_longer(file, "missing")
-        if length is not None and file.stat().st_size != length:
-            raise _no_longer(file, f"changed since it was prepared: {file.stat().st_size:,} bytes, not {length:,}")
-    if verify is False:
-        return
-    for path, digest in manifest["sha256"].items():
-        if sha256(folder / path) != digest:
-            raise _no_longer(folder / path, "changed since it was prepared")
-    sharded = [folder / path for path in lengths if path not in manifest["sha256"]]
-    if verify or sum(file.stat().st_size for file in sharded) <= HASHED_UP_TO:
-        for file in sharded:
-            _check_shards(file)
-
-
-def _no_longer(file: Path, what: str) -> UserError:
-    name = file.relative_to(data_dir()).parts[0]
-    return UserError(f"{file} is {what}. Make the set again with: alexnet prepare {name} --force")
-
-
-def _check_shards(file: Path) -> None:
-    """Raise UserError unless each shard of `file` has its sha256."""
-    record = json.loads((file.parent / SHARDS).read_text())
-    total, label = sum(length for length, _ in record["shards"]), f"verifying {file.parent.name}"
-    with file.open("rb") as stream, tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False) as bar:
-        stream.seek(record["start"])
-        for number, (length, digest) in enumerate(record["shards"]):
-            found, left = hashlib.sha256(), length
-            while left and (block := stream.read(min(left, 2**20))):
-                found.update(block)
-                left -= len(block)
-            if found.hexdigest() != digest:
-                raise _no_longer(file, f"changed since it was prepared, in its shard {number}")
-            bar.update(length)
 
 
 def fill_split(folder: Path, labels: np.ndarray, side: int, decode: Callable[[int], np.ndarray], source: str = "") -> None:
@@ -200,8 +165,9 @@ def finish_set(
     save_array(folder / "mean.npy", mean.astype(np.float32))
     save_array(folder / "covariance.npy", covariance)
     files = ["mean.npy", "covariance.npy", *(f"{s}/{part}" for s in splits for part in _parts(folder / s))]
+    sharded = FILES.values()
     # Why: the sha256 of images that were written in shards is in shards.json, so that they need not be read once more.
-    whole = [file for file in files if not (file.endswith("images.npy") and (folder / file).with_name(SHARDS).is_file())]
+    whole = [f for f in files if f.split("/")[-1] not in sharded or not (folder / f).with_name(SHARDS).is_file()]
     digests = {file: sha256(folder / file) for file in whole}
     counts = {}
     for split in splits:
@@ -218,7 +184,7 @@ def finish_set(
 
 def _parts(folder: Path) -> list[str]:
     """Return the names of a split's files."""
-    return [name for name in ("images.npy", "labels.npy", SHARDS) if (folder / name).is_file()]
+    return [name for name in (*FILES.values(), OFFSETS, "labels.npy", SHARDS) if (folder / name).is_file()]
 
 
 def pixel_statistics(images: np.ndarray) -> Statistics:
@@ -258,12 +224,6 @@ def disk_errors_named(folder: Path, bytes_needed: int) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         raise UserError(message.format(free=shutil.disk_usage(folder).free / 1e6)) from error
-
-
-def sha256(file: Path) -> str:
-    """Return the sha256 of a file's bytes, hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def save_array(file: Path, array: np.ndarray) -> None:

@@ -1,0 +1,85 @@
+"""The two forms in which a prepared set keeps its images; reading them is the same.
+
+raw    images.npy, (N, H, W, 3) uint8, memory-mapped: 197 kB for an image of 256x256
+jpeg   images.jpegs, JPEGs of quality 95 one after another, and offsets.npy, (N + 1,) int64, where each begins; a sixth of
+       the bytes, decoded whenever an image is read
+"""
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+Codec = Literal["raw", "jpeg"]
+FILES: dict[Codec, str] = {"raw": "images.npy", "jpeg": "images.jpegs"}
+OFFSETS = "offsets.npy"
+QUALITY = 95  # cuda-convnet2's make-data has it too
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """Return an image (H, W, 3) uint8 as a JPEG."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=QUALITY)
+    return stream.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Return the pixels (H, W, 3) uint8 of a JPEG that `encode` made."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return np.asarray(image)
+
+
+def header(num_images: int, side: int) -> bytes:
+    """Return the first bytes of an .npy file of images, as many for any number of them."""
+    stream = io.BytesIO()
+    shape = (num_images, side, side, 3)
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+class JpegImages:
+    """Images (N, H, W, 3) uint8 that are decoded when they are indexed, as those of an .npy file are read."""
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, file: Path, offsets: np.ndarray, side: int) -> None:
+        self.file, self.offsets = file, offsets
+        self.shape = (len(offsets) - 1, side, side, 3)
+        self._data = np.memmap(file, np.uint8, "r") if self.shape[0] else np.empty(0, np.uint8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JpegImages, (self.file, np.asarray(self.offsets), self.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Return images, or parts of them: `images[i]`, `images[3:7]`, `images[numbers]`, `images[i, 16:240, :224]`."""
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, int | np.integer):
+            return self._decode(int(first))[tuple(rest)]
+        numbers = range(*first.indices(len(self))) if isinstance(first, slice) else np.asarray(first)
+        if isinstance(numbers, np.ndarray) and numbers.dtype == bool:
+            numbers = np.flatnonzero(numbers)
+        window = tuple(rest)
+        found = [self._decode(int(i))[window] for i in numbers]
+        return np.stack(found) if found else np.empty((0, *self.shape[1:]), np.uint8)[(slice(None), *window)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def _decode(self, i: int) -> np.ndarray:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        i %= len(self)
+        return decode(self._data[self.offsets[i] : self.offsets[i + 1]].tobytes())
+
+
+def open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImages:
+    """Open the images of a finished split."""
+    if codec == "raw":
+        return np.load(folder / FILES["raw"], mmap_mode="r")
+    return JpegImages(folder / FILES["jpeg"], np.load(folder / OFFSETS, mmap_mode="r"), side)
