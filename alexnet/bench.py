@@ -24,7 +24,7 @@ from alexnet.preprocessing import datasets
 from alexnet.preprocessing.batches import Batches
 from alexnet.preprocessing.store import is_prepared, write_json
 from alexnet.training.evaluate import num_wrong
-from alexnet.training.loop import Learner
+from alexnet.training.learner import Learner
 from alexnet.training.precision import matmul_speed
 from alexnet.training.process import use_processor
 

@@ -7,19 +7,22 @@ import sys
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import AvoidSubcommands, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
 from alexnet.claims import campaign, compare, doctor, experiments, plan, runs, scales
 from alexnet.claims.scales import ScaleChoice
-from alexnet.config import CifarNet, Optimiser, Precision, RunConfig, UserError, nearest
+from alexnet.config import CifarNet, Net, Optimiser, Precision, RunConfig, Schedule, UserError, Views, from_dict, nearest
+from alexnet.model.columns import Layout
 from alexnet.preprocessing import datasets
-from alexnet.preprocessing.batches import Batches
-from alexnet.training import evaluate
-from alexnet.training.loop import EVALUATION_BATCH
+from alexnet.training.crew import Crew, RankCrew
+from alexnet.training.evaluate import count_errors
+from alexnet.training.launch import launch
+from alexnet.training.measure import EVALUATION_BATCH, batches_of, count_views, validation_split
 from alexnet.training.process import use_processor
+from alexnet.training.ranks import is_rank, joined
 
 SCALE_HELP = "toy: images made by formula. cpu: real CIFAR-10, hours. paper: two GPUs and ImageNet. auto: paper or toy."
 ScaleOption = Annotated[ScaleChoice, arg(help=SCALE_HELP)]
@@ -66,11 +69,13 @@ class Overrides:
     """The fields of a run's config that --variant sets and that you may change for a run of your own."""
 
     data: str = RunConfig.data
-    net: CifarNet = field(default_factory=CifarNet)
+    net: OmitSubcommandPrefixes[AvoidSubcommands[Net]] = field(default_factory=CifarNet)
     optimiser: Optimiser = field(default_factory=Optimiser)
     epochs: int = RunConfig.epochs
     stop_at_train_error: float | None = None
     precision: Precision = "auto"
+    schedule: AvoidSubcommands[Schedule | None] = None
+    augmentation: Views | None = None
 
 
 @dataclass
@@ -83,6 +88,9 @@ class Train:
     Examples:
       alexnet train fig1-relu --scale cpu
       alexnet train fig1-relu --scale cpu --variant 19pct-relu-rate-0.004 --seed 1
+      alexnet train s3.5-architecture --scale cpu --variant source2012-half --devices 2
+
+    On several machines, start the ranks with torchrun or srun; see the documentation of alexnet/training/ranks.py.
     """
 
     claim: Positional[str] = "all"  # a claim that has runs, for example fig1-relu, or all
@@ -90,6 +98,9 @@ class Train:
     variant: str | None = None  # one run of the claim; the options below then change its config
     seed: int = 0  # which repetition of the variant
     threads: int | None = None  # of a training that begins; the default divides the cores among what runs at a time
+    devices: int = 1  # 2 puts each column of the net on a device of its own (or on a process, where there is no GPU)
+    replicas: int = 1  # nets, on as many devices each, that share every batch; the rate stays, as the batch does
+    max_restarts: int = 0  # how often ranks start again from the last checkpoint after one of them was lost
     config: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
 
     def run(self) -> None:
@@ -98,15 +109,24 @@ class Train:
         if self.variant is None:
             if self.config != Overrides():
                 raise UserError("Options that change a run's config need --variant, which names the run they change.")
+            if (self.devices, self.replicas) != (1, 1):
+                raise UserError("--devices and --replicas need --variant, which names the run that they share out.")
+            claims = None if self.claim == "all" else [self.claim]
             print(why)
-            print(plan.as_text(scale))
-            campaign.train_missing(scale, None if self.claim == "all" else [self.claim], self.threads)
+            print(plan.as_text(scale, claims))
+            campaign.train_missing(scale, claims, self.threads)
             return
         config = RunConfig(claim=self.claim, variant=self.variant, scale=scale, seed=self.seed, **vars(self.config))
-        run = runs.get(config, threads=self.threads, bar=sys.stderr.isatty())
-        last = run.metrics[-1]
-        print(f"{run.folder}: {run.status} after epoch {last['epoch']}, training error {last['train_error']:.2%}, "
-              f"test error {last['test_error']:.2%}.")  # fmt: skip
+        layout = Layout(self.devices, self.replicas)
+        if layout.ranks > 1 and not is_rank():
+            datasets.prepare(config.data)
+            sys.exit(launch(sys.argv[1:], layout, self.max_restarts))
+        with joined(layout) as rank:
+            crew = RankCrew(rank) if layout.ranks > 1 else Crew(rank.device)
+            shown = crew.writes and sys.stderr.isatty()
+            run = runs.get(config, threads=self.threads, bar=shown, crew=crew)
+        if crew.writes:
+            print(f"{run.folder}: {run.status} after epoch {run.metrics[-1]['epoch']}, {errors_in_words(run.metrics[-1])}.")
 
 
 @dataclass
@@ -122,16 +142,31 @@ class Evaluate:
     seed: int = 0
 
     def run(self) -> None:
-        """Print the errors in each split."""
+        """Print the errors in each split; of photographs, top-1 and top-5 in one view and in ten."""
         scale, _ = scales.choose(self.scale)
         run = runs.read(experiments.config_named(self.claim, scale, self.variant, self.seed))
         if run is None:
             raise UserError(f"There is no such run. Make it with: alexnet train {self.claim} --scale {scale} "
                             f"--variant {self.variant} --seed {self.seed}")  # fmt: skip
-        net, data = runs.load_net(run)
-        for split in data.splits:
-            counted = evaluate.count_errors(net, Batches(data, split).in_order(EVALUATION_BATCH))
-            print(f"{split}: {counted.wrong:,} of {counted.total:,} images wrong, error {counted.rate:.2%}")
+        learner, data = runs.load_learner(run)
+        config = from_dict(RunConfig, run.manifest["config"])
+        if isinstance(config.net, CifarNet):
+            for split in data.splits:
+                counted = count_errors(learner.net, batches_of(config, data, split).in_order(EVALUATION_BATCH))
+                print(f"{split}: {counted.wrong:,} of {counted.total:,} images wrong, error {counted.rate:.2%}")
+            return
+        split = validation_split(data)
+        batches = batches_of(config, data, split)
+        for ten, views in ((False, "one view"), (True, "ten views")):
+            found = count_views(learner, batches, ten)
+            print(f"{split}, {views}: top-1 {found.top1.rate:.2%} ({found.top1.wrong:,} of {found.top1.total:,} wrong), "
+                  f"top-5 {found.top5.rate:.2%} ({found.top5.wrong:,})")  # fmt: skip
+
+
+def errors_in_words(line: dict[str, Any]) -> str:
+    """Return the errors of a line of metrics in words: "test error 20.00%, val error top5 ten views 17.00%"."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.2%}" for name, value in line.items()
+                     if "error" in name and value is not None)  # fmt: skip
 
 
 @dataclass

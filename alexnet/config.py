@@ -99,8 +99,8 @@ class RunConfig:
     stop_at_train_error: float | None = None  # fraction; the run is complete once the training error is this low
     precision: Precision = "auto"  # auto: bf16 where the machine multiplies it faster and a parity check passes
     schedule: Schedule | None = None  # None: the rate is constant
-    # What training images are cut to: one view in their centre, or the crops, flips and colour noise of section 4.1 in one of
-    # its two readings. None: whole images.
+    # How training images are shown: one view in their centre, or the crops, flips and colour noise of section 4.1 in one
+    # of its two readings. None: whole.
     augmentation: Views | None = None
 
     @property

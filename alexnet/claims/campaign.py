@@ -1,6 +1,6 @@
 """Train everything that is missing at a scale, with an estimate of the time left for the whole.
 
-Studies do not depend on each other, so they run side by side, each in a process with its share of the cores: small
+Studies and runs do not depend on each other, so they run side by side, each in a process with its share of the cores: small
 convolutions gain more from that than from more threads.
 """
 
@@ -16,30 +16,34 @@ from alexnet.claims import experiments, runs
 from alexnet.claims.experiments import Study
 from alexnet.claims.plan import plan_runs
 from alexnet.claims.search import run_study
-from alexnet.config import Scale
+from alexnet.config import RunConfig, Scale
 from alexnet.preprocessing import datasets
 
 LOOK_EVERY = 1.0  # seconds between two looks at how far the runs are
 
 
 def train_missing(scale: Scale, claims: list[str] | None = None, threads: int | None = None) -> None:
-    """Train every missing run of `claims` (None: all claims that have runs) at `scale`.
+    """Train every missing run of `claims` (None: those that the book shows) at `scale`.
 
     Shows one bar for the whole, in seconds of estimated work, and on a terminal one for each training at hand. `threads`
-    is the share of one study; the default divides the cores. Raises what `runs.get` does.
+    is the share of one study or run; the default divides the cores. Raises what `runs.get` does.
     """
-    claims = claims or list(experiments.STUDIES)
-    studies = [s for claim in claims for s in experiments.studies_of(claim, scale) if _unfinished(s, scale, claim)]
-    if not studies:
+    claims = claims or list(experiments.IN_BOOK)
+    work: list[Study | RunConfig] = []
+    for claim in claims:
+        rows = [row.config for row in plan_runs(scale, [claim]) if row.state != "done"]
+        work += [s for s in experiments.studies_of(claim, scale) if any(c.variant.startswith(f"{s.name}-") for c in rows)]
+        work += [config for config in experiments.runs_of(claim, scale) if config in rows]
+    if not work:
         return
-    for data in sorted({study.data for study in studies}):
+    for data in sorted({piece.data for piece in work}):
         datasets.prepare(data)
     cores = os.cpu_count() or 1
-    jobs = min(cores, len(studies))
+    jobs = min(cores, len(work))
     # Why spawn: a forked child of a process with threads may hang.
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_work, study, threads or max(1, cores // jobs)) for study in studies]
-        with _bar_of_the_whole(scale) as bar:
+        futures = [pool.submit(_do, piece, threads or max(1, cores // jobs)) for piece in work]
+        with _bar_of_the_whole(scale, claims) as bar:
             while not all(future.done() for future in futures):
                 if any(future.done() and future.exception() for future in futures):
                     break
@@ -51,19 +55,17 @@ def train_missing(scale: Scale, claims: list[str] | None = None, threads: int | 
             future.result()
 
 
-def _unfinished(study: Study, scale: Scale, claim: str) -> bool:
-    rows = plan_runs(scale, [claim])
-    return any(row.state != "done" and row.config.variant.startswith(f"{study.name}-") for row in rows)
-
-
-def _work(study: Study, threads: int) -> None:
+def _do(piece: Study | RunConfig, threads: int) -> None:
     bar = sys.stderr.isatty()
-    run_study(study, lambda config, limit: runs.get(config, epoch_limit=limit, threads=threads, bar=bar).metrics)
+    if isinstance(piece, RunConfig):
+        runs.get(piece, threads=threads, bar=bar)
+        return
+    run_study(piece, lambda config, limit: runs.get(config, epoch_limit=limit, threads=threads, bar=bar).metrics)
 
 
-def _bar_of_the_whole(scale: Scale) -> tqdm:
+def _bar_of_the_whole(scale: Scale, claims: list[str]) -> tqdm:
     return tqdm(
-        total=sum(row.seconds for row in plan_runs(scale)),
+        total=sum(row.seconds for row in plan_runs(scale, claims)),
         desc=f"all runs at scale {scale}",
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, about {remaining} left",
         mininterval=0.5 if sys.stderr.isatty() else 30.0,

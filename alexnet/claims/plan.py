@@ -11,12 +11,16 @@ from tabulate import tabulate
 from alexnet.claims import experiments, runs
 from alexnet.claims.runs import Metrics, runs_dir
 from alexnet.claims.search import run_study
-from alexnet.config import PROJECT_DIR, CifarNet, RunConfig, Scale
+from alexnet.config import PROJECT_DIR, CifarNet, ColumnNet, Net, RunConfig, Scale
+from alexnet.model.alexnet import AlexNet
+from alexnet.model.cifar import build_cifar_net, count_parameters
+from alexnet.model.layers import Moment
+from alexnet.model.nets import net_config
 from alexnet.preprocessing.datasets import expected_bytes, expected_counts
 from alexnet.preprocessing.store import is_prepared
-from alexnet.training.loop import Learner
+from alexnet.training.learner import Learner
 
-RUN_BYTES = 3_000_000  # two checkpoints of the larger net of Figure 1 and its few lines of results, rounded up
+FEW_BYTES = 100_000  # a run's lines of results, rounded up
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
 
 
@@ -30,13 +34,15 @@ class Row:
 
 
 def plan_runs(scale: Scale, claims: list[str] | None = None) -> list[Row]:
-    """Return a row for every run of the claims at `scale`, done or not.
+    """Return a row for every run of `claims` (None: those that the book shows) at `scale`, done or not.
 
     Which runs a search makes depends on their results; where those are missing the plan supposes that the first rate is
     the best and that its neighbours are overtaken.
     """
     rows: dict[str, Row] = {}
-    for claim in claims or experiments.STUDIES:
+    for claim in claims or experiments.IN_BOOK:
+        for config in experiments.runs_of(claim, scale):
+            rows[config.name] = _row(config)
         for study in experiments.studies_of(claim, scale):
 
             def metrics_of(config: RunConfig, limit: int | None, study: experiments.Study = study) -> Metrics:
@@ -56,32 +62,52 @@ def plan_runs(scale: Scale, claims: list[str] | None = None) -> list[Row]:
     return list(rows.values())
 
 
+def _row(config: RunConfig) -> Row:
+    run = runs.read(config)
+    if run is not None and run.is_done():
+        return Row(config, "done", 0.0)
+    at = run.manifest["epochs"] if run is not None and runs.can_go_on(config) else 0
+    return Row(config, "half done" if at else "missing", max(config.epochs - at, 1) * seconds_per_epoch(config))
+
+
 def seconds_per_epoch(config: RunConfig) -> float:
-    """Return the estimated seconds of one epoch of `config`, its two evaluations included."""
+    """Return the estimated seconds of one epoch of `config`, its evaluations included."""
     counts = expected_counts(config.data)
-    evaluated = counts["train"] + counts["test"]
+    evaluated = sum(n for split, n in counts.items() if split != "train" or isinstance(config.net, CifarNet))
     return (counts["train"] + EVALUATION_SHARE * evaluated) * seconds_per_image(config.net, config.optimiser.batch_size)
 
 
 @cache
-def seconds_per_image(net: CifarNet, batch_size: int) -> float:
+def seconds_per_image(net: Net, batch_size: int) -> float:
     """Measure a training step of `net` on made-up images, with the threads torch has: the better of two after a warm-up."""
     learner = Learner(RunConfig(net=net))
-    images = torch.zeros(batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
+    if isinstance(net, ColumnNet):
+        batch_size = min(batch_size, 16)  # Why: a whole batch of the wide net takes seconds, and a plan should not
+    side = 32 if isinstance(net, CifarNet) else net_config(net).image_side
+    images = torch.zeros(batch_size, 3, side, side).to(memory_format=torch.channels_last)
     labels = torch.zeros(batch_size, dtype=torch.int64)
     times = []
-    for _ in range(3):
+    for step in range(3):
         start = time.perf_counter()
-        learner.step(images, labels)
+        learner.step(images, labels, Moment(0, 0, step))
         times.append(time.perf_counter() - start)
     return min(times[1:]) / batch_size
 
 
 def disk_bytes(rows: list[Row]) -> int:
     """Return the bytes that the missing runs and the sets they train on will take."""
-    missing = [row for row in rows if row.state != "done"]
-    sets = {row.config.data for row in missing if not is_prepared(row.config.data)}
-    return RUN_BYTES * len(missing) + sum(map(expected_bytes, sets))
+    missing = [row.config for row in rows if row.state != "done"]
+    sets = {config.data for config in missing if not is_prepared(config.data)}
+    return sum(FEW_BYTES + checkpoint_bytes(config.net) for config in missing) + sum(map(expected_bytes, sets))
+
+
+@cache
+def checkpoint_bytes(net: Net) -> int:
+    """Return the bytes of the two checkpoints that a training of `net` keeps: weights and velocities in fp32."""
+    if isinstance(net, CifarNet):
+        return 16 * count_parameters(build_cifar_net(net, seed=0))
+    with torch.device("meta"):
+        return 16 * count_parameters(AlexNet(net_config(net)))
 
 
 def as_time(seconds: float) -> str:
@@ -91,9 +117,12 @@ def as_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def as_text(scale: Scale) -> str:
-    """Return the plan of `scale` as a table of notebooks and runs with a line on time and disk under it."""
-    rows = plan_runs(scale)
+def as_text(scale: Scale, claims: list[str] | None = None) -> str:
+    """Return the plan of `scale` as a table of notebooks and runs with a line on time and disk under it.
+
+    `claims` are as in `plan_runs`.
+    """
+    rows = plan_runs(scale, claims)
     table = [("run", row.config.name, row.state, as_time(row.seconds) if row.seconds else "") for row in rows]
     table += [("notebook", name, state, "") for name, state in notebook_states(scale)]
     left = sum(row.seconds for row in rows)

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from alexnet.claims import experiments, machine
 from alexnet.config import RunConfig, config_hash, differing_fields, to_dict
@@ -17,10 +16,11 @@ from alexnet.preprocessing.store import PreparedSet, write_json
 from alexnet.training import loop
 from alexnet.training.loop import Outcome
 
-# How a training's end is called in the manifest; the first three are final.
+# How a training's end is called in the manifest; the first four are final.
 STATUS = {
     "reached": "finished",
     "epochs": "finished",
+    "settled": "finished",
     "diverged": "diverged",
     "limit": "overtaken",
     "stopped": "stopped",
@@ -28,7 +28,6 @@ STATUS = {
 
 
 Metrics = list[dict[str, Any]]
-OnEpoch = Callable[[Metrics, float], None]
 
 
 class Record:
@@ -44,33 +43,34 @@ class Record:
         # Why now: a training killed in its first epoch leaves a part too.
         write_json(folder / "manifest.json", self.manifest)
 
-    def note(self, metrics: Metrics, seconds: float) -> None:
-        """Write what is known after an epoch."""
+    def note(self, metrics: Metrics, times: dict[str, float]) -> None:
+        """Write what is known after an epoch, and what it took."""
         epoch, parts = metrics[-1]["epoch"], self.manifest["parts"]
         self.part["seconds"] = round(time.perf_counter() - self.began, 1)
         self.part["epochs"] = [(self.part["epochs"] or [epoch])[0], epoch]
         self.manifest |= {"epochs": epoch, "images_seen": metrics[-1]["images_seen"]}
         self.manifest["seconds"] = round(sum(part["seconds"] for part in parts), 1)
         write_lines(self.folder / "metrics.jsonl", metrics)
-        if seconds:
-            times = [line for line in read_lines(self.folder / "timing.jsonl") if line["epoch"] < epoch]
-            write_lines(self.folder / "timing.jsonl", [*times, {"epoch": epoch, "seconds": round(seconds, 2)}])
+        if times:
+            earlier = [line for line in read_lines(self.folder / "timing.jsonl") if line["epoch"] < epoch]
+            write_lines(self.folder / "timing.jsonl", [*earlier, {"epoch": epoch, **times}])
         write_json(self.folder / "manifest.json", self.manifest)
 
-    def close(self, training: loop.Training, outcome: Outcome) -> None:
+    def close(self, training: loop.Training, weights: dict[str, Tensor], outcome: Outcome) -> None:
         """Write how it ended."""
         self.manifest |= {"status": STATUS[outcome.kind], "outcome": outcome.kind, "warning": outcome.warning}
-        self.manifest["weights_sha256"] = weights_digest(training.net)
-        self.note(training.progress.metrics, 0.0)
+        self.manifest["weights_sha256"] = weights_digest(weights)
+        self.note(training.progress.metrics, {})
 
 
-def new_part(threads: int, precision: dict[str, Any]) -> dict[str, Any]:
+def new_part(threads: int, precision: dict[str, Any], ranks: int = 1) -> dict[str, Any]:
     """Describe one sitting of a training: a run that is stopped and goes on elsewhere has several."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
         "epochs": None,
         "threads": threads,
+        "ranks": ranks,
         "precision": precision,
         "hardware": machine.hardware(),
         "versions": machine.versions(),
@@ -104,12 +104,12 @@ def command_of(config: RunConfig) -> str:
     return " ".join([words, *(f"--{name.split('.')[-1].replace('_', '-')} {value}" for name, _, value in changes)])
 
 
-def weights_digest(net: nn.Module) -> str:
+def weights_digest(weights: dict[str, Tensor]) -> str:
     """Return the sha256 over all weights in the order of their names: equal only when every bit is."""
     digest = hashlib.sha256()
-    for name, weight in sorted(net.state_dict().items()):
+    for name, weight in sorted(weights.items()):
         digest.update(name.encode())
-        digest.update(weight.detach().to(torch.float32).contiguous().numpy().tobytes())
+        digest.update(weight.to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -13,19 +13,19 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from alexnet.claims.record import Metrics, OnEpoch, Record, command_of, new_part, read_lines, weights_digest
+from alexnet.claims.record import Metrics, Record, command_of, new_part, read_lines, weights_digest
 from alexnet.config import PROJECT_DIR, RunConfig, UserError, from_dict, to_dict
 from alexnet.preprocessing import datasets
-from alexnet.preprocessing.store import PreparedSet
+from alexnet.preprocessing.store import PreparedSet, open_set
 from alexnet.training import checkpoint, loop
-from alexnet.training.loop import Outcome
+from alexnet.training.crew import Crew
+from alexnet.training.learner import Learner
+from alexnet.training.loop import OnEpoch, Outcome
 from alexnet.training.parity import parity_of
 from alexnet.training.precision import decide
 from alexnet.training.process import use_processor
@@ -91,27 +91,28 @@ def get(
     epoch_limit: int | None = None,
     threads: int | None = None,
     bar: bool | None = None,
-    on_epoch: OnEpoch = lambda metrics, seconds: None,
+    on_epoch: OnEpoch = lambda metrics, times: None,
     checkpoint_seconds: float = 60.0,
+    crew: Crew | None = None,
 ) -> Run:
     """Return the run of `config`, training what is missing.
 
-    With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `bar`, `on_epoch`
-    and `checkpoint_seconds` are as in `loop.train`; `threads` is for a run that begins, one that goes on keeps its own
-    number. Raises UserError when the folder holds another config's run, another
-    process is working on it, or something is missing and `$ALEXNET_TRAIN` is 0; KeyboardInterrupt when a signal stopped
-    the training, after a checkpoint.
+    With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `bar`, `on_epoch`,
+    `checkpoint_seconds` and `crew` are as in `loop.train`; `threads` is for a run that begins, one that goes on keeps its
+    own number. Raises UserError when the folder holds another config's run, another process is working on it, or something
+    is missing and `$ALEXNET_TRAIN` is 0; KeyboardInterrupt when a signal stopped the training, after a checkpoint.
     """
     run = read(config)
     if run is not None and run.is_done(epoch_limit):
         return run
     if not training_allowed():
         raise MissingRunError(f"run {config.name} is missing at scale {config.scale}. Make it with: {command_of(config)}")
+    crew = crew or Crew()
     folder = folder_of(config)
-    with _lock(folder):
-        options = {"epoch_limit": epoch_limit, "bar": bar, "checkpoint_seconds": checkpoint_seconds}
+    with _lock(folder) if crew.writes else nullcontext():
+        options = {"epoch_limit": epoch_limit, "bar": bar, "checkpoint_seconds": checkpoint_seconds, "crew": crew}
         outcome = _continue(config, folder, run, threads, on_epoch, options)
-    if outcome.warning:
+    if outcome.warning and crew.writes:
         warnings.warn(f"{config.name}: {outcome.warning}", stacklevel=2)
     if outcome.kind == "stopped":
         raise KeyboardInterrupt(f"{config.name} was stopped; the same command goes on from there.")
@@ -123,7 +124,10 @@ def get(
 def _continue(
     config: RunConfig, folder: Path, run: Run | None, threads: int | None, on_epoch: OnEpoch, options: dict[str, Any]
 ) -> Outcome:
-    data = datasets.prepare(config.data)
+    crew = options["crew"]
+    data = datasets.prepare(config.data) if crew.writes else None
+    crew.any(False)  # the others wait until the set is there
+    data = data or open_set(config.data)
     earlier = run.manifest["parts"] if run and can_go_on(config) else []
     if earlier and run.manifest["data"]["fingerprint"] != data.fingerprint:
         raise UserError(
@@ -134,15 +138,22 @@ def _continue(
     if earlier:
         threads = min(earlier[0]["threads"], os.cpu_count() or 1)
     threads = use_processor(threads)
-    precision = earlier[0]["precision"] if earlier else decide(config.precision, parity_of(config, data))
-    record = Record(config, data, folder, earlier, new_part(threads, precision))
+    precision: dict[str, Any] = {"choice": "fp32"}
+    if crew.writes:
+        precision = earlier[0]["precision"] if earlier else decide(config.precision, parity_of(config, data))
+    (bf16,) = crew.any(precision["choice"] == "bf16")  # one decides for all
+    record = Record(config, data, folder, earlier, new_part(threads, precision, crew.num_ranks)) if crew.writes else None
 
-    def note(metrics: Metrics, seconds: float) -> None:
-        record.note(metrics, seconds)
-        on_epoch(metrics, seconds)
+    def note(metrics: Metrics, times: dict[str, float]) -> None:
+        if record:
+            record.note(metrics, times)
+        on_epoch(metrics, times)
 
-    training, outcome = loop.train(config, data, folder, precision=precision["choice"], on_epoch=note, **options)
-    record.close(training, outcome)
+    training, outcome = loop.train(config, data, folder, precision="bf16" if bf16 else "fp32", on_epoch=note, **options)
+    weights = training.weights()
+    if record:
+        record.close(training, weights, outcome)
+    crew.any(False)  # the others read the finished record after it is written
     return outcome
 
 
@@ -152,24 +163,24 @@ def manifests(scale: str) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def load_net(run: Run) -> tuple[nn.Module, PreparedSet]:
-    """Return the net of a run from its checkpoint, and the set it was trained on, verified to be the same images.
+def load_learner(run: Run) -> tuple[Learner, PreparedSet]:
+    """Return the learner of a run from its checkpoint, and the set it was trained on, verified to be the same images.
 
     Raises UserError when the checkpoint is not on this machine (it is never committed), is not the one that the manifest
     describes, or the prepared set holds other images.
     """
     config, manifest = from_dict(RunConfig, run.manifest["config"]), run.manifest
     data = datasets.prepare(config.data)
-    learner = loop.Learner(config)
-    checkpoint.load(run.folder, manifest["config"], learner.net, learner.optimiser)
-    if weights_digest(learner.net) != manifest["weights_sha256"]:
+    learner = Learner(config)
+    checkpoint.load(run.folder, manifest["config"], learner.restore)
+    if weights_digest(learner.weights()) != manifest["weights_sha256"]:
         raise UserError(
             f"The weights of {config.name} are not on this machine, only its results. Train it again: delete {run.folder}, "
             f"then: {manifest['command']}"
         )
     if data.fingerprint != manifest["data"]["fingerprint"]:
         raise UserError(f"{config.name} was trained on other images than the {config.data} in {data.folder}.")
-    return learner.net, data
+    return learner, data
 
 
 @contextmanager

@@ -6,16 +6,17 @@ be wrong but cannot run code.
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from alexnet.config import UserError, differing_fields
-from alexnet.training.optimiser import PaperSGD
 
+State = dict[str, Tensor]
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
@@ -32,14 +33,9 @@ class Progress:
     metrics: list[dict[str, Any]] = field(default_factory=list)  # one dictionary for each finished epoch
 
 
-def save(folder: Path, config: dict[str, Any], progress: Progress, net: nn.Module, optimiser: PaperSGD) -> None:
+def save(folder: Path, config: dict[str, Any], progress: Progress, weights: State, velocities: State) -> None:
     """Write `folder/checkpoint.pt` atomically; the one that was there becomes `checkpoint.previous.pt`."""
-    content = {
-        "config": config,
-        "progress": vars(progress),
-        "weights": net.state_dict(),
-        "velocities": {name: optimiser.state[w]["velocity"] for name, w in net.named_parameters()},
-    }
+    content = {"config": config, "progress": vars(progress), "weights": weights, "velocities": velocities}
     partial = folder / "checkpoint.partial"
     with partial.open("wb") as stream:
         torch.save(content, stream)
@@ -50,8 +46,8 @@ def save(folder: Path, config: dict[str, Any], progress: Progress, net: nn.Modul
     os.replace(partial, folder / CURRENT)
 
 
-def load(folder: Path, config: dict[str, Any], net: nn.Module, optimiser: PaperSGD) -> Progress:
-    """Restore net and optimiser from the newest readable checkpoint in `folder` and return where the training stood.
+def load(folder: Path, config: dict[str, Any], restore: Callable[[State, State], None]) -> Progress:
+    """Hand weights and velocities of the newest readable checkpoint to `restore`, and return where the training stood.
 
     Without a checkpoint nothing is changed and a `Progress` at the start is returned. Raises UserError when the
     checkpoint was written under another config.
@@ -60,9 +56,7 @@ def load(folder: Path, config: dict[str, Any], net: nn.Module, optimiser: PaperS
     if content is None:
         return Progress()
     refuse_other_config(str(folder), content["config"], config)
-    net.load_state_dict(content["weights"])
-    for name, weight in net.named_parameters():
-        optimiser.state[weight]["velocity"].copy_(content["velocities"][name])
+    restore(content["weights"], content["velocities"])
     return Progress(**content["progress"])
 
 

@@ -7,26 +7,28 @@ ends with the same weights and metrics to the bit (same kind of processor, same 
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from alexnet.config import RunConfig, to_dict
-from alexnet.model.cifar import build_cifar_net
-from alexnet.preprocessing.batches import Batches
+from alexnet.config import ColumnNet, RunConfig, to_dict
+from alexnet.model.layers import Moment
+from alexnet.preprocessing.batches import rows_of
 from alexnet.preprocessing.store import PreparedSet
 from alexnet.training import checkpoint
-from alexnet.training.evaluate import count_errors, num_wrong
-from alexnet.training.optimiser import build_optimiser
-from alexnet.training.precision import autocast
+from alexnet.training.crew import Crew
+from alexnet.training.evaluate import num_wrong
+from alexnet.training.learner import Learner, to_device
+from alexnet.training.measure import batches_of, errors_of_epoch, errors_of_ten_views, validation_split
+from alexnet.training.optimiser import Rates, rates_of
 from alexnet.training.process import StopRequests
 
-EVALUATION_BATCH = 250
+Batch = tuple[Tensor, Tensor]
+OnEpoch = Callable[[list[dict[str, Any]], dict[str, float]], None]
 EXPLODED = 100.0  # a mean loss of an epoch that is so many times ln K does not come back
 STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so many epochs is on the plateau
 
@@ -35,52 +37,53 @@ STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so 
 class Outcome:
     """How a call of `train` ended.
 
-    `kind` is "reached" (the error to stop at), "epochs" (all of them), "diverged", "limit" (the caller's) or "stopped" (by
-    a signal); `warning` names a divergence or a plateau with its usual cause.
+    `kind` is "reached" (the error to stop at), "epochs" (all of them), "settled" (the schedule has no rate left),
+    "diverged", "limit" (the caller's) or "stopped" (by a signal); `warning` names a divergence or a plateau with its usual
+    cause.
     """
 
     kind: str
     warning: str | None = None
 
 
-class Learner:
-    """A net with its initial weights, its optimiser, and one step of training."""
-
-    def __init__(self, config: RunConfig, precision: str = "fp32") -> None:
-        self.precision = precision
-        self.net = build_cifar_net(config.net, config.seed)
-        self.optimiser = build_optimiser(self.net, config.optimiser)
-
-    def step(self, images_NCHW: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the weights once; return the mean loss (nats) and the logits (N, K) of the batch before the move."""
-        with autocast(self.precision):
-            logits_NK = self.net(images_NCHW)
-        loss = F.cross_entropy(logits_NK.float(), labels_N)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        return loss.detach(), logits_NK.detach()
-
-
 class Training(Learner):
     """One training in one folder: a learner, its data, and where it stands."""
 
-    def __init__(self, config: RunConfig, data: PreparedSet, folder: Path, precision: str = "fp32") -> None:
-        super().__init__(config, precision)
+    def __init__(
+        self, config: RunConfig, data: PreparedSet, folder: Path, precision: str = "fp32", crew: Crew | None = None
+    ) -> None:
+        super().__init__(config, precision, crew)
         self.config, self.folder = config, folder
-        self.train_batches, self.test_batches = Batches(data, "train"), Batches(data, "test")
-        self.progress = checkpoint.load(folder, to_dict(config), self.net, self.optimiser)
-        self.steps_per_epoch = self.train_batches.steps_per_epoch(config.optimiser.batch_size)
+        self.validation = validation_split(data)
+        self.sets = {split: batches_of(config, data, split) for split in ("train", self.validation)}
+        self.progress = checkpoint.load(folder, to_dict(config), self.restore)
+        self.steps_per_epoch = self.sets["train"].steps_per_epoch(config.optimiser.batch_size)
+        self.waited = self.stepped = 0.0  # seconds of the epoch, here, spent waiting for images and moving weights
+        self.began_at = self.progress.images_seen  # when this process took up the epoch
+
+    @property
+    def rates(self) -> Rates | None:
+        """The rates of the epoch at hand, or None when the schedule has ended."""
+        finished = self.progress.metrics[1:]
+        return rates_of(self.config.schedule, self.config.epochs, [line[f"{self.validation}_error"] for line in finished])
 
     def run_epoch(self, on_step: Callable[[], bool]) -> bool:
         """Do the steps of the epoch that are left; False when `on_step` asked to stop or the loss is no longer a number."""
-        at, size = self.progress, self.config.optimiser.batch_size
-        for images, labels in self.train_batches.epoch(self.config.seed, at.epoch, size, at.step):
-            loss, logits = self.step(images, labels)
-            at.loss_sum += loss.item() * len(labels)
-            at.wrong += num_wrong(logits, labels)
-            at.step += 1
-            at.images_seen += len(labels)
+        at, config, rates = self.progress, self.config, self.rates
+        assert rates is not None
+        self.set_rates(rates)
+        size, num_train = config.optimiser.batch_size, len(self.sets["train"])
+        batches = self.sets["train"].epoch(config.seed, at.epoch, size, at.step, rates.colour_noise, self.crew.part)
+        for batch in self._timed(batches):
+            total = min(size, num_train - at.step * size)
+            moment = Moment(config.seed, at.epoch, at.step, rows_of(total, self.crew.part).start)
+            images, labels = to_device(batch, self.crew.device)
+            loss, logits = self.step(images, labels, moment, len(labels) / total)
+            # Why: a replica without a row of a small last batch has no mean loss.
+            loss_here = loss.item() * len(labels) if len(labels) else 0.0
+            counted = self.crew.total([loss_here, num_wrong(logits, labels)])
+            at.loss_sum, at.wrong = at.loss_sum + counted[0], at.wrong + round(counted[1])
+            at.step, at.images_seen = at.step + 1, at.images_seen + total
             if not math.isfinite(at.loss_sum):
                 at.diverged = f"is no longer a number from epoch {at.epoch + 1}, step {at.step} on"
                 return False
@@ -88,13 +91,23 @@ class Training(Learner):
                 return False
         return True
 
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches, adding up the seconds spent waiting for them and using them."""
+        self.waited = self.stepped = 0.0
+        self.began_at = self.progress.images_seen
+        before = time.perf_counter()
+        for batch in batches:
+            got = time.perf_counter()
+            self.waited += got - before
+            yield batch
+            before = time.perf_counter()
+            self.stepped += before - got
+
     def close_epoch(self, first: bool = False) -> None:
-        """Measure both errors with the weights as they are and add the epoch's line to the metrics."""
-        at, seen = self.progress, len(self.train_batches)
+        """Measure the errors with the weights as they are and add the epoch's line to the metrics."""
+        at, seen = self.progress, len(self.sets["train"])
         line: dict[str, Any] = {"epoch": 0 if first else at.epoch + 1, "images_seen": at.images_seen}
-        for split, batches in (("train", self.train_batches), ("test", self.test_batches)):
-            counted = count_errors(self.net, batches.in_order(EVALUATION_BATCH), self.precision)
-            line[f"{split}_error"] = counted.rate
+        line |= errors_of_epoch(self, self.config, self.sets)
         line["loss"] = None if first else at.loss_sum / seen
         line["running_error"] = None if first else at.wrong / seen
         at.metrics.append(line)
@@ -104,9 +117,18 @@ class Training(Learner):
             at.epoch, at.step, at.loss_sum, at.wrong = at.epoch + 1, 0, 0.0, 0
         self.save()
 
+    def close(self) -> None:
+        """Add to the last line what is measured once, at the end: the errors over ten views of photographs."""
+        ten = f"{self.validation}_error_ten_views"
+        if isinstance(self.config.net, ColumnNet) and not self.progress.diverged and ten not in self.progress.metrics[-1]:
+            self.progress.metrics[-1] |= errors_of_ten_views(self, self.sets, self.validation)
+            self.save()
+
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        checkpoint.save(self.folder, to_dict(self.config), self.progress, self.net, self.optimiser)
+        """Write a checkpoint of this moment. Every process of the crew must call; one of them writes."""
+        weights, velocities = self.weights(), self.velocities()
+        if self.crew.writes:
+            checkpoint.save(self.folder, to_dict(self.config), self.progress, weights, velocities)
 
     def outcome(self, epoch_limit: int | None) -> Outcome | None:
         """Return how the training has ended, or None while it has not."""
@@ -114,11 +136,12 @@ class Training(Learner):
         if at.diverged:
             cause = f"the usual cause is a rate that is too high (here {config.optimiser.rate:g})"
             return Outcome("diverged", f"The loss {at.diverged}: {cause}.")
-        error = at.metrics[-1]["train_error"]
-        if config.stop_at_train_error is not None and error <= config.stop_at_train_error:
+        if config.stop_at_train_error is not None and at.metrics[-1]["train_error"] <= config.stop_at_train_error:
             return Outcome("reached", self.plateau())
         if at.epoch >= config.epochs:
             return Outcome("epochs", self.plateau())
+        if self.rates is None:
+            return Outcome("settled", self.plateau())
         if epoch_limit is not None and at.epoch >= epoch_limit:
             return Outcome("limit", self.plateau())
         return None
@@ -142,56 +165,82 @@ def train(
     folder: Path,
     *,
     precision: str = "fp32",
+    crew: Crew | None = None,
     epoch_limit: int | None = None,
-    on_epoch: Callable[[list[dict[str, Any]], float], None] = lambda metrics, seconds: None,
+    on_epoch: OnEpoch = lambda metrics, times: None,
     checkpoint_seconds: float = 60.0,
     bar: bool | None = None,
 ) -> tuple[Training, Outcome]:
     """Train `config` on `data`, from the checkpoint in `folder` if there is one, and leave a checkpoint there.
 
-    `on_epoch(metrics, seconds)` is called after each epoch with one dictionary for every epoch since the beginning and
-    the time this one took. `bar` shows a progress bar; None means only on a terminal. A signal to stop (Ctrl-C) is obeyed
-    after the step at hand. Raises UserError when the checkpoint belongs to another config. Paper 5.
+    `on_epoch(metrics, times)` is called after each epoch with one dictionary for every epoch since the beginning and what
+    this one took (empty for the errors before the first). `bar` shows a progress bar; None means only on a terminal. A
+    signal to stop (Ctrl-C) is obeyed after the step at hand. Every process of a `crew` calls this with the same arguments.
+    Raises UserError when the checkpoint belongs to another config. Paper 5.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    training = Training(config, data, folder, precision)
+    training = Training(config, data, folder, precision, crew)
+    crew = training.crew
     with StopRequests() as stop, _progress_bar(training, bar) as shown:
         if not training.progress.metrics:
             training.close_epoch(first=True)
-            on_epoch(training.progress.metrics, 0.0)
-        last_saved = time.monotonic()
+            on_epoch(training.progress.metrics, {})
+        last_saved, stopping = time.monotonic(), False
 
         def on_step() -> bool:
-            nonlocal last_saved
+            nonlocal last_saved, stopping
             shown.update()
-            if time.monotonic() - last_saved > checkpoint_seconds:
+            due = crew.writes and time.monotonic() - last_saved > checkpoint_seconds
+            stopping, saving = crew.any(stop.requested, due)
+            if saving and not stopping:
                 training.save()
                 last_saved = time.monotonic()
-            return not stop.requested
+            return not stopping
 
         while (outcome := training.outcome(epoch_limit)) is None:
             started = time.perf_counter()
             if training.run_epoch(on_step):
                 training.close_epoch()
                 last_saved = time.monotonic()
-                on_epoch(training.progress.metrics, time.perf_counter() - started)
-                shown.set_postfix_str(f"train error {training.progress.metrics[-1]['train_error']:.1%}")
+                on_epoch(training.progress.metrics, _times(training, time.perf_counter() - started))
+                shown.set_postfix_str(_newest_error(training))
+                (stopping,) = crew.any(stop.requested)
             else:
                 training.save()
-            if stop.requested:
+            if stopping:
                 outcome = training.outcome(epoch_limit) or Outcome("stopped")
                 break
+        if outcome.kind not in ("stopped", "limit"):
+            training.close()
     return training, outcome
+
+
+def _times(training: Training, seconds: float) -> dict[str, float]:
+    """Return what the epoch took here: seconds in all, images/s of its steps, and their part spent waiting for images."""
+    images = training.progress.images_seen - training.began_at
+    inside = training.waited + training.stepped
+    return {
+        "seconds": round(seconds, 2),
+        "images_per_second": round(images / inside, 1) if inside else 0.0,
+        "waiting": round(training.waited / inside, 4) if inside else 0.0,
+    }
+
+
+def _newest_error(training: Training) -> str:
+    line = training.progress.metrics[-1]
+    split = "train" if "train_error" in line else training.validation
+    return f"{split} error {line[f'{split}_error']:.1%}"
 
 
 def _progress_bar(training: Training, bar: bool | None) -> tqdm:
     at = training.progress
+    shown = training.crew.writes and bar is not False
     return tqdm(
         total=training.config.epochs * training.steps_per_epoch,
         initial=at.epoch * training.steps_per_epoch + at.step,
         desc=training.config.name,
         unit="batch",
         leave=False,
-        disable=None if bar is None else not bar,
+        disable=(None if bar is None else False) if shown else True,
         mininterval=0.5 if sys.stderr.isatty() else 60.0,
     )

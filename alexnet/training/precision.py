@@ -17,9 +17,9 @@ PARITY_STEPS = 60
 PARITY_BOUND = 0.03  # relative difference of the mean loss over the last third of the parity steps
 
 
-def autocast(precision: str) -> AbstractContextManager:
+def autocast(precision: str, device: str = "cpu") -> AbstractContextManager:
     """Return the context in which a net runs in `precision`: "fp32" or "bf16" (weights and losses stay fp32)."""
-    return torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5) -> float:
@@ -59,12 +59,12 @@ def decide(wanted: str, parity: Callable[[], dict[str, Any]] | None = None) -> d
     return {"choice": "bf16", "why": "bf16 is faster and its losses agree with fp32", **record}
 
 
-def compare_losses(losses_of: Callable[[str], Iterable[float]]) -> dict[str, Any]:
+def compare_losses(losses_of: Callable[[str], Iterable[float]], steps: int = PARITY_STEPS) -> dict[str, Any]:
     """Return how far the first losses of a training in bf16 are from those in fp32.
 
-    `losses_of(precision)` trains from the same weights on the same batches and gives `PARITY_STEPS` losses.
+    `losses_of(precision)` trains from the same weights on the same batches and gives `steps` losses.
     """
-    tail = PARITY_STEPS // 3
+    tail = steps // 3
     means = {p: float(Tensor(list(losses_of(p)))[-tail:].mean()) for p in ("fp32", "bf16")}
     difference = abs(means["bf16"] - means["fp32"]) / means["fp32"]
-    return {"steps": PARITY_STEPS, "mean_loss": means, "relative_difference": difference}
+    return {"steps": steps, "mean_loss": means, "relative_difference": difference}

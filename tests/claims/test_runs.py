@@ -12,16 +12,31 @@ from alexnet.claims import runs
 from alexnet.config import Optimiser, RunConfig, UserError, config_hash, from_dict, to_dict
 
 SCRIPT = """
-import json, sys
+import json, os, signal, sys
+import torch
 from alexnet.claims import runs
 from alexnet.config import RunConfig, from_dict
+from alexnet.training.learner import Learner
+
+def kill_at(call, owner, name):
+    # SIGKILL this process just before that call of `owner.name`, counted from 1
+    kept, calls = getattr(owner, name), iter(range(1, 10**6))
+    def counted(*args, **kwargs):
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return kept(*args, **kwargs)
+    setattr(owner, name, counted)
+
+if sys.argv[2:]:
+    where, call = sys.argv[2:]
+    kill_at(int(call), *{"step": (Learner, "step"), "save": (torch, "save"), "rename": (os, "replace")}[where])
 runs.get(from_dict(RunConfig, json.loads(sys.argv[1])), threads=1, bar=False, checkpoint_seconds=0.0)
 """
 
 
-def start(config, runs_dir):
+def start(config, runs_dir, *kill):
     environment = os.environ | {"ALEXNET_RUNS": str(runs_dir)}
-    words = [sys.executable, "-c", SCRIPT, json.dumps(to_dict(config))]
+    words = [sys.executable, "-c", SCRIPT, json.dumps(to_dict(config)), *map(str, kill)]
     return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -30,33 +45,21 @@ def finish(process):
     assert process.returncode == 0, errors.decode()
 
 
-def kill_after_next_checkpoint(process, folder, wait):
-    """SIGKILL `process` `wait` seconds after it has written a checkpoint of its own; False when it ended before."""
-    file = folder / "checkpoint.pt"
-    before = file.stat().st_mtime_ns if file.exists() else 0
-    while process.poll() is None:
-        if file.exists() and file.stat().st_mtime_ns != before:
-            time.sleep(wait)
-            process.kill()
-            break
-        time.sleep(0.002)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
-
-
 def test_a_run_killed_again_and_again_ends_equal_to_the_bit(tiny, config, tmp_path):
-    long = replace(config, epochs=6)
+    """SIGKILL in the middle of an epoch, while a checkpoint is written, and between the two renames of one."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(start(long, whole))
-    folder = killed / long.scale / long.name
-    kills = sum(kill_after_next_checkpoint(start(long, killed), folder, wait) for wait in (0.0, 0.03, 0.11))
-    assert kills >= 2, "the kills came too late to test anything"
-    finish(start(long, killed))
-    ours, theirs = (json.loads((d / long.scale / long.name / "manifest.json").read_text()) for d in (killed, whole))
+    finish(start(config, whole))
+    folder = killed / config.scale / config.name
+    for where, call in (("step", 8), ("save", 3), ("rename", 6)):
+        process = start(config, killed, where, call)
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        assert json.loads((folder / "manifest.json").read_text())["status"] == "running"
+    finish(start(config, killed))
+    ours, theirs = (json.loads((d / config.scale / config.name / "manifest.json").read_text()) for d in (killed, whole))
     assert ours["weights_sha256"] == theirs["weights_sha256"] is not None
-    assert (folder / "metrics.jsonl").read_bytes() == (whole / long.scale / long.name / "metrics.jsonl").read_bytes()
-    assert len(ours["parts"]) == kills + 1
-    assert len(theirs["parts"]) == 1
+    assert (folder / "metrics.jsonl").read_bytes() == (whole / config.scale / config.name / "metrics.jsonl").read_bytes()
+    assert (len(ours["parts"]), len(theirs["parts"])) == (4, 1)
 
 
 def test_ctrl_c_finishes_the_step_saves_and_says_that_it_goes_on(tiny, config, tmp_path):
@@ -163,12 +166,12 @@ def test_a_divergence_is_in_the_manifest_and_in_a_warning(tiny, config):
 
 def test_the_net_of_a_run_is_loaded_only_when_it_is_the_one_that_was_measured(tiny, config):
     run = runs.get(config)
-    net, data = runs.load_net(run)
-    assert runs.weights_digest(net) == run.manifest["weights_sha256"]
+    learner, data = runs.load_learner(run)
+    assert runs.weights_digest(learner.weights()) == run.manifest["weights_sha256"]
     assert data.fingerprint == tiny.fingerprint
     runs.checkpoint.discard(run.folder)
     with pytest.raises(UserError, match="not on this machine"):
-        runs.load_net(run)
+        runs.load_learner(run)
 
 
 def test_the_hash_of_a_config_does_not_depend_on_the_order_of_its_fields(config):

@@ -7,19 +7,20 @@ import torch
 from alexnet.config import Optimiser, UserError, to_dict
 from alexnet.training import checkpoint, loop
 from alexnet.training.checkpoint import Progress
-from alexnet.training.loop import Learner
+from alexnet.training.learner import Learner
 
 
 def saved(config, folder, epoch=1):
     learner = Learner(config)
     learner.step(torch.ones(4, 3, 32, 32), torch.arange(4))
-    checkpoint.save(folder, to_dict(config), Progress(epoch=epoch, loss_sum=0.1 + 0.2), learner.net, learner.optimiser)
+    progress = Progress(epoch=epoch, loss_sum=0.1 + 0.2)
+    checkpoint.save(folder, to_dict(config), progress, learner.weights(), learner.velocities())
     return learner
 
 
 def load(config, folder):
     learner = Learner(replace(config, seed=config.seed))
-    return learner, checkpoint.load(folder, to_dict(config), learner.net, learner.optimiser)
+    return learner, checkpoint.load(folder, to_dict(config), learner.restore)
 
 
 def test_what_is_saved_comes_back_to_the_bit(config, tmp_path):

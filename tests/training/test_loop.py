@@ -7,7 +7,8 @@ import torch
 
 from alexnet.config import Optimiser
 from alexnet.training import loop
-from alexnet.training.loop import Learner, Outcome
+from alexnet.training.learner import Learner
+from alexnet.training.loop import Outcome
 
 
 def test_one_step_is_the_gradient_of_the_mean_loss_and_the_papers_update(tiny, config):
@@ -38,7 +39,7 @@ def test_metrics_have_one_line_for_each_epoch_and_one_before_the_first(tiny, con
     assert lines[0]["loss"] is None
     right = 0
     with torch.no_grad():
-        for x, y in training.train_batches.in_order(50):
+        for x, y in training.sets["train"].in_order(50):
             right += (training.net(x).argmax(1) == y).sum().item()
     assert lines[-1]["train_error"] == 1 - right / 300
 
