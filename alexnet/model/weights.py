@@ -61,7 +61,7 @@ class LoadedNet(AlexNet):
     def __init__(self, card: ModelCard, mean_HWC: Tensor) -> None:
         super().__init__(card.net, (card.net.column_names,))
         self.card = card
-        self.register_buffer("mean_HWC", mean_HWC, persistent=False)
+        self.register_buffer("mean_image", mean_HWC, persistent=False)
 
     def as_seen(self, pixels_NHWC: Tensor) -> Tensor:
         """Return what the net is to be shown of raw RGB images (0-255): their centre minus the mean image's, NCHW.
@@ -69,7 +69,7 @@ class LoadedNet(AlexNet):
         The images are squares at least as large as the net's input: 256 pixels, prepared as in section 2. Paper 2 and 6.
         """
         side = self.config.image_side
-        seen = _centre(pixels_NHWC.to(self.mean_HWC.device), side).float() - _centre(self.mean_HWC[None], side)
+        seen = _centre(pixels_NHWC.to(self.mean_image.device), side).float() - _centre(self.mean_image[None], side)
         return seen.permute(0, 3, 1, 2)
 
 
