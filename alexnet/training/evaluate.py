@@ -124,7 +124,7 @@ def _probabilities(net: nn.Module, batches: ViewBatches, precision: str) -> Iter
         for images in views:
             total_NK = total_NK + run(net, images, precision).double().softmax(dim=1)
             num_views += 1
-        yield total_NK / num_views, labels_N
+        yield total_NK / num_views, labels_N.cpu()
 
 
 def run(net: nn.Module, images: Tensor, precision: str = "fp32", ask: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -137,7 +137,7 @@ def run(net: nn.Module, images: Tensor, precision: str = "fp32", ask: Callable[[
     training = net.training
     net.eval()
     try:
-        with torch.no_grad(), autocast(precision):
+        with torch.no_grad(), autocast(precision, device.type):
             return (ask or net)(images.clone(memory_format=layout).to(device)).float().cpu()
     finally:
         net.train(training)

@@ -28,7 +28,7 @@ def features(net: AlexNet, batches: ViewBatches, layer: str = "fc7", precision: 
         if len(views) != 1:
             raise ValueError(f"Features are of one view of an image; `batches` has {len(views)}.")
         found.append(run(net, views[0], precision, partial(net.features, layer=layer)).flatten(1))
-        labels.append(labels_N)
+        labels.append(labels_N.cpu())
     if not found:
         raise ValueError("There are no images among `batches`.")
     return torch.cat(found), torch.cat(labels)
