@@ -1,0 +1,236 @@
+"""The columns of Figure 2 on two devices (paper 3.2), and replicas of the pair.
+
+A rank is a process with a device. With one rank for each column, the exchange that `AlexNet` asks for goes over
+`torch.distributed`, and nothing else of a column leaves its rank. Replicas of the pair see parts of a batch: ranks are a
+mesh (replica x column), in which rank = replica * columns + column.
+
+Going forward every rank gets the maps of all columns, before conv3, fc6 and fc7; going backward each gets the gradients
+of its own maps from all ranks and adds them. At the logits the shares are added, and nothing goes backward: every rank
+computes the one loss of the net, so it has the gradient of the sum already.
+
+Shapes: N images, C maps, H, W pixels, K classes.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from alexnet.config import UserError
+from alexnet.model.alexnet import COLOURS, AlexNet, plain_state, sides
+from alexnet.model.presets import CONV, NetConfig
+
+# Why: a rank waits for every exchange. conv3, fc6 and fc7 need all maps at once, and going backward the gradients that an
+# exchange waits for come out of the same operation as those of the weights, so nothing is left to compute meanwhile
+# without cutting a layer's product in two, which would change its arithmetic.
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a net is laid out over ranks."""
+
+    columns: int = 1  # ranks that share a net: one for each of its columns, or 1 that has them all (`--devices`)
+    replicas: int = 1  # nets that train on parts of the same batch (`--replicas`)
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks there are in all."""
+        return self.columns * self.replicas
+
+    @property
+    def options(self) -> str:
+        """The options of the command line that ask for this layout."""
+        return f"--devices {self.columns} --replicas {self.replicas}"
+
+    def names(self, config: NetConfig, column: int) -> tuple[str, ...]:
+        """Return the `names` with which `AlexNet` has the columns of the ranks in place `column`.
+
+        Raises UserError when the columns of the net cannot be shared out.
+        """
+        if self.columns == 1:
+            return ()
+        if self.columns != config.columns:
+            raise UserError(
+                f"--devices {self.columns} puts one column on each device, and this net has {config.columns}: train it with "
+                f"--devices {config.columns}, or with --devices 1 and --replicas {self.columns}, which splits the batch."
+            )
+        return (config.column_names[column],)
+
+    def rows(self, replica: int, batch_size: int) -> slice:
+        """Return which images of a batch a replica sees; `Moment.first_image` is its `start`. Some are empty if need be."""
+        return slice(replica * batch_size // self.replicas, (replica + 1) * batch_size // self.replicas)
+
+    def mesh(self, device_type: str) -> DeviceMesh:
+        """Return the mesh ("replica", "column") of all ranks, each of which has to ask for it."""
+        return init_device_mesh(device_type, (self.replicas, self.columns), mesh_dim_names=("replica", "column"))
+
+
+class ColumnExchange:
+    """The exchange of a rank that has one column with the ranks of `group` that have the others, in order of column.
+
+    `sent` counts the bytes that this rank sends while gradients are recorded, by (layer, "forward" or "backward"), and
+    `images` the images; together they are the measured counterpart of `bytes_per_image`.
+    """
+
+    def __init__(self, config: NetConfig, group: ProcessGroup) -> None:
+        self.group, self.columns = group, dist.get_world_size(group)
+        self.sent: Counter[tuple[str, str]] = Counter()
+        self.images = 0
+        self._layers: dict[tuple[int, ...], list[str]] = {}
+        for layer, shape in exchanged_shapes(config).items():
+            self._layers.setdefault(shape, []).append(layer)
+
+    def concatenate(self, own: Sequence[Tensor]) -> Tensor:
+        """Return the maps or features (N, C, ...) of all columns side by side, in the memory format of this one's."""
+        (x,) = own
+        return _Concatenate.apply(x, self, self._layer(x))
+
+    def add(self, own_NK: Sequence[Tensor]) -> Tensor:
+        """Return the sum of the shares of the logits."""
+        (x_NK,) = own_NK
+        self.images += len(x_NK) * torch.is_grad_enabled()
+        return _Add.apply(x_NK, self, self._layer(x_NK))
+
+    def count(self, layer: str, direction: str, x: Tensor, times: float) -> None:
+        """Note that `times` the bytes of `x` are sent."""
+        if layer:
+            self.sent[layer, direction] += round(x.numel() * x.element_size() * times)
+
+    def _layer(self, x: Tensor) -> str:
+        """Say before which layer maps of this shape are exchanged; nothing is counted in a pass without gradients."""
+        layers = self._layers.get(tuple(x.shape[1:])) if torch.is_grad_enabled() else None
+        if not layers:
+            return ""
+        layers.append(layers.pop(0))  # Why: conv6 and fc6 see maps of the same shape, one after the other.
+        return layers[-1]
+
+
+class _Concatenate(torch.autograd.Function):
+    """Gather maps going forward; going backward, give each rank the gradients of its own maps and add those received."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor, exchange: ColumnExchange, layer: str) -> Tensor:
+        ctx.exchange, ctx.layer, ctx.maps_last = exchange, layer, _has_maps_last(own)
+        x = _as_it_lies(own, ctx.maps_last)
+        parts = x.new_empty(exchange.columns, *x.shape)
+        dist.all_gather(list(parts), x, group=exchange.group)
+        exchange.count(layer, "forward", x, exchange.columns - 1)
+        whole = torch.cat(list(parts), dim=-1 if ctx.maps_last else 1)
+        return whole.permute(0, 3, 1, 2) if ctx.maps_last else whole
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        exchange = ctx.exchange
+        whole = _as_it_lies(gradient, ctx.maps_last)
+        parts = torch.stack(whole.chunk(exchange.columns, dim=-1 if ctx.maps_last else 1))
+        received = torch.empty_like(parts)
+        dist.all_to_all_single(received, parts, group=exchange.group)
+        exchange.count(ctx.layer, "backward", parts[0], exchange.columns - 1)
+        own = received.sum(0)
+        return own.permute(0, 3, 1, 2) if ctx.maps_last else own, None, None
+
+
+class _Add(torch.autograd.Function):
+    """Add the shares of all ranks; the gradient of each is that of the sum."""
+
+    @staticmethod
+    def forward(ctx, own_NK: Tensor, exchange: ColumnExchange, layer: str) -> Tensor:
+        total_NK = own_NK.contiguous().clone()
+        dist.all_reduce(total_NK, group=exchange.group)
+        # Each rank sends its share to be added and then its part of the sums: with two ranks, K values in all.
+        exchange.count(layer, "forward", total_NK, 2 * (exchange.columns - 1) / exchange.columns)
+        return total_NK
+
+    @staticmethod
+    def backward(ctx, gradient_NK: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient_NK, None, None
+
+
+def _has_maps_last(x: Tensor) -> bool:
+    return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _as_it_lies(x: Tensor, maps_last: bool) -> Tensor:
+    # Why: what is sent has to be contiguous; this permutation only renames dimensions of a channels_last tensor.
+    return (x.permute(0, 2, 3, 1) if maps_last else x).contiguous()
+
+
+def exchanged_shapes(config: NetConfig) -> dict[str, tuple[int, ...]]:
+    """Return what one column gives the others for each image, by the layer that sees it: conv3 (128, 13, 13), ..."""
+    found: dict[str, tuple[int, ...]] = {}
+    side, own = sides(config), (COLOURS, config.image_side, config.image_side)
+    for name in config.layer_names:
+        if name in config.shared:
+            found[name] = own
+        layer = getattr(config, name)
+        if name in CONV:
+            after = side.get(f"pool{name[-1]}", side.get(name, own[1]))
+            own = (layer.kernels or own[0], after, after)
+        elif name != "fc8":
+            own = (layer.units,)
+    return {**found, "fc8": (config.fc8.units,)}
+
+
+def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str], int]:
+    """Return the bytes that a rank sends for each image of a step, by (layer, "forward" or "backward").
+
+    With n columns, maps * side^2 * itemsize * (n - 1) each way, itemsize being 4 in fp32 and 2 in bf16; for the logits
+    K * itemsize * 2 (n - 1) / n forward and nothing backward.
+    """
+    others = config.columns - 1
+    counts: dict[tuple[str, str], int] = {}
+    for layer, (maps, *side) in exchanged_shapes(config).items():
+        size = maps * (side[0] ** 2 if side else 1) * itemsize
+        if layer == "fc8":
+            counts[layer, "forward"] = 2 * others * size // config.columns
+        else:
+            counts[layer, "forward"] = counts[layer, "backward"] = others * size
+    return counts
+
+
+def standing_in(net: AlexNet, values: dict[str, Tensor]) -> AlexNet:
+    """Return a net of the same layout whose parameters are `values`, in the same memory, under the same names.
+
+    So velocities are split and joined as weights are: `load_plain_state(standing_in(net, velocities), plain)`.
+    """
+    with torch.device("meta"):
+        other = AlexNet(net.config, tuple(net.columns))
+    other.load_state_dict(values, assign=True)
+    return other
+
+
+@torch.no_grad()
+def gathered_plain_state(
+    net: AlexNet, group: ProcessGroup | None = None, values: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return the plain state of a net whose other columns are on the ranks of `group`: the same on each of them.
+
+    `values` are tensors with the names and shapes of the net's parameters, such as velocities, to gather in their place.
+    Every rank of the group has to call it. A net that has all its columns needs no group.
+    """
+    own = dict(net.named_parameters()) if values is None else values
+    here = "".join(net.columns)
+    if here == net.config.column_names:
+        return plain_state(standing_in(net, own))
+    with torch.device("meta"):
+        whole = AlexNet(net.config)
+    everything: dict[str, Tensor] = {}
+    first = whole.columns[net.config.column_names[0]]
+    for key, like in first.named_parameters():
+        mine = own.get(f"columns.{here}.{key}")
+        if key == "fc8.bias":  # only column a has it
+            bias = torch.empty_like(like, device=next(iter(own.values())).device) if mine is None else mine.clone()
+            dist.broadcast(bias, group=group, group_src=0)
+            everything[f"columns.{first.names}.{key}"] = bias
+            continue
+        parts = mine.new_empty(net.config.columns, *mine.shape)
+        dist.all_gather(list(parts), mine.contiguous(), group=group)
+        everything |= {f"columns.{letter}.{key}": part for letter, part in zip(whole.columns, parts, strict=True)}
+    whole.load_state_dict(everything, assign=True)
+    return plain_state(whole)
