@@ -206,9 +206,11 @@ def expected_counts(name: str) -> dict[str, int]:
     """Return the number of images in each split of set `name`, prepared or not. Raises UserError for an unknown set."""
     if name == "cifar10":
         return {split: count * len(CIFAR10_CLASSES) for split, count in CIFAR10_COUNTS.items()}
+    specs = {spec.name: spec for spec in (formula.SMALL, formula.LARGE)}
     if name in PUBLISHED:
         return dict(PUBLISHED[name])
-    specs = {spec.name: spec for spec in (formula.SMALL, formula.LARGE)}
+    if name in PREPARERS and name not in specs:
+        raise UserError(f"{name} has no published size: it is as large as what you prepare it from.")
     if name not in specs:
         raise UserError(f"There is no data set {name!r}; known are {', '.join(PREPARERS)}.")
     return dict(specs[name].counts)

@@ -18,6 +18,7 @@ Job = TypeVar("Job")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+WATCH = 1.0  # seconds between two looks whether the parent is still there
 _job: Any = None
 
 
@@ -66,7 +67,7 @@ def _start(job: Any, parent: int) -> None:
 def _end_with(parent: int) -> None:
     """End this process when its parent is gone, which a killed one cannot ask for."""
     while os.getppid() == parent:
-        time.sleep(1)
+        time.sleep(WATCH)
     os._exit(1)
 
 

@@ -1,0 +1,290 @@
+"""Sets made of photographs: every defect that archives have, the report, and what it takes to go on in spite of them."""
+
+import gzip
+import json
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.config import UserError
+from alexnet.preprocessing import decoding, imagenet20, images, photographs, store
+from alexnet.preprocessing.datasets import expected_bytes, expected_counts, prepare
+from alexnet.preprocessing.images import read_square
+
+SIDE = 16
+Usage = namedtuple("Usage", "total used free")
+
+
+def files_of(source, split):
+    return sorted((source / split).glob("*/*"))
+
+
+def manifest(data):
+    return json.loads((data.folder / store.MANIFEST).read_text())
+
+
+def squares(files):
+    return np.stack([read_square(file, SIDE) for file in files])
+
+
+def test_class_folders_become_a_set_in_the_order_of_classes_and_names(source):
+    data = prepare("folders", source)
+    assert data.classes == data.words == ("cat", "dog")
+    assert not data.stand_in
+    for split, count in (("train", 7), ("test", 3)):
+        assert np.array_equal(data.splits[split].images, squares(files_of(source, split)))
+        assert data.splits[split].labels.tolist() == [0] * count + [1] * count
+    assert manifest(data)["counts"] == {"train": {"cat": 7, "dog": 7}, "test": {"cat": 3, "dog": 3}}
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+def test_mean_and_covariance_are_those_of_the_training_images_as_they_are_read(source, form):
+    data = prepare("folders", source, codec=form)
+    pixels = np.asarray(data.splits["train"].images).astype(np.float64)
+    np.testing.assert_allclose(data.mean, pixels.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(data.covariance, np.cov(pixels.reshape(-1, 3).T, bias=True), rtol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+def test_the_bytes_do_not_depend_on_the_number_of_processes(source, form):
+    found = set()
+    for processes in (1, 2, 3):
+        data = prepare("folders", source, force=True, processes=processes, codec=form)
+        found.add(tuple((f.name, f.read_bytes()) for f in sorted(data.folder.rglob("*.*"))))
+    assert len(found) == 1
+
+
+def spoil(source, picture, monkeypatch):
+    """Put one photograph with each defect beside the good cats of `train`."""
+    folder = source / "train" / "cat"
+    good = Image.fromarray(picture(9))
+    good.save(folder / "d_png.JPEG", "PNG")
+    good.convert("CMYK").save(folder / "d_inks.JPEG")
+    good.convert("L").save(folder / "d_grey.JPEG")
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    good.save(folder / "d_turned.JPEG", exif=exif)
+    good.save(folder / "d_plain.JPEG")
+    (folder / "d_zipped.JPEG").write_bytes(gzip.compress((folder / "d_plain.JPEG").read_bytes()))
+    good.save(folder / "e_cut.JPEG", quality=100)
+    (folder / "e_cut.JPEG").write_bytes((folder / "e_cut.JPEG").read_bytes()[:-100])
+    (folder / "e_empty.JPEG").write_bytes(b"")
+    (folder / "e_page.JPEG").write_text("<html>not found</html>")
+    Image.new("RGB", (90, 90)).save(folder / "e_bomb.JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    (folder / "e_folder").mkdir()
+    (source.parent / "elsewhere.png").write_bytes((source / "train" / "dog" / "dog_0.png").read_bytes())
+    (folder / "e_link.png").symlink_to(source.parent / "elsewhere.png")
+    (folder / "cat_linked.png").symlink_to(folder / "cat_0.png")
+    (folder / ".DS_Store").write_bytes(b"of no interest")
+
+
+BAD = {
+    "e_cut.JPEG": "truncated",
+    "e_empty.JPEG": "an empty file",
+    "e_page.JPEG": "not an image",
+    "e_bomb.JPEG": "decompression bomb",
+    "e_folder": "no file",
+    "e_link.png": "a link that leads out of the data set's folder",
+}
+
+
+def test_every_defect_is_read_or_skipped_and_reported(source, picture, monkeypatch, capsys):
+    spoil(source, picture, monkeypatch)
+    data = prepare("folders", source, accept_bad=True)
+    report, printed = manifest(data)["report"]["train"], capsys.readouterr().err
+    assert len(report["skipped"]) == len(BAD)
+    for name, why in BAD.items():
+        assert [why in text for file, text in report["skipped"] if file.endswith(f"cat/{name}")] == [True]
+        assert f"cat/{name}: " in printed
+    assert report["unusual"] == {
+        "CMYK": 1, "PNG named as JPEG": 1, "compressed with gzip": 1, "grey": 1, "turned upright": 1,
+    }  # fmt: skip
+    assert [name.split("/")[-1] for name in report["examples"]["CMYK"]] == ["d_inks.JPEG"]
+    assert report["listed"] == 14 + 1 + 6 + len(BAD)
+
+
+def test_a_skipped_image_leaves_no_hole(source, picture, monkeypatch):
+    spoil(source, picture, monkeypatch)
+    part = prepare("folders", source, accept_bad=True).splits["train"]
+    good = [f for f in files_of(source, "train") if f.name not in BAD and not f.name.startswith(".")]
+    (source / "train" / "cat" / "d_zipped.JPEG").write_bytes((source / "train" / "cat" / "d_plain.JPEG").read_bytes())
+    assert np.array_equal(part.images, squares(good))
+    assert part.labels.tolist() == [int(f.parent.name == "dog") for f in good]
+
+
+def test_too_many_bad_images_are_an_error_that_says_how_to_accept_them_and_loses_nothing(source, monkeypatch, capsys):
+    (source / "test" / "dog" / "dog_1.png").write_bytes(b"")
+    message = r"folders test has 1 of 6 images missing or unreadable, more than 0.1%.*alexnet prepare folders --accept-bad"
+    with pytest.raises(UserError, match=message):
+        prepare("folders", source)
+    assert f"folders test: skipped {source}/test/dog/dog_1.png: an empty file" in capsys.readouterr().err
+    decoded, read = [], decoding.read
+    monkeypatch.setattr(decoding, "read", lambda *args, **kw: decoded.append(args[1:]) or read(*args, **kw))
+    data = prepare("folders", source, processes=1, accept_bad=True)
+    assert decoded == [(0, SIDE), (4,)]  # one to estimate, and the bad one, which might have been mended
+    assert data.splits["test"].labels.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_few_bad_images_are_reported_and_no_error(source, monkeypatch, capsys):
+    monkeypatch.setattr(photographs, "TOLERATED", 0.2)
+    (source / "test" / "dog" / "dog_1.png").write_bytes(b"")
+    assert len(prepare("folders", source).splits["test"]) == 5
+    assert "dog_1.png: an empty file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+@pytest.mark.parametrize("mend", ["replace", "delete", "add"])
+def test_a_mended_source_is_gone_on_with_from_the_first_shard_that_it_concerns(source, monkeypatch, form, mend):
+    bad = source / "train" / "dog" / "dog_2.png"  # the tenth image, in the third shard of four
+    content = bad.read_bytes()
+    bad.write_bytes(b"")
+    with pytest.raises(UserError, match=r"--accept-bad"):
+        prepare("folders", source, codec=form)
+    bad.write_bytes(content)
+    if mend == "delete":
+        bad.unlink()
+    if mend == "add":
+        shutil.copy(bad, bad.with_name("dog_9.png"))
+    decoded, read = [], decoding.read
+    monkeypatch.setattr(decoding, "read", lambda found, i, side: decoded.append((i, side)) or read(found, i, side))
+    resumed = prepare("folders", source, processes=1)
+    assert sorted(i for i, side in decoded[1:] if side == SIDE and i >= 8) == list(range(8, len(resumed.splits["train"])))
+    assert (0, SIDE) not in decoded[1:]
+    assert resumed.codec == form
+    assert prepare("folders", source, force=True, codec=form).fingerprint == resumed.fingerprint
+
+
+def test_a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated(source, monkeypatch, capsys):
+    assert prepare("folders", source).codec == "raw"
+    assert "images in 2 classes. Kept as they are (--codec raw) they take about 0.0 GB" in capsys.readouterr().err
+    monkeypatch.setattr(photographs, "RAW_UP_TO", 1)
+    assert prepare("folders", source, force=True).codec == "jpeg"
+    assert "Kept as JPEGs of quality 95 (--codec jpeg)" in capsys.readouterr().err
+    assert prepare("folders").codec == "jpeg"
+    with pytest.raises(UserError, match=r"folders is prepared with --codec jpeg. To make it again with raw, add --force"):
+        prepare("folders", source, codec="raw")
+
+
+def test_a_set_begun_in_one_form_is_made_anew_in_another(source):
+    expected = prepare("folders", source, codec="jpeg").fingerprint
+    (source / "test" / "dog" / "dog_1.png").rename(source / "kept.png")
+    (source / "test" / "dog" / "dog_1.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"--accept-bad"):
+        prepare("folders", source, force=True, codec="raw")
+    (source / "kept.png").rename(source / "test" / "dog" / "dog_1.png")
+    data = prepare("folders", source, codec="jpeg")
+    assert data.fingerprint == expected
+    assert not list(data.folder.rglob("images.npy"))
+
+
+def test_a_disk_that_cannot_hold_the_set_is_refused_before_it_is_begun(source, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 100))
+    with pytest.raises(UserError, match=r"The disk of .*folders cannot hold this set.*ALEXNET_DATA"):
+        prepare("folders", source)
+    assert not list((store.data_dir() / "folders").iterdir())
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+@pytest.mark.parametrize("place", [0, 200, -1])
+def test_a_changed_byte_is_found_when_it_is_looked_for(source, form, place, monkeypatch):
+    data = prepare("folders", source, codec=form)
+    file = next((data.folder / "train").glob("images.*"))
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"train/{file.name} is changed since it was prepared, in its .*folders --force"):
+        prepare("folders", verify=True)
+    monkeypatch.setattr("alexnet.preprocessing.integrity.HASHED_UP_TO", 100)
+    if place == 200:
+        store.open_set("folders")  # a large set is not read in full unless asked
+    with pytest.raises(UserError, match="changed"):
+        store.open_set("folders", verify=True)
+
+
+def test_a_file_cut_short_is_always_found(source):
+    file = prepare("folders", source).folder / "train" / "images.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(
+        UserError, match=r"train/images.npy is changed since it was prepared: it has 10,879 bytes, not 10,880"
+    ):
+        store.open_set("folders", verify=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: shutil.rmtree(s / "train"), r"has test; a set needs train/<class>/"),
+        (lambda s: shutil.rmtree(s / "test"), r"has train; a set needs train/<class>/"),
+        (lambda s: (s / "test" / "cow").mkdir(), r"test has a folder 'cow' that .*train lacks"),
+        (lambda s: shutil.rmtree(s / "test" / "cat"), r"train has a folder 'cat' that .*test lacks"),
+        (lambda s: [f.write_bytes(b"") for f in files_of(s, "test")], r"folders test has no image that can be read"),
+        (lambda s: [f.unlink() for f in files_of(s, "test")], r"folders test has no image that can be read"),
+        (lambda s: [shutil.rmtree(f) for f in s.glob("t*/*")], r"train holds no folders"),
+        (shutil.rmtree, r"source is not a folder"),
+    ],
+)
+def test_folders_that_are_not_a_data_set_are_refused_in_words(source, change, message):
+    change(source)
+    with pytest.raises(UserError, match=message):
+        prepare("folders", source, accept_bad=True)
+
+
+def test_folders_need_a_source(small):
+    with pytest.raises(UserError, match=r"alexnet prepare folders --source DIR"):
+        prepare("folders")
+    with pytest.raises(UserError, match=r"folders has no published size"):
+        expected_counts("folders")
+
+
+@pytest.fixture
+def twenty(small, picture, monkeypatch):
+    """The twenty class folders of ImageNet-20, with two and one photographs each."""
+    for s, (split, count) in enumerate((("train", 2), ("val", 1))):
+        for k, wnid in enumerate((*imagenet20.IMAGENETTE, *imagenet20.IMAGEWOOF)):
+            (small / "twenty" / split / wnid).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(picture(s, k, i)).save(small / "twenty" / split / wnid / f"{i}.jpg")
+    monkeypatch.setattr(imagenet20, "COUNTS", {"train": 40, "val": 20})
+    return small / "twenty"
+
+
+def test_imagenet20_has_imagenette_s_classes_and_then_imagewoof_s(twenty):
+    data = prepare("imagenet20", twenty)
+    assert data.classes[:3] == ("n01440764", "n02102040", "n02979186")
+    assert data.classes[10:12] == ("n02086240", "n02087394")
+    assert data.words == (
+        "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck", "gas pump",
+        "golf ball", "parachute", "Shih-Tzu", "Rhodesian ridgeback", "beagle", "English foxhound", "Border terrier",
+        "Australian terrier", "golden retriever", "Old English sheepdog", "Samoyed", "dingo",
+    )  # fmt: skip
+    assert data.splits["val"].labels.tolist() == list(range(20))
+    assert np.array_equal(data.splits["val"].images[19], read_square(twenty / "val" / "n02115641" / "0.jpg", SIDE))
+
+
+def test_imagenet20_counts_are_the_published_ones():
+    assert expected_counts("imagenet20") == {"train": 18494, "val": 7854}
+    assert expected_bytes("imagenet20") == 26348 * 256 * 256 * 3
+
+
+def test_a_missing_or_surplus_photograph_of_imagenet20_is_reported(twenty):
+    (twenty / "val" / "n02115641" / "0.jpg").rename(twenty / "kept.jpg")
+    with pytest.raises(UserError, match=r"imagenet20 val has 1 of 20 images missing or unreadable"):
+        prepare("imagenet20", twenty)
+    (twenty / "kept.jpg").rename(twenty / "val" / "n02115641" / "0.jpg")
+    shutil.copy(twenty / "val" / "n02115641" / "0.jpg", twenty / "val" / "n02115641" / "1.jpg")
+    with pytest.raises(UserError, match=r"imagenet20 val has 21 images where 20 were published"):
+        prepare("imagenet20", twenty)
+    assert len(prepare("imagenet20", twenty, accept_bad=True).splits["val"]) == 21
+
+
+def test_other_classes_than_imagenet20_s_are_named(twenty):
+    (twenty / "val" / "n02115641").rename(twenty / "val" / "n99999999")
+    with pytest.raises(UserError, match=r"val/n99999999 should not be there: imagenet20 needs"):
+        prepare("imagenet20", twenty)
+    (twenty / "val" / "n99999999").rename(twenty / "n99999999")
+    with pytest.raises(UserError, match=r"val/n02115641 is missing"):
+        prepare("imagenet20", twenty)
