@@ -4,6 +4,8 @@ cifar10     torchvision's download (checksummed), a folder in torchvision's layo
 formula32   the embedded stand-in for CIFAR-10, computed from a seed (`formula.py`)
 formula256  the embedded stand-in for ILSVRC, likewise
 imagenet20  Imagenette v2 and Imagewoof v2 (`imagenet20.py`)
+ilsvrc2010, ilsvrc2012   the competition's archives or folders (`ilsvrc.py`)
+fall2009, fall2011       the whole of ImageNet (`fall.py`)
 folders     any train/<class> and val/<class> or test/<class> (`folders.py`)
 """
 
@@ -11,6 +13,7 @@ import functools
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.config import UserError
-from alexnet.preprocessing import folders, formula, imagenet20, photographs, store
+from alexnet.preprocessing import fall, folders, formula, ilsvrc, imagenet20, photographs, store
 from alexnet.preprocessing.codec import Codec
 from alexnet.preprocessing.photographs import Request, Source
 from alexnet.preprocessing.store import PreparedSet
@@ -190,16 +193,31 @@ def _prepare_photographs(find: Callable[[Path], Source]) -> Callable[[Path, Requ
     return preparer
 
 
+def _prepare_imagenet20(folder: Path, request: Request) -> None:
+    if request.source is None:
+        with store.disk_errors_named(folder, imagenet20.DOWNLOAD_BYTES):
+            request = replace(request, source=imagenet20.download(folder / "download"))
+    _prepare_photographs(imagenet20.find)(folder, request)
+    shutil.rmtree(folder / "download", ignore_errors=True)
+
+
 PREPARERS: dict[str, Callable[[Path, Request], None]] = {
     "cifar10": _prepare_cifar10,
     "formula32": _prepare_formula(formula.SMALL),
     "formula256": _prepare_formula(formula.LARGE),
-    "imagenet20": _prepare_photographs(imagenet20.find),
+    "imagenet20": _prepare_imagenet20,
+    "ilsvrc2010": _prepare_photographs(ilsvrc.find_2010),
+    "ilsvrc2012": _prepare_photographs(ilsvrc.find_2012),
+    "fall2009": _prepare_photographs(fall.find_2009),
+    "fall2011": _prepare_photographs(fall.find_2011),
     "folders": _prepare_photographs(folders.find),
 }
 
 
-PUBLISHED = {"imagenet20": imagenet20.COUNTS}
+PUBLISHED = {
+    "imagenet20": imagenet20.COUNTS,
+    **{f"ilsvrc{year}": counts for year, counts in ilsvrc.PUBLISHED.items()},
+}
 
 
 def expected_counts(name: str) -> dict[str, int]:

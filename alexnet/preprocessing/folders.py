@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alexnet.config import UserError
-from alexnet.preprocessing.listing import list_class_folders
+from alexnet.preprocessing.listing import class_places, list_classes
 from alexnet.preprocessing.photographs import Source
 
 SPLITS = ("train", "val", "test")
@@ -20,7 +20,7 @@ def find(source: Path) -> Source:
             f"{source} has {', '.join(splits) or 'neither train, val nor test'}; a set needs train/<class>/ and "
             "val/<class>/ or test/<class>/."
         )
-    classes = {split: sorted(path.name for path in (source / split).iterdir() if _is_class(path)) for split in splits}
+    classes = {split: sorted(class_places(source / split)[0]) for split in splits}
     for split in splits[1:]:
         if odd := sorted(set(classes[split]) ^ set(classes["train"])):
             has, lacks = (split, "train") if odd[0] in classes[split] else ("train", split)
@@ -30,8 +30,4 @@ def find(source: Path) -> Source:
     names = tuple(classes["train"])
     if not names:
         raise UserError(f"{source / 'train'} holds no folders; it needs one for each class.")
-    return Source(names, names, {split: list_class_folders(source / split, names) for split in splits})
-
-
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+    return Source(names, names, {split: list_classes(source / split, names) for split in splits})
