@@ -225,7 +225,7 @@ def gathered_plain_state(
     for key, like in first.named_parameters():
         mine = own.get(f"columns.{here}.{key}")
         if key == "fc8.bias":  # only column a has it
-            bias = torch.empty_like(like, device=next(iter(own.values())).device) if mine is None else mine.clone()
+            bias = next(iter(own.values())).new_empty(like.shape) if mine is None else mine.clone()
             dist.broadcast(bias, group=group, group_src=0)
             everything[f"columns.{first.names}.{key}"] = bias
             continue
