@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet.claims.experiments import config_named
 from alexnet.claims.record import Metrics, Record, command_of, new_part, read_lines, weights_digest
-from alexnet.config import PROJECT_DIR, RunConfig, UserError, from_dict, to_dict
+from alexnet.config import PROJECT_DIR, RunConfig, Scale, UserError, from_dict, to_dict
 from alexnet.preprocessing import datasets
 from alexnet.preprocessing.store import PreparedSet, open_set
 from alexnet.training import checkpoint, loop
@@ -83,6 +84,13 @@ def read(config: RunConfig) -> Run | None:
     manifest = json.loads((folder / "manifest.json").read_text())
     checkpoint.refuse_other_config(config.name, manifest["config"], to_dict(config))
     return Run(folder, manifest, read_lines(folder / "metrics.jsonl"))
+
+
+def read_named(claim: str, scale: Scale, variant: str, seed: int) -> Run | None:
+    """Return the run of this name as it stands, whatever its config, or None. Raises UserError for an unknown variant."""
+    named = config_named(claim, scale, variant, seed)
+    file = folder_of(named) / "manifest.json"
+    return read(from_dict(RunConfig, json.loads(file.read_text())["config"])) if file.is_file() else None
 
 
 def get(

@@ -82,14 +82,13 @@ def cut(
 ) -> Tensor:
     """Return views of the images at `indices`, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
-    `images_NHWC` is uint8 and may be memory-mapped: only the crops are read. With the mean's own window, the mean image
-    is cut and mirrored like the image, as if subtracted first (paper 2). With its central one, the crop is mirrored and
-    the mean is not (convdata_jpeg.py:209-211). Never divided by 255. Raises ValueError for a mean of another shape.
+    `images_NHWC` is uint8; of a memory-mapped array only the crops are read. With the mean's own window, the mean image is
+    cut and mirrored like the image, as if subtracted first (paper 2). With its central one, the crop is mirrored and the
+    mean is not (convdata_jpeg.py:209-211). Never divided by 255. Raises ValueError for a mean of another shape.
     """
-    side, pixels = augmentation.crop_side, np.asarray(images_NHWC)
-    mean = np.asarray(mean_HWC, np.float32)
-    if mean.shape != pixels.shape[1:]:
-        raise ValueError(f"`mean_HWC` {mean.shape} must have the shape of one image {pixels.shape[1:]}")
+    side, mean = augmentation.crop_side, np.asarray(mean_HWC, np.float32)
+    if mean.shape != images_NHWC.shape[1:]:
+        raise ValueError(f"`mean_HWC` {mean.shape} must have the shape of one image {images_NHWC.shape[1:]}")
     middle = augmentation.margin(len(mean)) // 2
     central = mean[middle : middle + side, middle : middle + side]
     out = np.empty((len(indices), side, side, 3), np.float32)
@@ -97,7 +96,7 @@ def cut(
         window = slice(top, top + side), slice(left, left + side)
         across = slice(None, None, -1 if flip else 1)
         subtracted = mean[window][:, across] if augmentation.mean_window == "own" else central
-        np.subtract(pixels[index][window][:, across], subtracted, out=out[i])
+        np.subtract(images_NHWC[index][window][:, across], subtracted, out=out[i])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
