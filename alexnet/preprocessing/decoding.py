@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ class Job:
     listing: Listing
     side: int
     form: Codec
+    turn: AbstractContextManager | None = None  # a lock, so that one process at a time holds a very large photograph
 
 
 @dataclass
@@ -42,7 +44,7 @@ def decode(job: Job, span: tuple[int, int]) -> Chunk:
     total, outer = np.zeros((job.side, job.side, 3), np.uint16), np.zeros((3, 3), np.int64)
     for i in range(*span):
         try:
-            pixels, notes = read(job.listing, i, job.side)
+            pixels, notes = read(job.listing, i, job.side, job.turn)
         except UNREADABLE as error:
             refused.append((i, _why(error)))
             continue
@@ -61,7 +63,7 @@ def sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return image, (colours.T @ colours).astype(np.int64)  # exact: sums of integers below 2^53
 
 
-def read(listing: Listing, i: int, side: int) -> tuple[np.ndarray, list[str]]:
+def read(listing: Listing, i: int, side: int, turn: AbstractContextManager | None = None) -> tuple[np.ndarray, list[str]]:
     """Read image `i` as (side, side, 3) uint8, and say what is unusual about it. Raises what is in UNREADABLE."""
     data, zipped = listing.read(i), []
     if not data:
@@ -69,7 +71,7 @@ def read(listing: Listing, i: int, side: int) -> tuple[np.ndarray, list[str]]:
     if data.startswith(b"\x1f\x8b"):  # Why: some images of ILSVRC-2010's archives are compressed with gzip
         unzip = zlib.decompressobj(wbits=31)
         data, zipped = unzip.decompress(data, LARGEST_FILE), ["compressed with gzip"]
-    pixels, notes = images.read_photograph(io.BytesIO(data), side)
+    pixels, notes = images.read_photograph(io.BytesIO(data), side, turn)
     name = listing.name(i).split(" in ")[0].lower()
     kind, *others = notes
     if name.endswith((".jpg", ".jpeg")) and kind not in ("JPEG", "MPO"):

@@ -34,11 +34,11 @@ def fill(folder: Path, listing: Listing, side: int, form: Codec, processes: int)
     for other in {*codec.FILES.values()} - {codec.FILES[form]}:
         (folder / other).unlink(missing_ok=True)
     filled = progress.resume(folder, listing, side, form)
-    start = progress.start_of_images(form, side)
+    job, start = Job(listing, side, form, workers.context().Lock()), progress.start_of_images(form, side)
     with ExitStack() as stack:
         stream = stack.enter_context(_open_at(folder / codec.FILES[form], start + filled.num_bytes))
         lengths = stack.enter_context(_open_at(folder / progress.LENGTHS, 4 * filled.num_images)) if form == "jpeg" else None
-        shards = stack.enter_context(closing(_shards(folder, Job(listing, side, form), filled.done, processes)))
+        shards = stack.enter_context(closing(_shards(folder, job, filled.done, processes)))
         for chunks in shards:
             _add_shard(filled, listing, chunks, stream, lengths)
             progress.commit(folder, filled, stream, lengths)

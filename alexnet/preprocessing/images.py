@@ -2,6 +2,7 @@
 
 import struct
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ RESAMPLING = Image.Resampling.BICUBIC
 # Why: Pillow knows some forty formats, some of which call other programs; no data set needs more than these.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 KINDS = {**dict.fromkeys(("1", "L", "LA", "I", "I;16"), "grey"), "CMYK": "CMYK", "P": "palette", "PA": "palette"}
+LARGE = 8 * 10**6  # pixels; a decoded photograph takes 4 bytes for each, and up to twice that while it is converted
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error)
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
@@ -44,23 +46,32 @@ def read_square(source: Path | BinaryIO, side: int = 256, name: str = "") -> np.
         ) from error
 
 
-def read_photograph(source: Path | BinaryIO, side: int = 256) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a photograph as `read_square` does, and say what is unusual about it. Raises what is in UNREADABLE."""
+def read_photograph(
+    source: Path | BinaryIO, side: int = 256, turn: AbstractContextManager | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read a photograph as `read_square` does, and say what is unusual about it. Raises what is in UNREADABLE.
+
+    Of the processes that share the lock `turn`, one at a time holds a photograph of more than LARGE pixels.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-        with Image.open(source, formats=FORMATS) as image:
-            image.load()
+        with Image.open(source, formats=FORMATS) as image, _turn(turn, image):
             turned = upright(image)
             remarks = (image.format, KINDS.get(image.mode, ""), "" if turned is image else "turned upright")
             return square(to_rgb(turned), side), tuple(filter(None, remarks))
 
 
+def _turn(turn: AbstractContextManager | None, image: Image.Image) -> AbstractContextManager:
+    return nullcontext() if turn is None or image.width * image.height <= LARGE else turn
+
+
 def upright(image: Image.Image) -> Image.Image:
-    """Turn or mirror a loaded image as its EXIF orientation says; one that is missing or unreadable means upright.
+    """Turn or mirror an image as its EXIF orientation says; one that is missing or unreadable means upright.
 
     The paper is silent; a camera held sideways otherwise gives a class's objects lying down, as no viewer shows them.
     """
+    image.load()  # Why first: a PNG may have its EXIF behind its pixels, and damaged pixels are no matter of EXIF
     try:
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except UNREADABLE:
@@ -85,7 +96,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         front = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), front).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def square(image: Image.Image, side: int = 256) -> np.ndarray:

@@ -27,6 +27,12 @@ def available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def context() -> multiprocessing.context.BaseContext:
+    """Return how processes are started here."""
+    # Why: fork shares the listing of millions of names, and does not import the command's modules again in every process.
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+
+
 def map_in_order(
     function: Callable[[Job, Task], Result], job: Job, tasks: Iterable[Task], processes: int
 ) -> Iterator[Result]:
@@ -37,9 +43,7 @@ def map_in_order(
     if processes == 1:
         yield from (function(job, task) for task in tasks)
         return
-    # Why: fork shares the listing of millions of names, and does not import the command's modules again in every process.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(processes, context, _start, (job, os.getpid()))
+    pool = ProcessPoolExecutor(processes, context(), _start, (job, os.getpid()))
     waiting: deque[Future] = deque()
     try:
         for task in tasks:

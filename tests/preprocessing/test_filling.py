@@ -64,7 +64,7 @@ def test_finished_shards_are_not_decoded_again_after_a_kill(source, monkeypatch)
     child.start()
     child.join()
     decoded, read = [], decoding.read
-    monkeypatch.setattr(decoding, "read", lambda listing, i, side: decoded.append(i) or read(listing, i, side))
+    monkeypatch.setattr(decoding, "read", lambda listing, i, *rest: decoded.append(i) or read(listing, i, *rest))
     prepare("folders", source, processes=1)
     assert decoded[1:7] == [8, 9, 10, 11, 12, 13]
 
@@ -108,10 +108,10 @@ def test_a_full_disk_is_an_error_in_words_and_finished_shards_are_kept(source, m
 def test_a_process_that_is_killed_is_an_error_in_words_and_preparing_goes_on(source, monkeypatch):
     read = decoding.read
 
-    def fatal(listing, i, side):
+    def fatal(listing, i, *rest):
         if i == 9 and workers._job is not None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(listing, i, side)
+        return read(listing, i, *rest)
 
     monkeypatch.setattr(decoding, "read", fatal)
     with pytest.raises(UserError, match=r"A decoding process was killed.*--processes 1 if it happens again"):
@@ -123,12 +123,12 @@ def test_a_process_that_is_killed_is_an_error_in_words_and_preparing_goes_on(sou
 def run_slowly(source, file):
     read = decoding.read
 
-    def slow(listing, i, side):
+    def slow(listing, i, *rest):
         if workers._job is not None:
             with file.open("a") as stream:
                 stream.write(f"{os.getpid()}\n")
             time.sleep(60 if i > 4 else 0)
-        return read(listing, i, side)
+        return read(listing, i, *rest)
 
     decoding.read = slow
     prepare("folders", source, processes=2)

@@ -189,3 +189,41 @@ def test_a_decompression_bomb_is_refused(limit, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UserError, match=r"bomb\.png cannot be read .*decompression bomb"):
         read_square(tmp_path / "bomb.png")
+
+
+def test_only_a_very_large_photograph_waits_for_its_turn(tmp_path, monkeypatch):
+    taken = []
+
+    class Turn:
+        def __enter__(self):
+            taken.append("taken")
+
+        def __exit__(self, *error):
+            taken.append("given back")
+
+    monkeypatch.setattr(images, "LARGE", 16 * 16)
+    Image.fromarray(RGB).save(tmp_path / "small.png")
+    Image.new("RGB", (17, 16), "white").save(tmp_path / "large.png")
+    assert np.array_equal(images.read_photograph(tmp_path / "small.png", 16, Turn())[0], RGB)
+    assert taken == []
+    assert (images.read_photograph(tmp_path / "large.png", 16, Turn())[0] == 255).all()
+    assert taken == ["taken", "given back"]
+    (tmp_path / "cut.png").write_bytes((tmp_path / "large.png").read_bytes()[:-20])
+    with pytest.raises(images.UNREADABLE):
+        images.read_photograph(tmp_path / "cut.png", 16, Turn())
+    assert taken[2:] == ["taken", "given back"]
+
+
+def test_what_is_unusual_about_a_photograph_is_said(tmp_path):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 8
+    Image.fromarray(GREY).save(tmp_path / "a.jpg", exif=exif)
+    assert images.read_photograph(tmp_path / "a.jpg", 16)[1] == ("JPEG", "grey", "turned upright")
+    Image.fromarray(RGB).save(tmp_path / "b.png")
+    assert images.read_photograph(tmp_path / "b.png", 16)[1] == ("PNG",)
+
+
+def test_a_format_that_needs_another_program_is_no_image(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.eps")
+    with pytest.raises(UserError, match=r"a\.eps cannot be read as an image"):
+        read_square(tmp_path / "a.eps", 16)

@@ -123,7 +123,7 @@ def test_too_many_bad_images_are_an_error_that_says_how_to_accept_them_and_loses
         prepare("folders", source)
     assert f"folders test: skipped {source}/test/dog/dog_1.png: an empty file" in capsys.readouterr().err
     decoded, read = [], decoding.read
-    monkeypatch.setattr(decoding, "read", lambda *args, **kw: decoded.append(args[1:]) or read(*args, **kw))
+    monkeypatch.setattr(decoding, "read", lambda *args, **kw: decoded.append(args[1:3]) or read(*args, **kw))
     data = prepare("folders", source, processes=1, accept_bad=True)
     assert decoded == [(0, SIDE), (4,)]  # one to estimate, and the bad one, which might have been mended
     assert data.splits["test"].labels.tolist() == [0, 0, 0, 1, 1]
@@ -150,7 +150,7 @@ def test_a_mended_source_is_gone_on_with_from_the_first_shard_that_it_concerns(s
     if mend == "add":
         shutil.copy(bad, bad.with_name("dog_9.png"))
     decoded, read = [], decoding.read
-    monkeypatch.setattr(decoding, "read", lambda found, i, side: decoded.append((i, side)) or read(found, i, side))
+    monkeypatch.setattr(decoding, "read", lambda found, i, side, *rest: decoded.append((i, side)) or read(found, i, side))
     resumed = prepare("folders", source, processes=1)
     assert sorted(i for i, side in decoded[1:] if side == SIDE and i >= 8) == list(range(8, len(resumed.splits["train"])))
     assert (0, SIDE) not in decoded[1:]
