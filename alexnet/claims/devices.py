@@ -53,18 +53,18 @@ def as_text() -> tuple[str, bool]:
     count = torch.cuda.device_count()
     layouts = [ALONE, PAIR] + [PAIRS] * (count < 2 or count >= 4)
     env = os.environ | {"OMP_NUM_THREADS": "1"} | ({} if count >= 2 else {"CUDA_VISIBLE_DEVICES": ""})
-    lines = [_devices(count), ""]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", __name__, folder, *[str(layout.replicas) for layout in layouts[1:]]]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            return "\n".join([*lines, f"The ranks ended with status {done.returncode}: {last[0]}", "FAIL"]), False
         trials = {file.stem: torch.load(file, weights_only=True) for file in Path(folder).glob("*.pt")}
-    times = trials.pop("times")
-    agreement, agree = report_agreement(trials)
-    lines += [*agreement, "", *report_times(times, "nccl" if count >= 2 else "gloo"), "", "PASS" if agree else "FAIL"]
-    return "\n".join(lines), agree
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        lines, agree = [f"The ranks ended with status {done.returncode}: {last[0]}"], False
+    else:
+        times = report_times(trials.pop("times"), "nccl" if count >= 2 else "gloo")
+        agreement, agree = report_agreement(trials)
+        lines = [*agreement, "", *times, ""]
+    return "\n".join([_devices(count), "", *lines, "PASS" if agree else "FAIL"]), agree
 
 
 def _devices(count: int) -> str:
@@ -215,9 +215,8 @@ def check(rank: Rank, folder: Path) -> None:
         found["1 rank, merged"] = {short: trial(rank, True, dtype) for short, dtype in DTYPES.items()}
     if layout == PAIR:
         found["times"] = time_exchanges(rank)
-    for name, content in found.items():
-        if rank.speaks:
-            torch.save(content, folder / f"{name}.pt")
+    for name, content in found.items() if rank.speaks else ():
+        torch.save(content, folder / f"{name}.pt")
 
 
 def run_ranks(work: Work, layouts: Sequence[Layout], folder: Path) -> None:
