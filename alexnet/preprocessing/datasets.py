@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.config import UserError
-from alexnet.preprocessing import fall, folders, formula, ilsvrc, imagenet20, photographs, store
+from alexnet.preprocessing import disk, fall, folders, formula, ilsvrc, imagenet20, photographs, store
 from alexnet.preprocessing.codec import Codec
 from alexnet.preprocessing.photographs import Request, Source
 from alexnet.preprocessing.store import PreparedSet
@@ -51,10 +51,12 @@ def prepare(
     if name not in PREPARERS:
         raise UserError(f"There is no data set {name!r}; known are {', '.join(PREPARERS)}.")
     folder = store.data_dir() / name
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
-    if not store.is_prepared(name):
-        PREPARERS[name](folder, Request(source, processes, codec, accept_bad))
+    if force or not store.is_prepared(name):
+        with disk.alone(store.data_dir() / f"{name}.lock"):
+            if force:
+                shutil.rmtree(folder, ignore_errors=True)
+            if not store.is_prepared(name):  # Why again: another process may have made it in the meantime
+                PREPARERS[name](folder, Request(source, processes, codec, accept_bad))
     data = store.open_set(name, verify)
     if codec not in (None, data.codec):
         raise UserError(f"{name} is prepared with --codec {data.codec}. To make it again with {codec}, add --force.")
@@ -65,7 +67,7 @@ def _prepare_cifar10(folder: Path, request: Request) -> None:
     source = request.source
     class_folders = source is not None and any((source / split).is_dir() for split in CIFAR10_COUNTS)
     # Why so much: sorting writes the images a second time; a download is an archive and what is unpacked from it.
-    with store.disk_errors_named(folder, bytes_needed=(4 if source is None else 2) * CIFAR10_BYTES):
+    with disk.disk_errors_named(folder, bytes_needed=(4 if source is None else 2) * CIFAR10_BYTES):
         for split in CIFAR10_COUNTS:
             if source is not None and class_folders:
                 files, labels = _cifar10_files(source / split)
@@ -117,7 +119,7 @@ def _torchvision_cifar10(folder: Path, source: Path | None, split: str) -> tuple
     try:
         data = torchvision_datasets().CIFAR10(str(root), train=split == "train", download=source is None)
     except (RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in store.DISK_FULL:
+        if isinstance(error, OSError) and error.errno in disk.FULL:
             raise
         raise UserError(
             f"CIFAR-10 could not be read or downloaded below {root} ({error}). Without a network, give a copy: "
@@ -171,7 +173,7 @@ def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Request], None]:
     def preparer(folder: Path, request: Request) -> None:
         if request.source is not None:
             raise UserError(f"{spec.name} is computed from a seed; leave out --source.")
-        with store.disk_errors_named(folder, spec.num_bytes):
+        with disk.disk_errors_named(folder, spec.num_bytes):
             for split, count in spec.counts.items():
                 labels, decode = formula.labels(spec, count), _formula_decoder(spec, split)
                 store.fill_split(folder / split, labels, spec.side, decode, source=repr(spec))
@@ -195,7 +197,7 @@ def _prepare_photographs(find: Callable[[Path], Source]) -> Callable[[Path, Requ
 
 def _prepare_imagenet20(folder: Path, request: Request) -> None:
     if request.source is None:
-        with store.disk_errors_named(folder, imagenet20.DOWNLOAD_BYTES):
+        with disk.disk_errors_named(folder, imagenet20.DOWNLOAD_BYTES):
             request = replace(request, source=imagenet20.download(folder / "download"))
     _prepare_photographs(imagenet20.find)(folder, request)
     shutil.rmtree(folder / "download", ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any
 import PIL
 
 from alexnet.config import UserError
-from alexnet.preprocessing import codec, decoding, filling, progress, store, workers
+from alexnet.preprocessing import codec, decoding, disk, filling, progress, store, workers
 from alexnet.preprocessing.codec import Codec
 from alexnet.preprocessing.listing import Listing
 
@@ -48,7 +48,7 @@ def prepare(folder: Path, source: Source, request: Request) -> None:
     form = request.codec or next(iter(begun), _default_codec(source))
     num_bytes, seconds = _estimate(source, form)
     _say_what_it_takes(folder.name, source, form, num_bytes, seconds / processes)
-    with store.disk_errors_named(folder, num_bytes):
+    with disk.disk_errors_named(folder, num_bytes):
         filled = {s: filling.fill(folder / s, found, SIDE, form, processes) for s, found in source.splits.items()}
         report = {s: _report(found, filled[s], source.official.get(s)) for s, found in source.splits.items()}
         _show(folder.name, report)

@@ -10,13 +10,10 @@
 Photographs have the splits that their source has (train, val, test), and may be kept as JPEGs (`codec.py`).
 """
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,6 @@ from alexnet.preprocessing.integrity import SHARDS, check_files, sha256
 
 CHUNK = 1000  # images between two notes of progress; at most this many are decoded twice after a kill
 MANIFEST = "prepare.json"
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -205,25 +201,6 @@ def statistics(total: np.ndarray, outer: np.ndarray, num_images: int) -> Statist
     # Why: sums of integers are exact in any order, so these files have the same bytes on every machine.
     colour = total.reshape(-1, 3).sum(axis=0) / num_pixels
     return total / num_images, outer / num_pixels - np.outer(colour, colour)
-
-
-@contextmanager
-def disk_errors_named(folder: Path, bytes_needed: int) -> Iterator[None]:
-    """Turn a disk that is or becomes too full for `bytes_needed` below `folder` into a UserError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    present = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    message = (
-        f"The disk of {folder} cannot hold this set: it needs {bytes_needed / 1e6:.0f} MB, {{free:.0f}} MB are free. Free "
-        "some space or set ALEXNET_DATA to another disk, and repeat the command: what is done is kept."
-    )
-    if shutil.disk_usage(folder).free + present < bytes_needed:
-        raise UserError(message.format(free=shutil.disk_usage(folder).free / 1e6))
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise UserError(message.format(free=shutil.disk_usage(folder).free / 1e6)) from error
 
 
 def save_array(file: Path, array: np.ndarray) -> None:

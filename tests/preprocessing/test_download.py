@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import shutil
 import tarfile
 import threading
 
@@ -122,7 +123,7 @@ def test_imagenet20_is_downloaded_and_prepared(server, small, picture, monkeypat
         download.unpack(download.fetch(archives[name][0], folder / f"{name}.tgz", archives[name][1]), folder / "x")
         (folder / "x" / name).rename(folder / name)
         (folder / "x").rmdir()
-    store.shutil.rmtree(store.data_dir())
+    shutil.rmtree(store.data_dir())
     assert prepare("imagenet20", folder).fingerprint == data.fingerprint
 
 

@@ -1,7 +1,10 @@
 """What is kept when preparing is killed at any moment, and what a killed call leaves behind."""
 
+import errno
 import multiprocessing
 import os
+import pickle
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -45,7 +48,7 @@ def test_a_set_is_the_same_bytes_wherever_preparing_was_killed(source, form):
     expected = bytes_of(folder)
     kills = 0
     for number in range(2, 1000, 3):
-        store.shutil.rmtree(folder)
+        shutil.rmtree(folder)
         child = FORK.Process(target=die_at, args=(number, source, form))
         child.start()
         child.join()
@@ -92,7 +95,7 @@ def test_a_full_disk_is_an_error_in_words_and_finished_shards_are_kept(source, m
     def full(job, span):
         calls.append(span)
         if span == (8, 10):
-            raise OSError(store.errno.ENOSPC, "no room")
+            raise OSError(errno.ENOSPC, "no room")
         return add(job, span)
 
     monkeypatch.setattr(decoding, "decode", full)
@@ -118,6 +121,29 @@ def test_a_process_that_is_killed_is_an_error_in_words_and_preparing_goes_on(sou
         prepare("folders", source, processes=2)
     monkeypatch.setattr(decoding, "read", read)
     assert len(prepare("folders", source).splits["train"]) == 14
+
+
+def prepare_and_count(source, file):
+    read = decoding.read
+
+    def slow(*args):
+        with file.open("a") as stream:
+            stream.write("read\n")
+        time.sleep(0.01)
+        return read(*args)
+
+    decoding.read = slow
+    prepare("folders", source)
+
+
+def test_two_calls_at_a_time_prepare_a_set_once(source, tmp_path):
+    children = [FORK.Process(target=prepare_and_count, args=(source, tmp_path / "reads")) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert len((tmp_path / "reads").read_text().split()) == 1 + 14 + 6  # one to estimate
 
 
 def run_slowly(source, file):
@@ -179,15 +205,13 @@ def wait_and_square(job, k):
 
 
 def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source):
-    import pickle
-
     images = prepare("folders", source, codec="jpeg").splits["train"].images
     whole = images[:]
     assert (images.shape, images.dtype, images.ndim, len(images)) == (whole.shape, whole.dtype, 4, 14)
     original = prepare("folders", source, force=True).splits["train"].images
     assert abs(whole.astype(int) - original).mean() < 3
     folder = store.data_dir() / "folders"
-    store.shutil.rmtree(folder)
+    shutil.rmtree(folder)
     images = prepare("folders", source, codec="jpeg").splits["train"].images
     mask = whole[:, 0, 0, 0] > whole[:, 0, 0, 0].mean()
     for key in (3, -1, slice(2, 9, 3), slice(None, None, -1), [5, 5, 0], whole[:, 0, 0, 0].argsort(), mask, slice(3, 3),

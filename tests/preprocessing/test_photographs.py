@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from collections import namedtuple
 
@@ -13,6 +14,7 @@ from alexnet.config import UserError
 from alexnet.preprocessing import decoding, imagenet20, images, photographs, store
 from alexnet.preprocessing.datasets import expected_bytes, expected_counts, prepare
 from alexnet.preprocessing.images import read_square
+from alexnet.preprocessing.listing import LARGEST_FILE
 
 SIDE = 16
 Usage = namedtuple("Usage", "total used free")
@@ -75,6 +77,8 @@ def spoil(source, picture, monkeypatch):
     (folder / "e_page.JPEG").write_text("<html>not found</html>")
     Image.new("RGB", (90, 90)).save(folder / "e_bomb.JPEG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    (folder / "e_long.JPEG").touch()
+    os.truncate(folder / "e_long.JPEG", LARGEST_FILE + 1)
     (folder / "e_folder").mkdir()
     (source.parent / "elsewhere.png").write_bytes((source / "train" / "dog" / "dog_0.png").read_bytes())
     (folder / "e_link.png").symlink_to(source.parent / "elsewhere.png")
@@ -87,6 +91,7 @@ BAD = {
     "e_empty.JPEG": "an empty file",
     "e_page.JPEG": "not an image",
     "e_bomb.JPEG": "decompression bomb",
+    "e_long.JPEG": "256 MiB, larger than any photograph",
     "e_folder": "no file",
     "e_link.png": "a link that leads out of the data set's folder",
 }

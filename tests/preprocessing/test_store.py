@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alexnet.config import UserError
-from alexnet.preprocessing import store
+from alexnet.preprocessing import disk, store
 
 CLASSES = ("light", "dark")
 Usage = namedtuple("Usage", "total used free")
@@ -157,7 +157,7 @@ def test_a_set_that_was_never_prepared_says_how_to_make_it(folder):
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 2_000_000, 2_000_000))
     message = r"The disk of .*pictures cannot hold this set: it needs 8 MB, 2 MB are free.*ALEXNET_DATA"
-    with pytest.raises(UserError, match=message), store.disk_errors_named(folder, bytes_needed=8_000_000):
+    with pytest.raises(UserError, match=message), disk.disk_errors_named(folder, bytes_needed=8_000_000):
         fill(folder)
     assert not list(folder.iterdir())
 
@@ -166,7 +166,7 @@ def test_what_is_already_on_the_disk_counts_as_room(folder, monkeypatch):
     folder.mkdir()
     (folder / "done").write_bytes(bytes(7_000_000))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 2_000_000, 2_000_000))
-    with store.disk_errors_named(folder, bytes_needed=8_000_000):
+    with disk.disk_errors_named(folder, bytes_needed=8_000_000):
         pass
 
 
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_is_an_error_in_words_and_what_was_done_is_kept(fol
             raise OSError(number, "no room")
         return picture(i)
 
-    with pytest.raises(UserError, match=r"cannot hold this set.*what is done is kept"), store.disk_errors_named(folder, 1):
+    with pytest.raises(UserError, match=r"cannot hold this set.*what is done is kept"), disk.disk_errors_named(folder, 1):
         fill(folder, full_at_6)
     decoded = []
     fill(folder, lambda i: decoded.append(i) or picture(i))
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_is_an_error_in_words_and_what_was_done_is_kept(fol
 
 
 def test_another_error_of_the_system_is_not_mistaken_for_a_full_disk(folder):
-    with pytest.raises(PermissionError, match="not yours"), store.disk_errors_named(folder, 1):
+    with pytest.raises(PermissionError, match="not yours"), disk.disk_errors_named(folder, 1):
         raise PermissionError(errno.EACCES, "not yours")
 
 
