@@ -17,7 +17,7 @@ from typing import Any, Literal
 Scale = Literal["toy", "cpu", "paper"]
 Topology = Literal["19pct", "conv-local-13pct"]
 Activation = Literal["relu", "tanh"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "tf32"]
 Preset = Literal["paper", "source2012"]
 Views = Literal["central", "paper", "source2012"]
 
@@ -97,7 +97,9 @@ class RunConfig:
     optimiser: Optimiser = field(default_factory=Optimiser)
     epochs: int = 40  # passes through the training images, at most
     stop_at_train_error: float | None = None  # fraction; the run is complete once the training error is this low
-    precision: Precision = "auto"  # auto: bf16 where the machine multiplies it faster and a parity check passes
+    # fp32 is the reference. auto: bf16 where the machine multiplies it faster and a parity check passes. tf32: fp32 whose
+    # products a CUDA device rounds to 10 bits; off unless asked for.
+    precision: Precision = "auto"
     schedule: Schedule | None = None  # None: the rate is constant
     # How training images are shown: one view in their centre, or the crops, flips and colour noise of section 4.1 in one
     # of its two readings. None: whole.

@@ -28,7 +28,7 @@ from alexnet.training.crew import Crew
 from alexnet.training.learner import Learner
 from alexnet.training.loop import OnEpoch, Outcome
 from alexnet.training.parity import parity_of
-from alexnet.training.precision import decide
+from alexnet.training.precision import CHOICES, decide
 from alexnet.training.process import use_processor
 
 
@@ -146,10 +146,11 @@ def _continue(
     if earlier:
         threads = min(earlier[0]["threads"], os.cpu_count() or 1)
     threads = use_processor(threads)
-    precision: dict[str, Any] = {"choice": "fp32"}
+    precision: dict[str, Any] = {"choice": None}
     if crew.writes:
-        precision = earlier[0]["precision"] if earlier else decide(config.precision, parity_of(config, data))
-    (bf16,) = crew.any(precision["choice"] == "bf16")  # one decides for all
+        check = parity_of(config, data, crew.device)
+        precision = earlier[0]["precision"] if earlier else decide(config.precision, check, crew.device.type)
+    chosen = CHOICES[crew.any(*(precision["choice"] == choice for choice in CHOICES)).index(True)]  # one decides for all
     record = Record(config, data, folder, earlier, new_part(threads, precision, crew.num_ranks)) if crew.writes else None
 
     def note(metrics: Metrics, times: dict[str, float]) -> None:
@@ -157,7 +158,7 @@ def _continue(
             record.note(metrics, times)
         on_epoch(metrics, times)
 
-    training, outcome = loop.train(config, data, folder, precision="bf16" if bf16 else "fp32", on_epoch=note, **options)
+    training, outcome = loop.train(config, data, folder, precision=chosen, on_epoch=note, **options)
     weights = training.weights()
     if record:
         record.close(training, weights, outcome)

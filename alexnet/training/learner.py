@@ -12,7 +12,7 @@ from alexnet.model.layers import Moment
 from alexnet.model.nets import build_net
 from alexnet.training.crew import Crew
 from alexnet.training.optimiser import Rates, build_optimiser, set_rates
-from alexnet.training.precision import autocast
+from alexnet.training.precision import allow_tf32, autocast
 
 
 class Learner:
@@ -20,6 +20,7 @@ class Learner:
 
     def __init__(self, config: RunConfig, precision: str = "fp32", crew: Crew | None = None) -> None:
         self.precision, self.crew = precision, crew or Crew()
+        allow_tf32(precision == "tf32")
         self.net = build_net(config.net, config.seed, **self.crew.layout(config.net)).to(self.crew.device)
         self.optimiser = build_optimiser(self.net, config.optimiser)
 

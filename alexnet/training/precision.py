@@ -17,18 +17,28 @@ PARITY_STEPS = 60
 PARITY_BOUND = 0.03  # relative difference of the mean loss over the last third of the parity steps
 
 
+CHOICES = ("fp32", "bf16", "tf32")  # what a run can be trained in
+
+
 def autocast(precision: str, device: str = "cpu") -> AbstractContextManager:
-    """Return the context in which a net runs in `precision`: "fp32" or "bf16" (weights and losses stay fp32)."""
+    """Return the context in which a net runs in `precision`: "bf16", or none (weights and losses are fp32 always)."""
     return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5) -> float:
+def allow_tf32(allowed: bool) -> None:
+    """Let CUDA devices round the factors of fp32 products to 10 bits, or not. Why: torch does so in convolutions unasked."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5, device: str = "cpu") -> float:
     """Return the GFLOP/s of a square matrix product, the best of `repeats` after one to warm up."""
-    a = torch.ones(side, side, dtype=dtype)
+    a = torch.ones(side, side, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        a @ a
+        product = a @ a
+        if product.is_cuda:
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         if seconds > 0.2:  # Why: emulated bf16 can take a second; one look is enough.
             return 2 * side**3 / min(best, seconds) / 1e9
@@ -36,15 +46,17 @@ def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5) -> float
     return 2 * side**3 / best / 1e9
 
 
-def decide(wanted: str, parity: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Choose the precision of a run and return {"choice", "why", and what was measured}.
+def decide(wanted: str, parity: Callable[[], dict[str, Any]] | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Choose the precision of a run on a type of device and return {"choice", "why", and what was measured}.
 
-    `wanted` is "auto", "fp32" or "bf16". "auto" takes bf16 only where it multiplies `WORTHWHILE` times faster and
+    `wanted` is "auto" or one of `CHOICES`. "auto" takes bf16 only where it multiplies `WORTHWHILE` times faster and
     `parity` (see `compare_losses`) finds the losses of both types equal within `PARITY_BOUND`.
     """
     if wanted != "auto":
         return {"choice": wanted, "why": "asked for"}
-    fp32, bf16 = matmul_speed(torch.float32), matmul_speed(torch.bfloat16)
+    # Why: a product that a processor needs milliseconds for is over on a GPU before it is timed.
+    size = {"side": 4096, "device": device} if device == "cuda" else {}
+    fp32, bf16 = matmul_speed(torch.float32, **size), matmul_speed(torch.bfloat16, **size)
     record: dict[str, Any] = {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "matmul_gflops": {"fp32": round(fp32, 1), "bf16": round(bf16, 1)},

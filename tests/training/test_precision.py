@@ -2,11 +2,19 @@ import pytest
 import torch
 
 from alexnet.training import precision
+from alexnet.training.learner import Learner
 from alexnet.training.parity import parity_of
 
 
 def speeds(monkeypatch, fp32, bf16):
     monkeypatch.setattr(precision, "matmul_speed", lambda dtype: fp32 if dtype == torch.float32 else bf16)
+
+
+def test_tf32_is_off_unless_asked_for(config):
+    """torch's own default has it on in convolutions."""
+    for asked in (True, False):
+        Learner(config, "tf32" if asked else "fp32")
+        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is asked
 
 
 def test_a_machine_that_emulates_bf16_trains_in_fp32_and_says_why(monkeypatch):
