@@ -4,8 +4,7 @@ A small net is trained for ten steps by one rank that has both columns, by one t
 two pairs. In float64 every tensor must agree to 1e-12, which only the same function can. In fp32 logits, gradients and
 weights must agree to 1e-6, each kind taken as one vector: a single tensor can miss that by rounding alone. The gradients of
 conv1's biases are sums in which terms 20 to 30 times as large cancel; those of one rank are 0.8e-6 from their float64
-values, and two pairs add them in another order. The worst tensor is therefore printed, with its name, and decides nothing.
-Then the four exchanges are timed with the shapes of the full net.
+values. The worst tensor is printed, with its name, and decides nothing. Then the exchanges of the full net are timed.
 
 `python -m alexnet.claims.devices FOLDER` is the process whose children are the ranks.
 """
@@ -52,7 +51,7 @@ def as_text() -> tuple[str, bool]:
     """Return the report, which ends with PASS or FAIL, and whether it is PASS."""
     count = torch.cuda.device_count()
     layouts = [ALONE, PAIR] + [PAIRS] * (count < 2 or count >= 4)
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | ({} if count >= 2 else {"CUDA_VISIBLE_DEVICES": ""})
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if count < 2 else {})
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", __name__, folder, *[str(layout.replicas) for layout in layouts[1:]]]
         done = subprocess.run(command, env=env, capture_output=True, text=True)

@@ -6,6 +6,8 @@ import torch
 from alexnet.claims import devices
 from alexnet.claims.devices import as_text, differences, report_agreement, report_times
 
+NAN = float("nan")
+
 
 def a_trial(change=0.0, kind="weights", dtype="fp64"):
     """A made-up trial, in which one tensor of one kind is changed by a fraction."""
