@@ -44,11 +44,12 @@ class Request:
 def prepare(folder: Path, source: Source, request: Request) -> None:
     """Make the set in `folder` from its listed images. Raises UserError for a full disk or too many bad images."""
     processes = request.processes or workers.available()
-    begun = {progress.begun(folder / split) for split in source.splits} - {None}
-    form = request.codec or next(iter(begun), _default_codec(source))
+    begun = [found for split in source.splits if (found := progress.begun(folder / split))]
+    form = request.codec or (begun[0][0] if begun else _default_codec(source))
     num_bytes, seconds = _estimate(source, form)
-    _say_what_it_takes(folder.name, source, form, num_bytes, seconds / processes)
-    with disk.disk_errors_named(folder, num_bytes):
+    count, done = sum(map(len, source.splits.values())), sum(number for kept, number in begun if kept == form)
+    _say_what_it_takes(folder.name, source, form, done, num_bytes * count, seconds * (count - done) / processes)
+    with disk.disk_errors_named(folder, round(num_bytes * count)):
         filled = {s: filling.fill(folder / s, found, SIDE, form, processes) for s, found in source.splits.items()}
         report = {s: _report(found, filled[s], source.official.get(s)) for s, found in source.splits.items()}
         _show(folder.name, report)
@@ -65,24 +66,24 @@ def _default_codec(source: Source) -> Codec:
     return "raw" if sum(map(len, source.splits.values())) * SIDE * SIDE * 3 <= RAW_UP_TO else "jpeg"
 
 
-def _estimate(source: Source, form: Codec) -> tuple[int, float]:
-    """Return about how many bytes the images will take, and how many seconds of one process, from a sample of them."""
+def _estimate(source: Source, form: Codec) -> tuple[float, float]:
+    """Return about how many bytes an image will take, and how many seconds of one process, from a sample of them."""
     longest = max(source.splits.values(), key=len)
     job, chunks = decoding.Job(longest, SIDE, form), []
     begin = time.perf_counter()
     for i in range(0, len(longest), max(1, len(longest) // SAMPLE)):
         chunks.append(decoding.decode(job, (i, i + 1)))
     sizes = [length for chunk in chunks for length in chunk.lengths] or [0]
-    count = sum(map(len, source.splits.values()))
-    return round(count * sum(sizes) / len(sizes)), count * (time.perf_counter() - begin) / max(len(chunks), 1)
+    return sum(sizes) / len(sizes), (time.perf_counter() - begin) / max(len(chunks), 1)
 
 
-def _say_what_it_takes(name: str, source: Source, form: Codec, num_bytes: int, seconds: float) -> None:
+def _say_what_it_takes(name: str, source: Source, form: Codec, done: int, num_bytes: float, seconds: float) -> None:
     counts = ", ".join(f"{len(listing):,} {split}" for split, listing in source.splits.items())
     kept = "as they are" if form == "raw" else f"as JPEGs of quality {codec.QUALITY}"
+    rest = f"{done:,} are done; decoding the others" if done else "decoding them"
     print(
         f"{name}: {counts} images in {len(source.classes):,} classes. Kept {kept} (--codec {form}) they take about "
-        f"{num_bytes / 1e9:.1f} GB; decoding them, about {duration(seconds)}.",
+        f"{num_bytes / 1e9:.1f} GB; {rest}, about {duration(seconds)}.",
         file=sys.stderr,
     )
 

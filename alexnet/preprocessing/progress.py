@@ -128,12 +128,13 @@ def _unchanged(listing: Listing, shards: list[Shard]) -> int:
     return len(shards)
 
 
-def begun(folder: Path) -> Codec | None:
-    """Return the form in which an unfinished split was begun."""
+def begun(folder: Path) -> tuple[Codec, int] | None:
+    """Return the form in which an unfinished split was begun, and how many of its listed images are done."""
     if not (folder / FILE).is_file():
         return None
     with np.load(folder / FILE) as saved:
-        return json.loads(str(saved["state"]))["codec"]
+        state = json.loads(str(saved["state"]))
+    return state["codec"], sum(shard["num_images"] + len(shard["refused"]) for shard in state["shards"])
 
 
 def offsets(folder: Path, num_images: int) -> np.ndarray:

@@ -1,56 +1,13 @@
 """Downloads that break, resume, lie and end, from a server in this process."""
 
 import hashlib
-import http.server
 import io
-import shutil
 import tarfile
-import threading
 
 import pytest
-from PIL import Image
 
 from alexnet.config import UserError
-from alexnet.preprocessing import download, imagenet20, store
-from alexnet.preprocessing.datasets import prepare
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Sends `files`, from where it is asked to, and breaks off after `limit` bytes."""
-
-    limit = 10**9
-    ranges = True
-
-    def do_GET(self):
-        self.asked.append(self.headers["Range"])
-        data = self.files.get(self.path)
-        start = int(self.headers["Range"][6:-1]) if self.ranges and self.headers["Range"] else 0
-        if data is None or start >= len(data):
-            self.send_response(404 if data is None else 416)
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        self.wfile.write(data[start : start + self.limit])
-
-    def log_message(self, *words):
-        pass
-
-
-@pytest.fixture
-def server():
-    class Fresh(Server):
-        files, asked = {}, []
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        Fresh.url = f"http://127.0.0.1:{running.server_port}"
-        yield Fresh
-        running.shutdown()
-        thread.join()
-
+from alexnet.preprocessing import download
 
 DATA = bytes(range(256)) * 400
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -94,37 +51,6 @@ def test_without_the_file_or_a_network_a_copy_is_asked_for(server, tmp_path, pat
     url = f"{server.url}{path}" if path else "http://127.0.0.1:9/a.tgz"
     with pytest.raises(UserError, match=r"could not be downloaded .*--source DIR"):
         download.fetch(url, tmp_path / "a.tgz", MD5)
-
-
-def test_imagenet20_is_downloaded_and_prepared(server, small, picture, monkeypatch):
-    archives = {}
-    for name, wnids in (("imagenette2-320", imagenet20.IMAGENETTE), ("imagewoof2-320", imagenet20.IMAGEWOOF)):
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-            for k, wnid in enumerate(wnids):
-                for split in ("train", "val"):
-                    photograph = io.BytesIO()
-                    Image.fromarray(picture(len(name), len(split), k)).save(photograph, "JPEG")
-                    info = tarfile.TarInfo(f"{name}/{split}/{wnid}/{wnid}_1.JPEG")
-                    info.size = len(photograph.getvalue())
-                    tar.addfile(info, io.BytesIO(photograph.getvalue()))
-        server.files[f"/{name}.tgz"] = stream.getvalue()
-        archives[name] = (f"{server.url}/{name}.tgz", hashlib.md5(stream.getvalue()).hexdigest())
-    monkeypatch.setattr(imagenet20, "ARCHIVES", archives)
-    monkeypatch.setattr(imagenet20, "COUNTS", {"train": 20, "val": 20})
-    monkeypatch.setattr(imagenet20, "DOWNLOAD_BYTES", 1)
-    data = prepare("imagenet20")
-    assert data.splits["train"].labels.tolist() == list(range(20))
-    assert data.words[0] == "tench"
-    assert data.words[10] == "Shih-Tzu"
-    assert not (data.folder / "download").exists()
-    folder = small / "by hand"
-    for name in archives:
-        download.unpack(download.fetch(archives[name][0], folder / f"{name}.tgz", archives[name][1]), folder / "x")
-        (folder / "x" / name).rename(folder / name)
-        (folder / "x").rmdir()
-    shutil.rmtree(store.data_dir())
-    assert prepare("imagenet20", folder).fingerprint == data.fingerprint
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt"])

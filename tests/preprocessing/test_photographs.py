@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from alexnet.config import UserError
-from alexnet.preprocessing import decoding, imagenet20, images, photographs, store
-from alexnet.preprocessing.datasets import expected_bytes, expected_counts, prepare
+from alexnet.preprocessing import decoding, images, photographs, store
+from alexnet.preprocessing.datasets import expected_counts, prepare
 from alexnet.preprocessing.images import read_square
 from alexnet.preprocessing.listing import LARGEST_FILE
 
@@ -174,6 +174,20 @@ def test_a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated(sour
         prepare("folders", source, codec="raw")
 
 
+def test_a_repeated_call_says_what_is_done_already(source, capsys):
+    (source / "test" / "dog" / "dog_1.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"--accept-bad"):
+        prepare("folders", source)
+    assert "they take about 0.0 GB; decoding them, about 1 s." in capsys.readouterr().err
+    prepare("folders", source, accept_bad=True)
+    assert "they take about 0.0 GB; 20 are done; decoding the others, about 1 s." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "1 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_a_length_of_time_is_told_in_words(seconds, words):
+    assert photographs.duration(seconds) == words
+
+
 def test_a_set_begun_in_one_form_is_made_anew_in_another(source):
     expected = prepare("folders", source, codec="jpeg").fingerprint
     (source / "test" / "dog" / "dog_1.png").rename(source / "kept.png")
@@ -243,53 +257,3 @@ def test_folders_need_a_source(small):
         prepare("folders")
     with pytest.raises(UserError, match=r"folders has no published size"):
         expected_counts("folders")
-
-
-@pytest.fixture
-def twenty(small, picture, monkeypatch):
-    """The twenty class folders of ImageNet-20, with two and one photographs each."""
-    for s, (split, count) in enumerate((("train", 2), ("val", 1))):
-        for k, wnid in enumerate((*imagenet20.IMAGENETTE, *imagenet20.IMAGEWOOF)):
-            (small / "twenty" / split / wnid).mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(picture(s, k, i)).save(small / "twenty" / split / wnid / f"{i}.jpg")
-    monkeypatch.setattr(imagenet20, "COUNTS", {"train": 40, "val": 20})
-    return small / "twenty"
-
-
-def test_imagenet20_has_imagenette_s_classes_and_then_imagewoof_s(twenty):
-    data = prepare("imagenet20", twenty)
-    assert data.classes[:3] == ("n01440764", "n02102040", "n02979186")
-    assert data.classes[10:12] == ("n02086240", "n02087394")
-    assert data.words == (
-        "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck", "gas pump",
-        "golf ball", "parachute", "Shih-Tzu", "Rhodesian ridgeback", "beagle", "English foxhound", "Border terrier",
-        "Australian terrier", "golden retriever", "Old English sheepdog", "Samoyed", "dingo",
-    )  # fmt: skip
-    assert data.splits["val"].labels.tolist() == list(range(20))
-    assert np.array_equal(data.splits["val"].images[19], read_square(twenty / "val" / "n02115641" / "0.jpg", SIDE))
-
-
-def test_imagenet20_counts_are_the_published_ones():
-    assert expected_counts("imagenet20") == {"train": 18494, "val": 7854}
-    assert expected_bytes("imagenet20") == 26348 * 256 * 256 * 3
-
-
-def test_a_missing_or_surplus_photograph_of_imagenet20_is_reported(twenty):
-    (twenty / "val" / "n02115641" / "0.jpg").rename(twenty / "kept.jpg")
-    with pytest.raises(UserError, match=r"imagenet20 val has 1 of 20 images missing or unreadable"):
-        prepare("imagenet20", twenty)
-    (twenty / "kept.jpg").rename(twenty / "val" / "n02115641" / "0.jpg")
-    shutil.copy(twenty / "val" / "n02115641" / "0.jpg", twenty / "val" / "n02115641" / "1.jpg")
-    with pytest.raises(UserError, match=r"imagenet20 val has 21 images where 20 were published"):
-        prepare("imagenet20", twenty)
-    assert len(prepare("imagenet20", twenty, accept_bad=True).splits["val"]) == 21
-
-
-def test_other_classes_than_imagenet20_s_are_named(twenty):
-    (twenty / "val" / "n02115641").rename(twenty / "val" / "n99999999")
-    with pytest.raises(UserError, match=r"val/n99999999 should not be there: .*val must hold the 20 classes of the set"):
-        prepare("imagenet20", twenty)
-    (twenty / "val" / "n99999999").rename(twenty / "n99999999")
-    with pytest.raises(UserError, match=r"val/n02115641 is missing"):
-        prepare("imagenet20", twenty)

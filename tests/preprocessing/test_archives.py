@@ -1,0 +1,113 @@
+"""Tar files with everything that does not belong into one, and with their ends missing."""
+
+import gzip
+import io
+import tarfile
+
+import pytest
+
+from alexnet.config import UserError
+from alexnet.preprocessing import archives
+from alexnet.preprocessing.archives import Span
+
+MEMBERS = {"a.JPEG": b"A" * 700, "b.JPEG": b"B" * 512, "c.JPEG": b""}
+
+
+def add(file, name, kind=tarfile.REGTYPE, data=b"", linkname=""):
+    with tarfile.open(file, "a") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, linkname, len(data)
+        tar.addfile(info, io.BytesIO(data))
+
+
+def read(file, found):
+    whole = file.read_bytes()
+    return {name.decode(): whole[offset : offset + length] for name, (offset, length) in found.places.items()}
+
+
+def test_members_are_found_where_they_are(tmp_path, tar_of):
+    file = tmp_path / "a.tar"
+    tar_of(file, {"./folder/" + name: data for name, data in MEMBERS.items()})
+    add(file, "folder", tarfile.DIRTYPE)
+    add(file, "._a.JPEG", data=b"what a Mac adds")
+    found = archives.contents(Span.whole(file))
+    assert read(file, found) == MEMBERS
+    assert found.refused == found.twice == []
+
+
+def test_long_names_and_large_numbers_are_read(tmp_path):
+    file, name = tmp_path / "a.tar", "x" * 180 + "\u00e9.JPEG"
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(file, "w", format=form) as tar:
+            info = tarfile.TarInfo(f"folder/{name}")
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+        assert read(file, archives.contents(Span.whole(file))) == {name: b"abc"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "why"),
+    [
+        ("../../a.JPEG", tarfile.REGTYPE, "a path that leaves the archive"),
+        ("folder/../../a.JPEG", tarfile.REGTYPE, "a path that leaves the archive"),
+        ("/etc/a.JPEG", tarfile.REGTYPE, "a path that leaves the archive"),
+        ("a.JPEG", tarfile.SYMTYPE, "a link, which may lead anywhere"),
+        ("a.JPEG", tarfile.LNKTYPE, "a link, which may lead anywhere"),
+        ("a.JPEG", tarfile.FIFOTYPE, "no plain file"),
+        ("a.JPEG", tarfile.CHRTYPE, "no plain file"),
+    ],
+)
+def test_paths_that_leave_an_archive_and_links_are_refused(tmp_path, tar_of, name, kind, why):
+    file = tmp_path / "a.tar"
+    tar_of(file, MEMBERS)
+    add(file, name, kind, linkname="/etc/passwd")
+    found = archives.contents(Span.whole(file))
+    assert read(file, found) == MEMBERS
+    assert found.refused == [(f"{name} in {file}", why)]
+
+
+def test_of_two_members_of_one_name_the_later_counts_as_in_unpacking(tmp_path, tar_of):
+    file = tmp_path / "a.tar"
+    tar_of(file, MEMBERS)
+    add(file, "a.JPEG", data=b"newer")
+    found = archives.contents(Span.whole(file))
+    assert read(file, found) == {**MEMBERS, "a.JPEG": b"newer"}
+    assert found.twice == [f"a.JPEG in {file}"]
+
+
+def test_tars_in_a_tar_are_read_without_unpacking(tmp_path, tar_of):
+    file = tmp_path / "outer.tar"
+    tar_of(file, {"n01.tar": tar_of(None, MEMBERS), "n02.tar": tar_of(None, {"z.JPEG": b"Z"}), "readme.txt": b"..."})
+    inner = archives.inner(Span.whole(file))
+    assert list(inner) == ["n01", "n02"]
+    assert read(file, archives.contents(inner["n01"])) == MEMBERS
+    assert read(file, archives.contents(inner["n02"])) == {"z.JPEG": b"Z"}
+
+
+CUTS = {
+    "in the first header": lambda data: data[:300],
+    "in an image": lambda data: data[:900],
+    "behind an image": lambda data: data[: 512 + 1024],
+    "in a header": lambda data: data[: 512 + 1024 + 100],
+    "before the end": lambda data: data[: 512 + 1024 + 512 + 512 + 512],
+    "empty": lambda data: b"",
+    "zipped": gzip.compress,
+    "text": lambda data: b"<html>not found</html>" * 100,
+    "overwritten": lambda data: data[: 512 + 1024] + b"!" * 512 + data[512 + 1024 + 512 :],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_archive_that_is_cut_short_or_damaged_is_refused_by_name(tmp_path, tar_of, cut):
+    file = tmp_path / "a.tar"
+    file.write_bytes(CUTS[cut](tar_of(None, MEMBERS)))
+    with pytest.raises(UserError, match=r"a\.tar (is cut short or damaged|cannot be read as a tar file)"):
+        archives.contents(Span.whole(file))
+
+
+@pytest.mark.parametrize("cut", ["in an image", "behind an image", "in a header", "before the end", "zipped"])
+def test_a_tar_that_is_cut_short_inside_a_tar_does_not_run_into_the_next(tmp_path, tar_of, cut):
+    file = tmp_path / "outer.tar"
+    tar_of(file, {"n01.tar": CUTS[cut](tar_of(None, MEMBERS)), "n02.tar": tar_of(None, {"z.JPEG": b"Z"})})
+    with pytest.raises(UserError, match=r"outer\.tar \(its part from byte 512\)"):
+        archives.contents(archives.inner(Span.whole(file))["n01"])
