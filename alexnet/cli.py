@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what mends it), 130 stopped by a signal.
 """
 
+import os
 import sys
 import typing
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class Prepare:
     copies, archives or folders); folders (any train/<class> and val/<class> or test/<class>); formula32 and formula256
     (computed from a seed: the stand-ins for CIFAR-10 and ILSVRC). An interrupted call goes on where it stopped.
 
-    Examples:
+    For example
+
       alexnet prepare cifar10 --source ~/cifar10
       alexnet prepare ilsvrc2012 --source /data/ILSVRC2012
     """
@@ -73,7 +75,9 @@ class Prepare:
 class Evaluate:
     """Count the errors of a trained net exactly, from the checkpoint of its run.
 
-    Example: alexnet evaluate fig1-relu --scale toy --variant 19pct-relu-rate-0.004 --seed 1
+    For example
+
+      alexnet evaluate fig1-relu --scale toy --variant 19pct-relu-rate-0.004 --seed 1
     """
 
     claim: Positional[str]
@@ -104,7 +108,9 @@ class Export:
 
     `alexnet.load(FILE)` gives the net back, ready for use, after scoring the images that the file carries.
 
-    Example: alexnet export s3.5-architecture --scale cpu --variant source2012-half --to alexnet.safetensors
+    For example
+
+      alexnet export s3.5-architecture --scale cpu --variant source2012-half --to alexnet.safetensors
     """
 
     claim: Positional[str]
@@ -135,7 +141,12 @@ def _trained(claim: str, scale: Scale, variant: str, seed: int) -> tuple[Learner
 
 @dataclass
 class Compare:
-    """Set what the paper says beside what the 2012 log says and what our runs measured, with interval and verdict."""
+    """Set what the paper says beside what the 2012 log says and what our runs measured, with interval and verdict.
+
+    For example
+
+      alexnet compare fig1-relu --scale cpu
+    """
 
     claim: Positional[str] = "all"  # a claim's id, or all
     scale: ScaleOption = "auto"
@@ -187,6 +198,9 @@ def main(words: list[str] | None = None) -> None:
         command.run()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever read our output has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         print(f"\nstopped. {stop}", file=sys.stderr)
         sys.exit(130)

@@ -40,7 +40,8 @@ class Train:
     A finished run is left alone, a half-finished one goes on to the bit where it stopped (stop it with Ctrl-C at any
     moment), a missing one is trained. Results are in runs/<scale>/<claim>/<variant>/seed-<n>/.
 
-    Examples:
+    For example
+
       alexnet train fig1-relu --scale cpu
       alexnet train fig1-relu --scale cpu --variant 19pct-relu-rate-0.004 --seed 1
       alexnet train s3.5-architecture --scale cpu --variant source2012-half --devices 2

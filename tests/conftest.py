@@ -1,10 +1,10 @@
-"""A small prepared set and folders of their own for tests that train."""
+"""Small prepared sets and folders of their own for tests that train."""
 
 import numpy as np
 import pytest
 
 from alexnet.config import CifarNet, Optimiser, RunConfig
-from alexnet.preprocessing import store
+from alexnet.preprocessing import formula, store
 
 CLASSES = tuple(f"class {k}" for k in range(10))
 
@@ -35,3 +35,22 @@ def config():
     """A run small enough to train in a second: a quarter of the 19pct net, two epochs."""
     net, optimiser = CifarNet(width=0.25), Optimiser(rate=0.002, batch_size=32)
     return RunConfig(variant="19pct-relu-rate-0.002", net=net, optimiser=optimiser, epochs=2, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A data folder with 34 and 12 images of `formula256`."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 34), ("test", 12)):
+        pixels, labels = formula.generate(formula.LARGE, split, count)
+        store.fill_split(folder / "formula256" / split, labels, 256, lambda i, pixels=pixels: pixels[i])
+    store.finish_set(folder / "formula256", formula.LARGE.classes, ("train", "test"), stand_in=True)
+    return folder
+
+
+@pytest.fixture
+def photographs(images, tmp_path, monkeypatch):
+    """That small `formula256`, opened, and an empty folder for runs."""
+    monkeypatch.setenv("ALEXNET_DATA", str(images))
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+    return store.open_set("formula256")

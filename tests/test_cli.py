@@ -1,5 +1,10 @@
+import re
+import subprocess
+import sys
+
 import pytest
 
+import alexnet
 from alexnet import cli
 from alexnet.claims import runs
 
@@ -20,12 +25,13 @@ def run(capsys, *words):
 def test_help_lists_the_commands_and_each_teaches_by_example(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    for command in ("plan", "prepare", "train", "evaluate", "compare", "doctor"):
+    for command in ("plan", "prepare", "train", "evaluate", "export", "compare", "doctor"):
         assert command in out
         status, text, _ = run(capsys, command, "--help")
         assert status == 0
         assert "usage: alexnet" in text
-    assert "alexnet prepare cifar10 --source" in run(capsys, "prepare", "--help")[1]
+        if command not in ("plan", "doctor"):
+            assert f"\n  alexnet {command} " in text, "no example"
 
 
 @pytest.mark.parametrize(
@@ -83,3 +89,34 @@ def test_a_missing_set_names_the_command_that_makes_it(tiny, capsys):
     status, _, err = run(capsys, "evaluate", "fig1-relu", "--scale", "cpu", "--variant", "19pct-relu-rate-0.004")
     assert status == 1
     assert "alexnet train fig1-relu --scale cpu" in err
+
+
+def test_output_that_nobody_reads_on_is_no_traceback():
+    words = f"{sys.executable} -m alexnet train --help | true"
+    done = subprocess.run(words, shell=True, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_two_column_net_is_trained_evaluated_and_exported_by_command(photographs, capsys, tmp_path):
+    name = ("s3.5-architecture", "--scale", "toy", "--variant", "paper-eighth")
+    options = ("--width", "0.0625", "--batch-size", "17", "--epochs", "1", "--precision", "fp32")
+    status, out, err = run(capsys, "train", *name, *options, "--ablation", "no-norm no-overlap")
+    assert status == 0, err
+    assert "test error top5 ten views" in out
+    assert "--ablation 'no-norm no-overlap'" in runs.manifests("toy")[0]["command"]
+    status, out, err = run(capsys, "evaluate", *name)
+    assert status == 0, err
+    assert re.search(r"test, one view: top-1 [\d.]+% \(\d+ of 12 wrong\)", out)
+    assert "test, ten views: top-1" in out
+    status, _, err = run(capsys, "export", *name, "--to", str(tmp_path / "net.safetensors"))
+    assert status == 0, err
+    assert alexnet.load(tmp_path / "net.safetensors").card.preset == "paper"
+    status, _, err = run(capsys, "train", *name, "--ablation", "no-nrom")
+    assert status == 1
+    assert "did you mean 'no-norm'" in err or "ablation ('no-norm no-overlap' recorded" in err
+
+
+def test_devices_need_a_run_and_a_net_with_columns(tiny, capsys):
+    status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", "--devices", "2")
+    assert status == 1
+    assert "need --variant" in err

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,7 +102,11 @@ def command_of(config: RunConfig) -> str:
     words = f"alexnet train {config.claim} --scale {config.scale} --variant {config.variant} --seed {config.seed}"
     base = experiments.config_named(config.claim, config.scale, config.variant, config.seed)
     changes = differing_fields(to_dict(base), to_dict(config))
-    return " ".join([words, *(f"--{name.split('.')[-1].replace('_', '-')} {value}" for name, _, value in changes)])
+    options = []
+    for name, _, value in changes:
+        values = map(str, value) if isinstance(value, list) else [str(value)]
+        options += [f"--{name.split('.')[-1].replace('_', '-')}", *values]
+    return f"{words} {shlex.join(options)}".rstrip()
 
 
 def weights_digest(weights: dict[str, Tensor]) -> str:

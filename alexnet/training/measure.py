@@ -18,14 +18,10 @@ def batches_of(config: RunConfig, data: PreparedSet, split: str) -> Batches:
     """Return the batches of a split as the net of `config` sees them. Raises UserError when they do not fit it."""
     if isinstance(config.net, ColumnNet):
         if config.augmentation is None:
-            raise UserError(
-                "The two-column net sees views of photographs: add --augmentation source2012 (or paper)."
-            )
+            raise UserError("The two-column net sees views of photographs: add --augmentation source2012 (or paper).")
         side = net_config(config.net).image_side
         if (pixels := data.splits[split].images.shape[1]) < side:
-            raise UserError(
-                f"The images of {data.name} have {pixels} pixels a side, the net needs {side}. Change --data."
-            )
+            raise UserError(f"The images of {data.name} have {pixels} pixels a side, the net needs {side}. Change --data.")
         return CroppedBatches(data, split, config.augmentation, side)
     if config.augmentation is not None:
         raise UserError("The nets of Figure 1 are trained on whole images: leave out --augmentation.")

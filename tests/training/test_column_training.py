@@ -12,7 +12,6 @@ import torch
 from alexnet.claims import runs
 from alexnet.claims.record import weights_digest
 from alexnet.config import CifarNet, ColumnNet, Optimiser, RunConfig, Schedule, UserError
-from alexnet.preprocessing import formula, store
 from alexnet.training import evaluate, loop
 from alexnet.training.loop import Outcome
 
@@ -31,26 +30,9 @@ CONFIG = RunConfig(
 OPTIONS = ["--width", "0.0625", "--batch-size", "10", "--epochs", "2", "--precision", "fp32"]
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """A data folder with a small `formula256`."""
-    folder = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 34), ("test", 12)):
-        pixels, labels = formula.generate(formula.LARGE, split, count)
-        store.fill_split(folder / "formula256" / split, labels, 256, lambda i, pixels=pixels: pixels[i])
-    store.finish_set(folder / "formula256", formula.LARGE.classes, ("train", "test"), stand_in=True)
-    return folder
-
-
-@pytest.fixture
-def data(images, monkeypatch):
-    monkeypatch.setenv("ALEXNET_DATA", str(images))
-    return store.open_set("formula256")
-
-
-def test_a_training_measures_both_errors_each_epoch_and_ten_views_at_its_end(data, tmp_path):
+def test_a_training_measures_both_errors_each_epoch_and_ten_views_at_its_end(photographs, tmp_path):
     times = []
-    training, outcome = loop.train(CONFIG, data, tmp_path, on_epoch=lambda metrics, took: times.append(took))
+    training, outcome = loop.train(CONFIG, photographs, tmp_path, on_epoch=lambda metrics, took: times.append(took))
     assert outcome == Outcome("epochs")
     first, middle, last = training.progress.metrics
     assert (first["loss"], middle["images_seen"], last["images_seen"]) == (None, 34, 68)
@@ -64,20 +46,20 @@ def test_a_training_measures_both_errors_each_epoch_and_ten_views_at_its_end(dat
     assert all(took["images_per_second"] > 0 and 0 <= took["waiting"] < 1 for took in times[1:])
 
 
-def test_the_last_measurement_is_made_up_for_after_a_stop(data, tmp_path):
+def test_the_last_measurement_is_made_up_for_after_a_stop(photographs, tmp_path):
     """The ten views are measured after the last epoch's checkpoint: a training killed in between has them afterwards."""
-    whole, _ = loop.train(CONFIG, data, tmp_path / "whole")
-    loop.train(CONFIG, data, tmp_path / "parts", epoch_limit=1)
-    training = loop.Training(CONFIG, data, tmp_path / "parts")
+    whole, _ = loop.train(CONFIG, photographs, tmp_path / "whole")
+    loop.train(CONFIG, photographs, tmp_path / "parts", epoch_limit=1)
+    training = loop.Training(CONFIG, photographs, tmp_path / "parts")
     training.run_epoch(lambda: True)
     training.close_epoch()
-    again, _ = loop.train(CONFIG, data, tmp_path / "parts")
+    again, _ = loop.train(CONFIG, photographs, tmp_path / "parts")
     assert again.progress == whole.progress
     assert weights_digest(again.weights()) == weights_digest(whole.weights())
     assert weights_digest(again.velocities()) == weights_digest(whole.velocities())
 
 
-def test_a_run_begun_on_one_rank_goes_on_on_two_to_the_bit(data, tmp_path, monkeypatch):
+def test_a_run_begun_on_one_rank_goes_on_on_two_to_the_bit(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "whole"))
     threads = torch.get_num_threads()
     whole = runs.get(CONFIG, threads=1)
@@ -115,9 +97,9 @@ def test_a_schedule_without_a_rate_left_ends_the_training(tiny, config, tmp_path
         ({"net": ColumnNet(ablation="no-nrom")}, "did you mean 'no-norm'"),
     ],
 )
-def test_a_net_that_does_not_fit_its_images_is_refused_with_what_to_change(data, tmp_path, change, words):
+def test_a_net_that_does_not_fit_its_images_is_refused_with_what_to_change(photographs, tmp_path, change, words):
     with pytest.raises(UserError, match=words):
-        loop.train(replace(CONFIG, **change), data, tmp_path)
+        loop.train(replace(CONFIG, **change), photographs, tmp_path)
 
 
 def test_images_smaller_than_a_view_are_refused(tiny, tmp_path):
