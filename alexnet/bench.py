@@ -65,7 +65,7 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[f
 def bare_steps(learner: Learner, images: Tensor, labels: Tensor) -> None:
     """Forward, backward and update on one batch that lies in memory, nothing else."""
     for _ in range(STEPS):
-        learner.optimiser.zero_grad(set_to_none=True)
+        learner.optimiser.zero_grad()
         F.cross_entropy(learner.net(images), labels).backward()
         learner.optimiser.step()
 

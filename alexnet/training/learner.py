@@ -38,7 +38,7 @@ class Learner:
         with autocast(self.precision, self.crew.device.type):
             logits_NK = self.net(images_NCHW, at) if isinstance(self.net, AlexNet) else self.net(images_NCHW)
         loss = F.cross_entropy(logits_NK.to(torch.promote_types(logits_NK.dtype, torch.float32)), labels_N)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         self.crew.backward(loss, share, self.net)
         self.optimiser.step()
         return loss.detach(), logits_NK.detach()

@@ -18,20 +18,29 @@ from torch import nn
 from alexnet.config import Optimiser, Schedule
 
 
-class PaperSGD(torch.optim.Optimizer):
+class PaperSGD:
     """Stochastic gradient descent exactly as printed in section 5 and as in the 2012 source (src/weights.cu:146-197).
 
-    Each group has `rate`, `momentum` and `weight_decay`; a parameter's velocity is `state[parameter]["velocity"]`.
+    `params` are parameters, or groups {"params": ...} of which each may have a `rate`, `momentum` and `weight_decay` of its
+    own; a parameter's velocity is `state[parameter]["velocity"]`.
     """
 
+    # Why not a subclass of torch.optim.Optimizer: its constructor imports torch's compiler, which takes seconds, and nothing
+    # of it is used here.
     def __init__(self, params: Iterable, rate: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"rate": rate, "momentum": momentum, "weight_decay": weight_decay})
-        for group in self.param_groups:
-            for weight in group["params"]:
-                self.state[weight]["velocity"] = torch.zeros_like(weight)
+        given = list(params)
+        groups = given if isinstance(given[0], dict) else [{"params": given}]
+        defaults = {"rate": rate, "momentum": momentum, "weight_decay": weight_decay}
+        self.param_groups: list[dict[str, Any]] = [{**defaults, **group} for group in groups]
+        self.state = {w: {"velocity": torch.zeros_like(w)} for group in self.param_groups for w in group["params"]}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for weight in self.state:
+            weight.grad = None
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self) -> None:
         """Move every weight that has a gradient once."""
         for group in self.param_groups:
             weights = [w for w in group["params"] if w.grad is not None]
