@@ -71,11 +71,15 @@ class JpegImages:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
-    def _decode(self, i: int) -> np.ndarray:
+    def encoded(self, i: int) -> np.ndarray:
+        """Return the bytes of image `i` as they are in the file, for a decoder of the caller's own."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
         i %= len(self)
-        return decode(self._data[self.offsets[i] : self.offsets[i + 1]].tobytes())
+        return self._data[self.offsets[i] : self.offsets[i + 1]]
+
+    def _decode(self, i: int) -> np.ndarray:
+        return decode(self.encoded(i).tobytes())
 
 
 def open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImages:

@@ -59,8 +59,13 @@ def decode(job: Job, span: tuple[int, int]) -> Chunk:
 
 def sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what an image (H, W, 3) adds to the sums over a split: itself and its colours' products (3, 3) int64."""
-    colours = image.reshape(-1, 3).astype(np.float64)
-    return image, (colours.T @ colours).astype(np.int64)  # exact: sums of integers below 2^53
+    # Why: a row of 256 products is below 2^24, so float32 sums it exactly, in a third of the time of float64.
+    exact = np.float32 if image.shape[1] <= 256 else np.float64
+    planes = [np.ascontiguousarray(image[..., colour]).astype(exact) for colour in range(3)]
+    outer = np.zeros((3, 3), np.int64)
+    for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+        outer[i, j] = outer[j, i] = np.einsum("hw,hw->h", planes[i], planes[j]).astype(np.int64).sum()
+    return image, outer
 
 
 def read(listing: Listing, i: int, side: int, turn: AbstractContextManager | None = None) -> tuple[np.ndarray, list[str]]:

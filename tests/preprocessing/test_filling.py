@@ -1,6 +1,7 @@
 """What is kept when preparing is killed at any moment, and what a killed call leaves behind."""
 
 import errno
+import io
 import multiprocessing
 import os
 import pickle
@@ -9,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -220,6 +222,8 @@ def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source):
         assert (images[key] == whole[key]).all()
     assert (pickle.loads(pickle.dumps(images))[2] == whole[2]).all()
     assert (images.__array__() == whole).all()
+    with Image.open(io.BytesIO(images.encoded(-1).tobytes())) as last:
+        assert (np.asarray(last) == whole[13]).all()
     for beyond in (14, -15):
         with pytest.raises(IndexError, match="of 14"):
             images[beyond]
