@@ -1,14 +1,14 @@
 """Figure 1: what the runs say about ReLU against tanh, as the chapter shows it."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from alexnet.claims import figures, paper, search, verdicts
+from alexnet.claims import figures, paper, runs, search, verdicts
 from alexnet.claims.experiments import BEGINNINGS, LINE
-from alexnet.claims.runs import runs_dir
 from alexnet.claims.search import StudyResult
 from alexnet.claims.tables import numbered
 from alexnet.claims.verdicts import Interval, Verdict
@@ -144,7 +144,7 @@ def save_figures(scale: Scale) -> None:
     comparisons = load(CLAIM, scale, record_only=True)
     for name, figure in (("figure1", draw(comparisons, "19pct", 40.0)), ("search", draw_search(comparisons, "19pct"))):
         if isinstance(figure, Figure):
-            figure.savefig(runs_dir() / scale / CLAIM / f"{name}.svg", metadata={"Date": None})
+            figure.savefig(runs.runs_dir() / scale / CLAIM / f"{name}.svg", metadata={"Date": None})
 
 
 def numbers(comparisons: list[Comparison]) -> dict[str, str]:
@@ -155,6 +155,7 @@ def numbers(comparisons: list[Comparison]) -> dict[str, str]:
     texts = {"scale": comparisons[0].scale, "data": data, "paper-ratio": f"{value.paper:g}"}
     for c in comparisons:
         texts[f"{c.topology}-sentence"] = _sentence(c)
+    texts["types"] = _types(comparisons[0].scale)
     seen = [c for c in run if c.ratio.low is not None and c.ratio.low > 1]
     if run:
         nets = f"{len(seen)} of the {len(run)} nets that ran here"
@@ -162,6 +163,19 @@ def numbers(comparisons: list[Comparison]) -> dict[str, str]:
     else:
         texts["direction"] = f"Here it was {comparisons[0].state}."
     return texts
+
+
+def _types(scale: Scale) -> str:
+    """Return in which types the recorded runs were trained, and how far bf16's first losses were from fp32's."""
+    recorded = [manifest for manifest in runs.manifests(scale) if manifest["config"]["claim"] == CLAIM]
+    chosen = [manifest["parts"][0]["precision"] for manifest in recorded]
+    counts = Counter(precision["choice"] for precision in chosen)
+    bf16 = [precision for precision in chosen if precision["choice"] == "bf16" and "parity" in precision]
+    checks = [precision["parity"]["relative_difference"] for precision in bf16]
+    sentence = f"Here {', '.join(f'{number} trainings ran in {choice}' for choice, number in sorted(counts.items()))}."
+    if checks:
+        sentence += f" Each that took bf16 tried both types first: their mean losses differed by at most {max(checks):.1%}."
+    return sentence if counts else ""
 
 
 def _sentence(c: Comparison) -> str:
