@@ -1,4 +1,7 @@
-"""Every claim beside the 2012 log and our measurement: for the book's first page and for `alexnet compare`."""
+"""Every claim beside the 2012 log and our measurement: for the book's first page and for `alexnet compare`.
+
+A measurement comes from recorded runs at a scale, or by arithmetic from the net (`arithmetic.computed`), which has no scale.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from alexnet.claims import fig1, paper
+from alexnet.claims import arithmetic, fig1, paper
 from alexnet.claims.paper import Claim, Value
 from alexnet.claims.tables import numbered
 from alexnet.config import SCALES, Scale
@@ -16,11 +19,16 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What our runs at one scale say about a claim: a number with its interval as text, and the verdict."""
+    """What our runs at one scale, or the net's arithmetic, say about a claim: a number as text, and the verdict."""
 
-    scale: Scale
+    scale: Scale | None  # None: computed
     text: str
     verdict: str
+
+    @property
+    def number(self) -> str:
+        """The number with what it comes from."""
+        return f"{self.text}, " + ("computed" if self.scale is None else f"scale {self.scale}")
 
 
 def _measure_fig1(scale: Scale) -> Measurement | None:
@@ -35,28 +43,51 @@ MEASURES: dict[str, Callable[[Scale], Measurement | None]] = {"fig1-relu": _meas
 
 
 def measurement(claim: str, scales: tuple[Scale, ...] = SCALES) -> Measurement | None:
-    """Return the measurement of `claim` at the largest of `scales` at which there is one."""
-    if claim not in MEASURES:
+    """Return the measurement of `claim` at the largest of `scales` at which there is one, or what is computed for all of it.
+
+    A claim whose direction has to be seen in runs is not measured by arithmetic.
+    """
+    if claim in MEASURES:
+        found = (MEASURES[claim](scale) for scale in reversed(scales))
+        return next((m for m in found if m is not None), None)
+    return None if paper.get(claim).direction else _computed_claim(paper.get(claim))
+
+
+def _computed_claim(claim: Claim) -> Measurement | None:
+    """Return what arithmetic says about the values of a claim: how many agree, and each one that does not."""
+    found = {value: m for value in claim.values if (m := _computed_value(claim, value)) is not None}
+    if not found:
         return None
-    found = (MEASURES[claim](scale) for scale in reversed(scales))
-    return next((m for m in found if m is not None), None)
+    others = [(value, m) for value, m in found.items() if m.verdict != "agrees"]
+    text = f"{len(found) - len(others)} of {len(found)} numbers"
+    exceptions = (f"; {_what(value)}: {m.text}, {m.verdict}" for value, m in others)
+    return Measurement(None, text, "agrees" + "".join(exceptions))
+
+
+def _computed_value(claim: Claim, value: Value) -> Measurement | None:
+    number = arithmetic.computed(claim.id).get((value.name, value.subject))
+    return None if number is None else Measurement(None, f"{number:,.7g}", arithmetic.word(value, number))
 
 
 def rows_of(claim: Claim, scales: tuple[Scale, ...] = SCALES) -> list[tuple[str, ...]]:
     """Return (claim, section, what, paper, 2012 log, ours, verdict), one row for each value of the claim."""
-    measured = measurement(claim.id, scales)
-    ours = f"{measured.text}, scale {measured.scale}" if measured else ""
-    verdict = measured.verdict if measured else NOT_RUN
     values: tuple[Value | None, ...] = claim.values or (None,)
     rows = []
     for i, value in enumerate(values):
-        what = claim.direction if value is None else ", ".join(filter(None, [value.name, value.subject]))
+        what = claim.direction if value is None else _what(value)
         printed = "" if value is None else printed_value(value)
         log = "" if value is None or value.log2012 is None else f"{value.log2012:g}"
-        first = i == 0
-        rows.append((claim.id if first else "", claim.section if first else "", what, printed, log,
-                     ours if first else "", verdict if first else ""))  # fmt: skip
+        head = (claim.id, claim.section) if i == 0 else ("", "")
+        measured = None if value is None else _computed_value(claim, value)
+        if measured is None and i == 0:
+            measured = measurement(claim.id, scales)
+        ours = (measured.number, measured.verdict) if measured else ("", NOT_RUN if i == 0 else "")
+        rows.append((*head, what, printed, log, *ours))
     return rows
+
+
+def _what(value: Value) -> str:
+    return ", ".join(filter(None, [value.name, value.subject]))
 
 
 def printed_value(value: Value) -> str:
@@ -74,7 +105,7 @@ def claims_table() -> Markdown:
     rows = []
     for claim in paper.CLAIMS.values():
         measured = measurement(claim.id)
-        ours = f"{measured.text} at scale {measured.scale}: {measured.verdict}" if measured else NOT_RUN
+        ours = f"{measured.number}: {measured.verdict}" if measured else NOT_RUN
         rows.append((f"`{claim.id}` ({claim.section})", claim.wording, ours))
     headers = ("claim (section)", "what the paper says, in our words", "ours")
     return numbered(rows, headers, "Every claim of the paper, and how close we are.", "tbl-claims")
@@ -101,10 +132,11 @@ def claim_table(claim: Claim) -> Markdown:
 
 
 def progress_sentence() -> str:
-    """Return how many claims have a measurement, and at which scales."""
+    """Return how many claims have a measurement, at which scales, and how many are arithmetic."""
     done = [m for m in map(measurement, paper.CLAIMS) if m is not None]
+    computed = sum(m.scale is None for m in done)
     scales = ", ".join(f"{sum(m.scale == scale for m in done)} at scale {scale}" for scale in SCALES)
-    return f"Measured so far: {len(done)} of {len(paper.CLAIMS)} claims ({scales})."
+    return f"Measured so far: {len(done)} of {len(paper.CLAIMS)} claims ({scales}, {computed} computed from the net)."
 
 
 def as_text(claim: str, scale: Scale) -> str:

@@ -1,0 +1,238 @@
+"""The ledger as data: where the paper and the 2012 source differ or are silent, what each preset does, and what pins it.
+
+`ROWS` has a row for each such place. Numbers are computed from the presets and the code wherever they are ours.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alexnet.claims.arithmetic import count_parameters
+from alexnet.claims.experiments import OPTIMISERS, SCHEDULES
+from alexnet.model.alexnet import count_neurons, sides
+from alexnet.model.presets import CONV, paper, source2012, with_sixth_layer, without_exchange, without_overlap
+from alexnet.preprocessing.views import PAPER, SOURCE2012, colour_axes
+from alexnet.training.ensembles import STEPS
+from alexnet.training.evaluate import CHUNK
+
+NOT_PINNED = "not pinned"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One place where the paper, the 2012 source and we need not agree."""
+
+    topic: str
+    section: str  # of the paper; "" where it has no word on it
+    paper: str
+    source2012: str
+    source_file: str  # file:line, several separated by commas; "" where the text says what there is
+    ours: str  # both presets where they differ
+    test: str  # file::function, or NOT_PINNED
+
+
+# Deviations of the colours of ILSVRC's training pixels along their principal components, least first, in grey levels, as in
+# cuda-convnet2's make-data/input_meta (color_pca).
+COLOUR_DEVIATIONS = (19.7208, 37.0939, 121.7801)
+
+
+def grey_levels(literal: bool) -> list[float]:
+    """Return the deviation of the colour noise along each principal component of ILSVRC's colours, main axis first.
+
+    `literal` multiplies by eigenvalues, as section 4.1 says, in place of their square roots.
+    """
+    axes = colour_axes(np.diag(np.square(COLOUR_DEVIATIONS)), literal)
+    return [float(PAPER.noise * np.linalg.norm(axis)) for axis in axes.T[::-1]]
+
+
+ALEXNET, LAYERS, PRESETS = (f"tests/model/test_{name}.py::test_" for name in ("alexnet", "layers", "presets"))
+BATCHES, IMAGES, VIEWS = (f"tests/preprocessing/test_{name}.py::test_" for name in ("batches", "images", "views"))
+RULE, EVALUATE = (f"tests/training/test_{name}.py::test_" for name in ("optimiser", "evaluate"))
+LEDGER, TEXT = "tests/claims/test_ledger.py::test_", "tests/test_paper.py::test_"
+
+_ours, _theirs, _side = paper(), source2012(), sides(paper())
+_shares = {name: n / sum(count_parameters(_ours).values()) for name, n in count_parameters(_ours).items() if name in CONV}
+_large = " and ".join(f"{name} has {share:.2%}" for name, share in _shares.items() if share > 0.01)
+_unrounded = (_ours.image_side - _ours.conv1.side) / _ours.conv1.stride + 1
+_touching, _conv6 = sides(without_overlap(_theirs)), with_sixth_layer(_theirs).conv6
+_apart = without_exchange(_theirs)
+_log, _plateau = SCHEDULES["source2012"], SCHEDULES["paper"]
+_drops = ", ".join(f"{fraction:.0%}" for fraction in _log.drops)
+_biases = OPTIMISERS["source2012"].bias_rate_factor
+
+# fmt: off
+# Why: a row reads as a line of a table.
+SIZES = [
+    ("3.5", "The input has 224x224 pixels, conv1 kernels of 11 and a stride of 4. No padding is printed: that makes "
+     f"{_unrounded:g} places a side.", "Rounds up: the last kernel sees three zeros beyond the right and the bottom edge.",
+     "layer.py:1004", f"Both presets: as 2012, {_side['conv1']} places.",
+     LAYERS + "conv1_is_three_zeros_right_and_bottom_of_224_pixels"),
+    ("4.1", "A footnote gives the patches as the reason for 224; others read 227.", "A crop has 256 pixels less two equal "
+     "borders: always an even side, so 227 cannot occur.", "convdata.py:120-121",
+     f"Both presets: {PAPER.crop_side}, as printed.", TEXT + "224_pixels_shrink_as_in_figure_2"),
+    ("3.5", "No padding and no stride is printed for conv2 to conv5.", "Padding 2, 1, 1, 1 and stride 1.",
+     "layers-145.cfg:65, layers-145.cfg:135, layers-145.cfg:163, layers-145.cfg:192", "Both presets: as 2012.",
+     TEXT + "each_convolutional_layer_has_the_kernels_that_the_text_lists"),
+    ("", "Nothing on windows that run over the edge.", "Rounds up. With side 3 and stride 2 it makes no difference in "
+     "this net; with side 2 it does.", "layer.py:1164", "Both presets: as 2012.",
+     LAYERS + "pooling_takes_the_largest_of_each_window_over_the_edge_too"),
+    ("figure 2", "The first layer has 253,440 neurons.", "48 kernels at 55x55 places in each column.", "layers-145.cfg:9",
+     f"{count_neurons(_ours)['conv1']:,}. The caption's number is 55x48x96: a column's kernels in place of a side.",
+     TEXT + "253_440_neurons_in_the_first_layer_are_a_slip"),
+    ("1", "No convolutional layer has more than 1 % of the parameters.", "The same sizes.", "layers-145.cfg:135",
+     f"False: {_large}.", TEXT + "it_is_false_that_no_convolutional_layer_has_over_one_percent_of_the_parameters"),
+    ("6.1", "The net has two layers connected to the data.", "One. Earlier nets fed a blurred image to conv2 as well; the "
+     "sentence is left over from them.", "layers-145.cfg:9", "Both presets: only conv1 sees the image.",
+     LEDGER + "only_the_first_layer_sees_the_image"),
+]
+NORMALISATION = [
+    ("3.3", "Alpha multiplies the sum over n maps.", "Alpha is first divided by n.", "layer.py:1183",
+     f"`paper`: alpha is {_ours.norm.alpha:g}. `source2012`: {_theirs.norm.alpha / _theirs.norm.size:g} in effect, which is "
+     "what libraries compute.",
+     LAYERS + "the_literal_reading_multiplies_the_plain_sum_and_the_2012_reading_divides_alpha_by_n"),
+    ("3.3", "The sum runs from i - n/2 to i + n/2, over a layer's N kernels.", "n maps, two on each side, among the kernels "
+     "of one column only.", "layers-145.cfg:35, layers-145.cfg:95", "Both presets: windows stay in a column.",
+     LAYERS + "normalisation_of_one_column_ignores_the_other"),
+    ("3.3", "k is 2.", "2 (minDiv) in this net; the CIFAR-10 nets of the same code have 1.", "layers-145.cfg:35",
+     f"Both presets: {_ours.norm.k:g}.", TEXT + "the_constants_are_k_2_n_5_alpha_1e_4_and_beta_three_quarters"),
+    ("", "Nothing on an even n.", "No net of the tables has one.", "", "One map more before than after, as torch has it.",
+     LAYERS + "torch_has_the_2012_reading_and_the_literal_one_with_alpha_times_n"),
+    ("3.3", "Normalisation follows the ReLU in layers 1 and 2.", "In layer 1 it comes before, on signed values: "
+     "convolution, normalisation, pooling, ReLU.", "layers-145.cfg:35-54", "`paper`: ReLU first. `source2012`: as 2012.",
+     PRESETS + "in_the_2012_source_layer_1_is_normalised_before_its_relu_and_layer_2_twice"),
+    ("", "Nothing on a third normalisation.", "A second one follows in layer 2: over the 5x5 neighbours in the same map.",
+     "layers-145.cfg:107",
+     "`paper`: none. `source2012`: as 2012.", LAYERS + "normalisation_within_maps_is_the_formula_with_zeros_outside"),
+    ("", "Nothing on its border.", "That one divides its alpha by the 25 places also at the border.", "layer.py:1183",
+     "`paper`: none. `source2012`: as 2012.", LAYERS + "alpha_within_maps_is_divided_by_the_window_also_at_the_border"),
+    ("3.5", "Layer 5 is convolution, ReLU, pooling.", "Convolution, pooling, ReLU: the same values.", "layers-145.cfg:220",
+     "`paper`: ReLU first. `source2012`: pooling first.", PRESETS + "a_net_computes_what_loops_in_float64_compute"),
+]
+START = [
+    ("5", "Weights begin with a deviation of 0.01 in each layer.", "0.03 in conv3, conv4 and conv5.",
+     "layers-145.cfg:135, layers-145.cfg:163, layers-145.cfg:192",
+     f"`paper`: {_ours.conv3.sd:g} everywhere. `source2012`: {_theirs.conv3.sd:g} in these three.",
+     TEXT + "weights_begin_with_a_deviation_of_0_01_in_each_layer"),
+    ("6", "A sixth convolutional layer over the last pooling, without sizes.", "128 kernels in each of two columns, which "
+     "see both (#146).", "", f"{_conv6.kernels} kernels of {_conv6.side}x{_conv6.side} a column; padding and first values "
+     "are conv5's, a guess.", LEDGER + "the_sixth_layer_begins_as_the_fifth_does"),
+    ("", "Nothing on narrower nets.", "None.", "",
+     "At our small scales deviations grow by the root of what the fan-in shrinks "
+     "by, so that activities begin at the same scale.",
+     PRESETS + "half_width_is_half_of_every_count_and_deviations_grow_where_the_fan_in_halves"),
+]
+UPDATES = [
+    ("5", "The velocity holds the rate.", "The same, also when the rate drops.", "src/weights.cu:146-197", "Both presets: "
+     "as printed. Libraries put the rate outside, which differs for some steps after a drop.",
+     RULE + "at_a_constant_rate_it_equals_torchs_form_and_after_a_drop_it_does_not"),
+    ("5", "One rate for all layers; biases are not told apart.", "Biases move at twice the rate of weights "
+     "(epsB and epsW in the parameter files).", "",
+     f"`paper`: equal. `source2012`: biases {_biases:g} times.", RULE + "biases_move_at_twice_the_rate_and_do_not_decay"),
+    ("5", "The rule decays whatever it moves.", "Weights only: biases are built without decay (src/layer.cu).", "",
+     "`paper`: all parameters. `source2012`: weights only.", RULE + "the_papers_rule_decays_biases_too"),
+    ("5", "The rate is divided by 10 by hand when the validation error stops improving, three times in about 90 epochs.",
+     "By hand too: at epochs 23, 51 and 78 of 93 for table 1 (notes of layer-params-145-2010.cfg). Biases follow only the "
+     "first.", "", f"`source2012`: at {_drops} of the epochs. `paper`: at a plateau.",
+     RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
+    ("5", "Does not say when an error has stopped improving.", "A person decided.", "",
+     f"`paper`: {_plateau.patience} epochs without a new lowest validation error, a guess; a fourth time ends the training. "
+     "`source2012`: does not ask.",
+     LEDGER + "the_plateau_of_the_preset_paper_is_three_epochs_and_drops_every_rate"),
+    ("5", "One rate for all layers, all the time.", "conv1 drops ahead of the rest (epoch 68 of 93), then stands still "
+     "(72), by the same notes.", "", f"`paper`: never. `source2012`: at {_log.conv1_drop:.0%} and "
+     f"{_log.conv1_freeze:.0%}.", RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
+    ("4.1", "Colour noise at every use of an image.", "Off from epoch 68 of 93, by the same notes.", "",
+     f"`paper`: always on. `source2012`: off from {_log.conv1_drop:.0%}.",
+     RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
+    ("", "Nothing on the order of images.",
+     "Images come in the same order each epoch: the line that permutes them is commented out.",
+     "convdata_jpeg.py:262", "Both presets: a new order each epoch.",
+     BATCHES + "a_batch_is_a_function_of_seed_epoch_and_step"),
+]
+IMAGE_ROWS = [
+    ("2", "The shorter side is scaled to 256; no filter is named.", "Reads JPEGs already scaled; what scaled them is not "
+     "released.", "", "Bicubic, widened with the reduction so that it does not alias.",
+     IMAGES + "the_shorter_side_is_scaled_without_aliasing_and_the_centre_is_kept"),
+    ("2", "The central 256x256.", "Cut before; not released.", "", "An odd margin leaves its extra pixel right or below.",
+     IMAGES + "an_odd_margin_leaves_its_extra_pixel_right_or_below"),
+    ("", "Nothing on turned photographs.", "Not released.", "",
+     "EXIF orientation is honoured: pictures stand as a viewer shows them.",
+     IMAGES + "the_camera_s_orientation_is_undone"),
+    ("", "Nothing on images that are not RGB.", "Not released.", "",
+     "Grey is repeated, CMYK and palettes are converted, 16 bits scaled; what is "
+     "transparent shows white.", IMAGES + "every_mode_becomes_rgb"),
+    ("", "Nothing on how images are kept.", "As JPEGs (of quality 85, by a folder's name).",
+     "fix-big-imgnet.py:7, fix-big-imgnet.py:10",
+     "Kept raw; very large sets as JPEGs of quality 95.",
+     "tests/preprocessing/test_photographs.py::test_a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated"),
+    ("4.1", "Crops and reflections multiply the set by 2048.", "Offsets are 0 to 32 inclusive.", "convdata_jpeg.py:238-246",
+     f"Both presets: {PAPER.num_views():,} views, 33x33x2.", VIEWS + "there_are_2178_views_where_the_paper_prints_2048"),
+    ("4.1", "Patches are random.", f"One crop and reflection for {SOURCE2012.images_per_decision} images in a row.",
+     "convdata_jpeg.py:77, convdata_jpeg.py:238-246", "`paper`: for each image. `source2012`: as 2012.",
+     VIEWS + "32_consecutive_images_share_a_decision_in_the_2012_source_and_none_in_the_paper"),
+    ("2", "The mean over the training set is subtracted from each pixel.", "The mean image's centre is subtracted from "
+     "every crop, wherever it was cut.", "convdata_jpeg.py:95, convdata_jpeg.py:209-211",
+     "`paper`: the crop's own window. `source2012`: the centre.", VIEWS + "which_part_of_the_mean_is_subtracted"),
+    ("4.1", "Colour noise is in proportion to the eigenvalues.", "To their square roots, the deviations.",
+     "convdata_jpeg.py:57-66", f"Both presets: deviations, {grey_levels(False)[0]:.1f} grey levels on the main axis. "
+     f"Eigenvalues would give {grey_levels(True)[0]:,.0f}, of 255.", VIEWS + "the_noise_on_the_main_axis"),
+    ("", "Nothing on a division.", "Training images are then divided by 1.1, test images not.", "convdata_jpeg.py:155-179",
+     f"`paper`: not divided. `source2012`: by {1 + SOURCE2012.noise:g}.",
+     BATCHES + "colour_noise_is_one_colour_an_image_and_then_a_division"),
+]
+TESTING = [
+    ("4.2", "Outputs are zero with probability 0.5; at test time all are halved.", "The same: none is scaled in training.",
+     "src/layer.cu:1118-1150", "Both presets: as printed. Libraries double in training instead, which changes the start of "
+     "fc7 and fc8.",
+     LAYERS + "dropout_zeroes_and_does_not_rescale_in_training_and_halves_at_test_time"),
+    ("4.2", "In the first two fully-connected layers.", "On the outputs of fc6 and fc7, not on pooled maps.",
+     "layers-145.cfg:238, layers-145.cfg:266", "Both presets: as 2012.",
+     TEXT + "dropout_is_in_the_first_two_fully_connected_layers"),
+    ("6", "Predictions of several nets are averaged.", "Weights tuned on the validation set in steps of .05 (avg-valid.py); "
+     "which rows used them is unknown.", "", f"Both: equal weights, and weights tuned in steps of {1 / STEPS:g}.",
+     "tests/training/test_ensembles.py::test_tuned_weights_are_the_same_each_time_and_useless_nets_lose_theirs"),
+    ("3.2, 3.3, 3.4", "Gains are printed without a data set.", "By the notes, 3.2 is on ILSVRC-2010's test set, 3.3 and 3.4 "
+     "on ILSVRC-2012's validation set.", "layer-params-145-2010.cfg:178, layer-params-145.cfg:182",
+     "Each claim carries its set, and only the same set is compared.",
+     "tests/claims/test_paper_claims.py::test_gains_are_the_differences_of_2012_runs_to_the_last_printed_digit"),
+    ("", "Nothing on batches at test time.", "Not looked into.", "",
+     f"Evaluation shows a net {CHUNK} images at a time, so that counts do not depend on the "
+     "batch.", EVALUATE + "a_net_never_sees_more_images_than_a_piece"),
+    ("", "Nothing on ties.", "Not looked into.", "", "Ties, and values that are not numbers, count as errors.",
+     EVALUATE + "ties_at_the_first_and_at_the_fifth_place_count_against_us"),
+    ("", "Nothing on precision.", "Single throughout.", "",
+     "Single precision; bf16 where that is faster and passes a check. "
+     "Squares are then still summed in fp32.", LAYERS + "squares_are_summed_in_fp32_under_bf16"),
+    ("", "Nothing on the precision of tanh.", "Single.", "",
+     "Figure 1's tanh takes its derivative in fp32 under bf16, which would "
+     "round it to zero.", "tests/model/test_cifar.py::test_bf16_does_not_silence_a_saturated_tanh"),
+]
+CHANGED = [
+    ("3.4", "Pooling without overlap has outputs of equivalent size.", "Only with other paddings: 1 in conv2, none in conv5 "
+     "(#147).", "layer-params-147.cfg:174", f"As 2012: {' → '.join(str(n) for n in _touching.values())}.",
+     PRESETS + "147_has_windows_that_touch_and_ends_in_the_same_six_pixels"),
+    ("3.3", "The gain of response normalisation.", "The net without it lacks all three normalisations, the unpublished one "
+     "too (#148).", "layer-params-148.cfg:148", "As 2012: all of a preset's go.",
+     PRESETS + "148_removes_every_normalisation_and_nothing_else"),
+    ("3.2", "The one-GPU net has half the kernels, except in the last convolutional layer.", "The same (#145-half).",
+     "layer-params-145-half.cfg:100", "As 2012.", PRESETS + "one_column_is_145_half"),
+    ("", "Nothing on columns that never meet.", "conv2 is wider, and fc6 and fc7 are double (#150).", "",
+     f"As 2012: conv2 has {_apart.conv2.kernels} kernels a column, fc6 and fc7 {_apart.fc6.units:,} units.",
+     PRESETS + "150_has_columns_that_never_meet_before_the_logits"),
+    ("7", "Removing any middle layer costs about 2 %.", "No run removes a layer.", "", "Kernels, activation and "
+     "normalisation go; the pooling stays, and an exchange moves to the next layer. A guess.",
+     PRESETS + "a_removed_layer_leaves_sides_and_exchange_as_they_were"),
+    ("3.1", "Figure 1's net has four layers.", "Two published nets fit the words: 19pct and conv-local-13pct.", "",
+     "Both are run.", "tests/model/test_cifar.py::test_parameters_are_those_of_the_2012_files"),
+]
+# fmt: on
+TOPICS = {
+    "Sizes": SIZES,
+    "Normalisation": NORMALISATION,
+    "First values": START,
+    "Updates and schedule": UPDATES,
+    "Images": IMAGE_ROWS,
+    "Dropout and testing": TESTING,
+    "Changed nets": CHANGED,
+}
+ROWS: tuple[Row, ...] = tuple(Row(topic, *row) for topic, rows in TOPICS.items() for row in rows)
