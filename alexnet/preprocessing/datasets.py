@@ -53,10 +53,8 @@ def prepare(
     folder = store.data_dir() / name
     if force or not store.is_prepared(name):
         with disk.alone(store.data_dir() / f"{name}.lock"):
-            if force:
-                shutil.rmtree(folder, ignore_errors=True)
-            if not store.is_prepared(name):  # Why again: another process may have made it in the meantime
-                PREPARERS[name](folder, Request(source, processes, codec, accept_bad))
+            if force or not store.is_prepared(name):  # Why again: another process may have made it in the meantime
+                PREPARERS[name](folder, Request(source, force, processes, codec, accept_bad))
     data = store.open_set(name, verify)
     if codec not in (None, data.codec):
         raise UserError(f"{name} is prepared with --codec {data.codec}. To make it again with {codec}, add --force.")
@@ -66,6 +64,12 @@ def prepare(
 def _prepare_cifar10(folder: Path, request: Request) -> None:
     source = request.source
     class_folders = source is not None and any((source / split).is_dir() for split in CIFAR10_COUNTS)
+    if class_folders:
+        for split in CIFAR10_COUNTS:
+            _cifar10_files(source / split)
+    elif source is not None:
+        _refuse_damaged_batches(source)
+    request.clear(folder)
     # Why so much: sorting writes the images a second time; a download is an archive and what is unpacked from it.
     with disk.disk_errors_named(folder, bytes_needed=(4 if source is None else 2) * CIFAR10_BYTES):
         for split in CIFAR10_COUNTS:
@@ -114,8 +118,6 @@ def torchvision_datasets() -> ModuleType:
 def _torchvision_cifar10(folder: Path, source: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Read CIFAR-10, by label, through torchvision, which checks the MD5 sums; download it when no source is given."""
     root = source if source is not None else folder / "download"
-    if source is not None:
-        _refuse_damaged_batches(source)
     try:
         data = torchvision_datasets().CIFAR10(str(root), train=split == "train", download=source is None)
     except (RuntimeError, OSError) as error:
@@ -173,6 +175,7 @@ def _prepare_formula(spec: formula.Spec) -> Callable[[Path, Request], None]:
     def preparer(folder: Path, request: Request) -> None:
         if request.source is not None:
             raise UserError(f"{spec.name} is computed from a seed; leave out --source.")
+        request.clear(folder)
         with disk.disk_errors_named(folder, spec.num_bytes):
             for split, count in spec.counts.items():
                 labels, decode = formula.labels(spec, count), _formula_decoder(spec, split)
@@ -196,11 +199,12 @@ def _prepare_photographs(find: Callable[[Path], Source]) -> Callable[[Path, Requ
 
 
 def _prepare_imagenet20(folder: Path, request: Request) -> None:
+    download = folder.with_name(f"{folder.name}.download")
     if request.source is None:
-        with disk.disk_errors_named(folder, imagenet20.DOWNLOAD_BYTES):
-            request = replace(request, source=imagenet20.download(folder / "download"))
+        with disk.disk_errors_named(download, imagenet20.DOWNLOAD_BYTES):
+            request = replace(request, source=imagenet20.download(download))
     _prepare_photographs(imagenet20.find)(folder, request)
-    shutil.rmtree(folder / "download", ignore_errors=True)
+    shutil.rmtree(download, ignore_errors=True)
 
 
 PREPARERS: dict[str, Callable[[Path, Request], None]] = {

@@ -1,5 +1,7 @@
 """Prepared sets made of photographs: from listings to a finished set, with a report of everything that was unusual."""
 
+import shlex
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -36,13 +38,20 @@ class Request:
     """What the user asked for besides the name of the set."""
 
     source: Path | None = None
+    force: bool = False  # to start again
     processes: int | None = None  # None: one for each core
     codec: Codec | None = None  # None: raw for a set that is not too large
     accept_bad: bool = False
 
+    def clear(self, folder: Path) -> None:
+        """Remove what is in `folder` if that was asked for; to be called when the source was found to be good."""
+        if self.force:
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 def prepare(folder: Path, source: Source, request: Request) -> None:
     """Make the set in `folder` from its listed images. Raises UserError for a full disk or too many bad images."""
+    request.clear(folder)
     processes = request.processes or workers.available()
     begun = [found for split in source.splits if (found := progress.begun(folder / split))]
     form = request.codec or (begun[0][0] if begun else _default_codec(source))
@@ -53,7 +62,9 @@ def prepare(folder: Path, source: Source, request: Request) -> None:
         filled = {s: filling.fill(folder / s, found, SIDE, form, processes) for s, found in source.splits.items()}
         report = {s: _report(found, filled[s], source.official.get(s)) for s, found in source.splits.items()}
         _show(folder.name, report)
-        _refuse_bad(folder.name, report, request.accept_bad)
+        _refuse_empty(report)
+        if not request.accept_bad:
+            _refuse_bad(f"alexnet prepare {folder.name} --source {shlex.quote(str(request.source))} --accept-bad", report)
         for split, listing in source.splits.items():
             filling.finish(folder / split, listing, filled[split])
         train = filled["train"]
@@ -126,18 +137,22 @@ def _show(name: str, report: dict[str, Any]) -> None:
     print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
 
 
-def _refuse_bad(name: str, report: dict[str, Any], accept: bool) -> None:
-    """Raise UserError for a split that has no image, or, unless they are accepted, more than 0.1 % bad ones or a surplus."""
+def _refuse_empty(report: dict[str, Any]) -> None:
+    for split, entries in report.items():
+        if entries["listed"] == len(entries["skipped"]):
+            raise UserError(f"The split {split} has no image that can be read. Is --source the right folder?")
+
+
+def _refuse_bad(command: str, report: dict[str, Any]) -> None:
+    """Raise UserError for a split with more than 0.1 % bad images or a surplus; `command` accepts them."""
     for split, entries in report.items():
         bad, whole = len(entries["skipped"]) + entries["missing"], entries["official"] or entries["listed"]
-        if entries["listed"] == len(entries["skipped"]):
-            raise UserError(f"{name} {split} has no image that can be read. Is --source the right folder?")
-        if accept or (bad <= TOLERATED * whole and entries["listed"] <= whole):
+        if bad <= TOLERATED * whole and entries["listed"] <= whole:
             continue
         what = f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%}"
         if entries["listed"] > whole:
             what = f"{entries['listed']:,} images where {whole:,} were published"
         raise UserError(
-            f"{name} {split} has {what} (see above). Mend the source and repeat the command, which keeps what is done, or "
-            f"go on with what there is: alexnet prepare {name} --accept-bad"
+            f"The split {split} has {what} (see above). Mend the source and repeat the command, which keeps what is done, "
+            f"or go on with what there is: {command}"
         )

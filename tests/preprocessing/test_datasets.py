@@ -149,6 +149,15 @@ def test_class_folders_in_another_order_are_refused_by_name(folders, new):
     prepare("cifar10", folders)
 
 
+def test_a_wrong_source_does_not_cost_the_set_that_is_there(folders, tmp_path):
+    expected = prepare("cifar10", folders).fingerprint
+    (folders / "test" / "frog" / "0000.png").unlink()
+    for wrong in (folders, tmp_path):
+        with pytest.raises(UserError):
+            prepare("cifar10", wrong, force=True)
+    assert prepare("cifar10").fingerprint == expected
+
+
 def test_a_missing_class_folder_is_named(folders):
     shutil.rmtree(folders / "test" / "bird")
     with pytest.raises(UserError, match=r"test/bird is missing"):

@@ -1,18 +1,14 @@
 """What is kept when preparing is killed at any moment, and what a killed call leaves behind."""
 
 import errno
-import io
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from alexnet.config import UserError
 from alexnet.preprocessing import decoding, store, workers
@@ -204,33 +200,3 @@ def test_results_come_in_the_order_of_the_tasks_and_not_far_ahead():
 def wait_and_square(job, k):
     time.sleep(0.01 * (k % 3))
     return job, k * k
-
-
-def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source):
-    images = prepare("folders", source, codec="jpeg").splits["train"].images
-    whole = images[:]
-    assert (images.shape, images.dtype, images.ndim, len(images)) == (whole.shape, whole.dtype, 4, 14)
-    original = prepare("folders", source, force=True).splits["train"].images
-    assert abs(whole.astype(int) - original).mean() < 3
-    folder = store.data_dir() / "folders"
-    shutil.rmtree(folder)
-    images = prepare("folders", source, codec="jpeg").splits["train"].images
-    mask = whole[:, 0, 0, 0] > whole[:, 0, 0, 0].mean()
-    for key in (3, -1, slice(2, 9, 3), slice(None, None, -1), [5, 5, 0], whole[:, 0, 0, 0].argsort(), mask, slice(3, 3),
-                (4, slice(2, 9)), (slice(0, 2), slice(1, 3), slice(5)), ([7, 1], slice(None), 3), (2, 1, 1, 0)):  # fmt: skip
-        assert images[key].shape == whole[key].shape
-        assert (images[key] == whole[key]).all()
-    assert (pickle.loads(pickle.dumps(images))[2] == whole[2]).all()
-    assert (images.__array__() == whole).all()
-    with Image.open(io.BytesIO(images.encoded(-1).tobytes())) as last:
-        assert (np.asarray(last) == whole[13]).all()
-    for beyond in (14, -15):
-        with pytest.raises(IndexError, match="of 14"):
-            images[beyond]
-
-
-def test_a_split_of_grey_jpegs_is_kept_in_three_colours(source):
-    for file in source.glob("*/*/*"):
-        Image.new("L", (20, 20), 77).save(file)
-    images = prepare("folders", source, codec="jpeg").splits["train"].images
-    assert (images[:] == 77).all()

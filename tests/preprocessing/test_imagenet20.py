@@ -47,11 +47,11 @@ def test_imagenet20_counts_are_the_published_ones():
 
 def test_a_missing_or_surplus_photograph_of_imagenet20_is_reported(twenty):
     (twenty / "val" / "n02115641" / "0.jpg").rename(twenty / "kept.jpg")
-    with pytest.raises(UserError, match=r"imagenet20 val has 1 of 20 images missing or unreadable"):
+    with pytest.raises(UserError, match=r"The split val has 1 of 20 images missing or unreadable"):
         prepare("imagenet20", twenty)
     (twenty / "kept.jpg").rename(twenty / "val" / "n02115641" / "0.jpg")
     shutil.copy(twenty / "val" / "n02115641" / "0.jpg", twenty / "val" / "n02115641" / "1.jpg")
-    with pytest.raises(UserError, match=r"imagenet20 val has 21 images where 20 were published"):
+    with pytest.raises(UserError, match=r"The split val has 21 images where 20 were published"):
         prepare("imagenet20", twenty)
     assert len(prepare("imagenet20", twenty, accept_bad=True).splits["val"]) == 21
 
@@ -82,7 +82,7 @@ def test_imagenet20_is_downloaded_and_prepared(server, small, picture, jpeg, tar
     data = prepare("imagenet20")
     assert data.splits["train"].labels.tolist() == list(range(20))
     assert (data.words[0], data.words[10]) == ("tench", "Shih-Tzu")
-    assert not (data.folder / "download").exists()
+    assert [path.name for path in store.data_dir().iterdir() if path.is_dir()] == ["imagenet20"]
     shutil.rmtree(store.data_dir())
     assert prepare("imagenet20", unpacked).fingerprint == data.fingerprint
 
