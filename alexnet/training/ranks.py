@@ -10,10 +10,8 @@ log 256 images at twice the rate match 128, and 1024 are "not good" (layer-param
 layer-params-137.cfg:203).
 """
 
-import ctypes
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +34,6 @@ PATIENCE = timedelta(minutes=10)  # a rank that has not answered for so long is 
 LOST = 69  # exit status of a rank that could not go on because another one is gone (EX_UNAVAILABLE)
 SETTLED = 0.2  # seconds after which a group's threads have let go of the last tensors
 BUCKET = 2**24  # values averaged at once over replicas: 64 MB of fp32
-_PR_SET_PDEATHSIG = 1
 _GONE = re.compile(r"Connection (closed|reset) by peer|Connection refused|Broken pipe|[Tt]imed out|Application timeout")
 
 
@@ -49,6 +46,7 @@ class Rank:
     device: torch.device
     mesh: DeviceMesh | None = None  # None: it is alone
     exchanges: list[ColumnExchange] = field(default_factory=list)  # that were made for its nets
+    parent: int = field(default_factory=os.getppid)  # the process that started it
 
     @property
     def replica(self) -> int:
@@ -64,6 +62,14 @@ class Rank:
     def speaks(self) -> bool:
         """Whether it is the one that prints and writes files."""
         return self.index == 0
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether torchrun's agent has ended and left this rank behind, which is a request to stop.
+
+        The agent starts ranks in sessions of their own, so that nothing else would end them.
+        """
+        return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self.parent
 
     @property
     def column_group(self) -> ProcessGroup | None:
@@ -139,7 +145,6 @@ def joined(layout: Layout) -> Iterator[Rank]:
     if world == 1:
         yield rank
         return
-    _end_with_agent()
     try:
         _meet(rank)
         yield rank
@@ -158,7 +163,10 @@ def joined(layout: Layout) -> Iterator[Rank]:
 
 
 def any_rank(flag: bool, rank: Rank) -> bool:
-    """Return whether `flag` is true on any rank. All have to ask, so all obey a request to stop after the same step."""
+    """Return whether `flag` is true on any rank; all have to ask.
+
+    With `stop.requested or rank.orphaned` after each step, all obey a request to stop after the same one.
+    """
     if rank.mesh is None:
         return flag
     asked = torch.tensor([flag], dtype=torch.int32, device=rank.device)
@@ -234,10 +242,3 @@ def _meet(rank: Rank) -> None:
     where = rank.device if on_cuda else None
     dist.init_process_group(backend(), store=store, rank=index, world_size=world, timeout=PATIENCE, device_id=where)
     rank.mesh = rank.layout.mesh(rank.device.type)
-
-
-def _end_with_agent() -> None:
-    # Why: the agent starts ranks in sessions of their own, so they would train on if it were killed.
-    prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
-    if prctl and "TORCHELASTIC_RUN_ID" in os.environ:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +15,10 @@ from alexnet.config import UserError
 from alexnet.model.columns import Layout
 from alexnet.training import launch, ranks
 
-# Two replicas count steps and save after each. Rank 1 is killed in step 3 of the first job; in the second it is killed in
-# step 6, all start again, and in step 9 the starting process gets a Ctrl-C. Both jobs are the same command.
+# Two replicas count steps and save after each. Rank 1 is killed in step 3 of the first job. In the second it is killed in
+# step 6, all start again, and in step 9 the starting process gets a Ctrl-C. In the third that one is killed three steps on.
 JOB = """
-    import json, os, signal, sys
+    import json, os, signal, sys, time
     from pathlib import Path
     import torch
     from alexnet.model.columns import Layout
@@ -25,7 +26,8 @@ JOB = """
     from alexnet.training.process import StopRequests
 
     folder = Path(sys.argv[1])
-    saved, killed = folder / "saved", folder / "killed"
+    saved, killed, interrupted = folder / "saved", folder / "killed", folder / "interrupted"
+    ending = signal.SIGKILL if interrupted.exists() else signal.SIGINT
     torch.set_num_threads(1)
 
     def averaged(rank, weights, gradients):
@@ -43,19 +45,21 @@ JOB = """
             "none": averaged(rank, (1.0, 0.0), ([4.0, 8.0], [float("nan"), float("nan")])),
             "first": int(saved.read_text()) if saved.exists() else 0,
         }
-        for step in range(found["first"], 60):
+        for step in range(found["first"], 10**6):
+            time.sleep(0.005)
             if step in (3, 6) and rank.index == 1 and not Path(f"{killed}{step}").exists():
                 Path(f"{killed}{step}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if step == 9 and rank.index == 0:
-                os.kill(os.getppid(), signal.SIGINT)
+            if step == max(9, found["first"] + 3) and rank.index == 0:
+                interrupted.touch()
+                os.kill(os.getppid(), ending)
             torch.distributed.all_reduce(torch.ones(1000))
             if rank.speaks:
                 saved.write_text(str(step + 1))
             torch.distributed.barrier()
-            if ranks.any_rank(stop.requested, rank):
+            if ranks.any_rank(stop.requested or rank.orphaned, rank):
                 found["last"] = step
-                (folder / f"found-{rank.index}").write_text(json.dumps(found))
+                (folder / f"found-{rank.index}-{step}").write_text(json.dumps(found))
                 raise SystemExit(130)
 """
 LAUNCH = """
@@ -68,48 +72,61 @@ LAUNCH = """
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
-    """The folder of the job and how it ended without restarts, and then with one."""
+    """How three jobs ended, and what each rank found in those that it could end, by the rank's index."""
     folder = tmp_path_factory.mktemp("job")
     (folder / "job.py").write_text(textwrap.dedent(JOB))
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
     command = [sys.executable, "-c", textwrap.dedent(LAUNCH), folder / "job.py", folder]
     ended = []
-    for restarts in ("0", "1"):
-        ended.append(subprocess.run([*command, restarts], env=env, capture_output=True, text=True, timeout=120))
-        ended[-1].saved = int((folder / "saved").read_text())
-    return folder, *ended
+    for restarts in ("0", "1", "0"):
+        done = subprocess.run([*command, restarts], env=env, capture_output=True, text=True, timeout=120)
+        done.saved = int((folder / "saved").read_text())
+        wanted = [folder / f"found-{index}-{done.saved - 1}" for index in (0, 1)]
+        for _ in range(100 if ended else 0):  # Why: rank 1 may end a moment after what was waited for.
+            if all(file.exists() for file in wanted):
+                break
+            time.sleep(0.1)
+        done.found = [json.loads(file.read_text()) for file in wanted if file.exists()]
+        ended.append(done)
+    return ended
 
 
 def test_a_killed_rank_ends_the_job_with_one_line_about_it(jobs):
     """Without a traceback: the other rank says that it stops, and then which rank was killed and what to do."""
-    _, killed, _ = jobs
+    killed, _, _ = jobs
     assert killed.returncode == 1
     noticed, line = killed.stderr.strip().splitlines()
     assert noticed.startswith("error: rank 0 of 2 stops, another one is gone (")
-    assert line.startswith(
-        "error: rank 1 of 2 was killed by SIGKILL (is there too little memory?); the others were stopped."
-    )
+    assert line.startswith("error: rank 1 of 2 was killed by SIGKILL (is there too little memory?); the others were stopped")
     assert "the same command goes on from there" in line
 
 
-def test_what_was_saved_before_a_rank_was_killed_is_gone_on_from(jobs):
-    folder, killed, _ = jobs
+def test_the_same_command_goes_on_from_what_was_saved(jobs):
+    """The second job began at step 3, was started again at step 6, and the third began where the second was stopped."""
+    killed, stopped, left = jobs
     assert killed.saved == 3
-    assert json.loads((folder / "found-0").read_text())["first"] == 6
+    assert stopped.found[0]["first"] == 6
+    assert left.found[0]["first"] == stopped.saved
 
 
 def test_ctrl_c_reaches_every_rank_which_stop_after_the_same_step(jobs):
-    folder, _, stopped = jobs
+    _, stopped, _ = jobs
     assert stopped.returncode == 130, stopped.stderr
-    last = [json.loads((folder / f"found-{index}").read_text())["last"] for index in (0, 1)]
-    assert last[0] == last[1] >= 9
-    assert stopped.saved == last[0] + 1
+    assert [found["last"] for found in stopped.found] == [stopped.saved - 1] * 2
+    assert stopped.saved > 9
+
+
+def test_ranks_whose_agent_is_killed_stop_after_the_same_step_and_save(jobs):
+    _, stopped, left = jobs
+    assert left.returncode == -9
+    assert [found["last"] for found in left.found] == [left.saved - 1] * 2
+    assert left.saved > stopped.saved + 3
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_ranks_agree_and_average_over_replicas(jobs, index):
     """3/4 of one replica's mean and 1/4 of the other's; nothing of one that has no images, even if that is no number."""
-    found = json.loads((jobs[0] / f"found-{index}").read_text())
+    found = jobs[1].found[index]
     assert found["any"] == [True, False]
     assert found["sums"] == [2**41 + 1, 0.5]
     assert found["averaged"] == [0.75 * 4 + 0.25 * 12, 0.75 * 8 + 0.25 * 16, 0.75 * 10 + 0.25 * 20]
