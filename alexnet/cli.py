@@ -95,7 +95,7 @@ class Evaluate:
                 print(f"{split}: {counted.wrong:,} of {counted.total:,} images wrong, error {counted.rate:.2%}")
             return
         split = validation_split(data)
-        batches = batches_of(config, data, split)
+        batches = batches_of(config, data, split, learner.crew.device)
         for ten, views in ((False, "one view"), (True, "ten views")):
             found = count_views(learner, batches, ten)
             print(f"{split}, {views}: top-1 {found.top1.rate:.2%} ({found.top1.wrong:,} of {found.top1.total:,} wrong), "

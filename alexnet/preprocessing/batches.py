@@ -82,9 +82,12 @@ class Batches:
 
 
 class CroppedBatches(Batches):
-    """Batches of one split of photographs, left on disk: only the pixels that are shown are read."""
+    """Batches of one split of photographs, left on disk: only the pixels that are shown are read, and travel to `device`."""
 
-    def __init__(self, data: PreparedSet, split: str, reading: Views, crop_side: int) -> None:
+    def __init__(
+        self, data: PreparedSet, split: str, reading: Views, crop_side: int, device: torch.device | None = None
+    ) -> None:
+        self.device = device
         self.images, self.mean = data.splits[split].images, data.mean
         self.labels = torch.from_numpy(data.splits[split].labels)
         self.axes = views.colour_axes(data.covariance)
@@ -116,7 +119,8 @@ class CroppedBatches(Batches):
         # Source 2012: without noise, images are not divided either: by 1 plus its deviation, then 0 (convdata_jpeg.py:179).
         how = self.augmentation if colour_noise else replace(self.augmentation, noise=0.0)
         numbers, at = indices.numpy(), places.numpy()
-        return views.augment(self.images, numbers, self.mean, self.axes, how, seed, epoch, at), self.labels[indices]
+        shown = views.augment(self.images, numbers, self.mean, self.axes, how, seed, epoch, at, self.device)
+        return shown, self.labels[indices]
 
     def views_in_order(self, batch_size: int, ten: bool, part: Part = WHOLE) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Yield (views, labels) of every image once, or of every R-th batch: ten views or the central one (paper 4.1)."""
@@ -125,4 +129,4 @@ class CroppedBatches(Batches):
             yield self._views(numbers, ten), self.labels[numbers]
 
     def _views(self, numbers: Tensor, ten: bool) -> list[Tensor]:
-        return list(views.fixed_views(self.images, numbers.numpy(), self.mean, self.augmentation, ten))
+        return list(views.fixed_views(self.images, numbers.numpy(), self.mean, self.augmentation, ten, self.device))

@@ -78,26 +78,47 @@ def _drawn(
 
 
 def cut(
-    images_NHWC: np.ndarray, indices: np.ndarray, views: Views, mean_HWC: np.ndarray, augmentation: Augmentation
+    images_NHWC: np.ndarray,
+    indices: np.ndarray,
+    views: Views,
+    mean_HWC: np.ndarray,
+    augmentation: Augmentation,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Return views of the images at `indices`, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
-    `images_NHWC` is uint8; of a memory-mapped array only the crops are read. With the mean's own window, the mean image is
-    cut and mirrored like the image, as if subtracted first (paper 2). With its central one, the crop is mirrored and the
-    mean is not (convdata_jpeg.py:209-211). Never divided by 255. Raises ValueError for a mean of another shape.
+    `images_NHWC` is uint8; of a memory-mapped array only the crops are read, and only they travel to `device`. With the
+    mean's own window, the mean image is cut and mirrored like the image, as if subtracted first (paper 2). With its central
+    one, the crop is mirrored and the mean is not (convdata_jpeg.py:209-211). Never divided by 255. Raises ValueError for a
+    mean of another shape.
     """
-    side, mean = augmentation.crop_side, np.asarray(mean_HWC, np.float32)
+    side, mean = augmentation.crop_side, torch.as_tensor(np.asarray(mean_HWC, np.float32), device=device)
     if mean.shape != images_NHWC.shape[1:]:
-        raise ValueError(f"`mean_HWC` {mean.shape} must have the shape of one image {images_NHWC.shape[1:]}")
-    middle = augmentation.margin(len(mean)) // 2
-    central = mean[middle : middle + side, middle : middle + side]
-    out = np.empty((len(indices), side, side, 3), np.float32)
+        raise ValueError(f"`mean_HWC` {tuple(mean.shape)} must have the shape of one image {images_NHWC.shape[1:]}")
+    on_cuda = device is not None and device.type == "cuda"
+    crops = _crops(images_NHWC, indices, views, side, pinned=on_cuda)
+    x_NHWC = crops.to(device, non_blocking=True).float()
+    if augmentation.mean_window == "central":
+        middle = augmentation.margin(len(mean)) // 2
+        x_NHWC -= mean[middle : middle + side, middle : middle + side]
+        return x_NHWC.permute(0, 3, 1, 2)
+    mirrored = mean.flip(1)
+    for x, top, left, flip in zip(x_NHWC, *(column.tolist() for column in views), strict=True):
+        first = len(mean) - side - left if flip else left
+        x -= (mirrored if flip else mean)[top : top + side, first : first + side]
+    return x_NHWC.permute(0, 3, 1, 2)
+
+
+def _crops(images_NHWC: np.ndarray, indices: np.ndarray, views: Views, side: int, pinned: bool) -> Tensor:
+    """Return the pixels of the views, uint8 (N, side, side, 3), mirrored where they are to be."""
+    out = torch.empty(len(indices), side, side, 3, dtype=torch.uint8, pin_memory=pinned)
+    rows = out.numpy()
     for i, (index, top, left, flip) in enumerate(zip(indices, *views, strict=True)):
-        window = slice(top, top + side), slice(left, left + side)
-        across = slice(None, None, -1 if flip else 1)
-        subtracted = mean[window][:, across] if augmentation.mean_window == "own" else central
-        np.subtract(images_NHWC[index][window][:, across], subtracted, out=out[i])
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+        crop = images_NHWC[index, top : top + side, left : left + side]
+        if flip:  # Why: torch mirrors triples of bytes three times faster than a copy with a negative stride
+            crop = torch.flip(torch.tensor(crop), [1]).numpy()
+        rows[i] = crop
+    return out
 
 
 def colour_axes(covariance: np.ndarray, literal: bool = False) -> np.ndarray:
@@ -128,7 +149,7 @@ def add_colour_noise(
     colours = augmentation.noise * (draws[:, None] * axes).sum(axis=2)  # (N, 3); a matrix product's bits depend on N
     N, _, H, W = x_NCHW.shape
     rows = x_NCHW.permute(0, 2, 3, 1).view(N, H, W * 3)  # Why: long rows are added several times faster than triples
-    rows += torch.from_numpy(colours.astype(np.float32)).repeat(1, W)[:, None]
+    rows += torch.as_tensor(colours.astype(np.float32), device=x_NCHW.device).repeat(1, W)[:, None]
     if augmentation.divide:
         rows /= 1 + augmentation.noise
     return x_NCHW
@@ -143,15 +164,21 @@ def augment(
     seed: int,
     epoch: int,
     places: np.ndarray,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Return the training images at `indices` as the net sees them at `places` of `epoch`: cut, centred, with noise."""
     views = draw_views(augmentation, images_NHWC.shape[1], seed, epoch, places)
-    x_NCHW = cut(images_NHWC, indices, views, mean_HWC, augmentation)
+    x_NCHW = cut(images_NHWC, indices, views, mean_HWC, augmentation, device)
     return add_colour_noise(x_NCHW, axes, augmentation, seed, epoch, places)
 
 
 def fixed_views(
-    images_NHWC: np.ndarray, indices: np.ndarray, mean_HWC: np.ndarray, augmentation: Augmentation, ten: bool = True
+    images_NHWC: np.ndarray,
+    indices: np.ndarray,
+    mean_HWC: np.ndarray,
+    augmentation: Augmentation,
+    ten: bool = True,
+    device: torch.device | None = None,
 ) -> Iterator[Tensor]:
     """Yield the ten views of test images, each (N, 3, side, side): four corners and centre, then their mirror images.
 
@@ -163,4 +190,4 @@ def fixed_views(
     for flip in (False, True) if ten else (False,):
         for top, left in offsets:
             views = Views(*(np.full(len(indices), value) for value in (top, left, flip)))
-            yield cut(images_NHWC, indices, views, mean_HWC, augmentation)
+            yield cut(images_NHWC, indices, views, mean_HWC, augmentation, device)

@@ -55,7 +55,7 @@ class Training(Learner):
         super().__init__(config, precision, crew)
         self.config, self.folder = config, folder
         self.validation = validation_split(data)
-        self.sets = {split: batches_of(config, data, split) for split in ("train", self.validation)}
+        self.sets = {split: batches_of(config, data, split, self.crew.device) for split in ("train", self.validation)}
         self.progress = checkpoint.load(folder, to_dict(config), self.restore)
         self.steps_per_epoch = self.sets["train"].steps_per_epoch(config.optimiser.batch_size)
         self.waited = self.stepped = 0.0  # seconds of the epoch, here, spent waiting for images and moving weights

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from alexnet.config import ColumnNet, RunConfig, UserError
@@ -14,15 +15,18 @@ from alexnet.training.learner import Learner, to_device
 EVALUATION_BATCH = 250  # images of CIFAR-10's size
 
 
-def batches_of(config: RunConfig, data: PreparedSet, split: str) -> Batches:
-    """Return the batches of a split as the net of `config` sees them. Raises UserError when they do not fit it."""
+def batches_of(config: RunConfig, data: PreparedSet, split: str, device: torch.device | None = None) -> Batches:
+    """Return the batches of a split as the net of `config` sees them. Raises UserError when they do not fit it.
+
+    Views of photographs are made on `device`; whole images are not moved.
+    """
     if isinstance(config.net, ColumnNet):
         if config.augmentation is None:
             raise UserError("The two-column net sees views of photographs: add --augmentation source2012 (or paper).")
         side = net_config(config.net).image_side
         if (pixels := data.splits[split].images.shape[1]) < side:
             raise UserError(f"The images of {data.name} have {pixels} pixels a side, the net needs {side}. Change --data.")
-        return CroppedBatches(data, split, config.augmentation, side)
+        return CroppedBatches(data, split, config.augmentation, side, device)
     if config.augmentation is not None:
         raise UserError("The nets of Figure 1 are trained on whole images: leave out --augmentation.")
     return Batches(data, split)

@@ -24,7 +24,7 @@ def parity_of(config: RunConfig, data: PreparedSet, device: torch.device | None 
     size = config.optimiser.batch_size
 
     def losses_of(precision: str) -> Iterator[float]:
-        learner, batches = Learner(config, precision, crew), batches_of(config, data, "train")
+        learner, batches = Learner(config, precision, crew), batches_of(config, data, "train", crew.device)
         moments = ((epoch, step) for epoch in count() for step in range(batches.steps_per_epoch(size)))
         images = chain.from_iterable(batches.epoch(config.seed, epoch, size) for epoch in count())
         for (epoch, step), (x, y) in islice(zip(moments, images, strict=False), steps):
