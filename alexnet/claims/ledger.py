@@ -164,7 +164,7 @@ IMAGE_ROWS = [
     ("", "Nothing on how images are kept.", "As JPEGs (of quality 85, by a folder's name).",
      "fix-big-imgnet.py:7, fix-big-imgnet.py:10",
      "Kept raw; very large sets as JPEGs of quality 95.",
-     "tests/preprocessing/test_photographs.py::test_a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated"),
+     "tests/preprocessing/test_codec.py::test_a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated"),
     ("4.1", "Crops and reflections multiply the set by 2048.", "Offsets are 0 to 32 inclusive.", "convdata_jpeg.py:238-246",
      f"Both presets: {PAPER.num_views():,} views, 33x33x2.", VIEWS + "there_are_2178_views_where_the_paper_prints_2048"),
     ("4.1", "Patches are random.", f"One crop and reflection for {SOURCE2012.images_per_decision} images in a row.",

@@ -1,6 +1,7 @@
 """The ledger's page: the rows of `ledger.py` as tables of three columns, which a phone can show."""
 
 import re
+from pathlib import Path
 
 from IPython.display import Markdown
 
@@ -10,7 +11,7 @@ from alexnet.claims.tables import numbered
 
 def table(topic: str) -> Markdown:
     """Return the rows of a topic: what the paper says, what the 2012 source does, what we do and the test that pins it."""
-    rows = [(_paper(row), _source(row), f"{row.ours} *{pinned(row)}*") for row in ROWS if row.topic == topic]
+    rows = [(_paper(row), _source(row), f"{row.ours} *[{pinned(row)}]*") for row in ROWS if row.topic == topic]
     headers = ("the paper (section)", "the 2012 source", "we, *and the test*")
     return numbered(rows, headers, f"The ledger: {topic.lower()}.", f"tbl-ledger-{topic.split()[0].lower()}")
 
@@ -20,16 +21,20 @@ def _paper(row: Row) -> str:
 
 
 def _source(row: Row) -> str:
-    return " ".join([row.source2012, *(f"`{place}`" for place in row.source_file.split(", ") if place)])
+    """Return what the source does, with the lines of each file. Plain text, which a narrow column can break at hyphens."""
+    lines: dict[str, list[str]] = {}
+    for place in filter(None, row.source_file.split(", ")):
+        file, line = place.split(":")
+        lines.setdefault(file, []).append(line)
+    return " ".join([row.source2012, *(f"({file}: {', '.join(numbers)})" for file, numbers in lines.items())])
 
 
 def pinned(row: Row) -> str:
-    """Return the name of a row's test as the sentence that it is, with its module."""
+    """Return the name of a row's test as the sentence that it is, after the name of its module."""
     if row.test == NOT_PINNED:
-        return f"({NOT_PINNED})"
+        return NOT_PINNED
     file, name = row.test.split("::")
-    module = file.removeprefix("tests/").removesuffix(".py").replace("test_", "")
-    return f"({module.replace('/', ', ')}: {name.removeprefix('test_').replace('_', ' ')})"
+    return f"{Path(file).stem}: {name.removeprefix('test_').replace('_', ' ')}"
 
 
 def noise_table() -> Markdown:

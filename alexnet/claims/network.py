@@ -107,9 +107,9 @@ def statements_table() -> Markdown:
     """Return the statements of the text that are arithmetic, and whether they are true."""
     rows = []
     for claim, name, subject, sentence in STATEMENTS:
-        number = computed(claim)[name, subject]
-        rows.append((f"{sentence} ({paper.get(claim).section})", f"{number:,.10g}" if number > 1000 else f"{number:.4g}",
-                     word(paper.get(claim).value(name, subject), number)))  # fmt: skip
+        value, number = paper.get(claim).value(name, subject), computed(claim)[name, subject]
+        text = f"{number:.2f}%" if value.unit.startswith("%") else f"{number:,.6g}" if number < 1000 else f"{number:,.0f}"
+        rows.append((f"{sentence} ({paper.get(claim).section})", text, word(value, number)))
     headers = ("the paper says", "arithmetic", "verdict")
     return numbered(rows, headers, "What of the text is arithmetic, and whether it holds.", "tbl-statements")
 
@@ -220,25 +220,25 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], cro
 
 def numbers(scale: Scale) -> dict[str, str]:
     """Return the texts that the chapter's prose takes its numbers from."""
-    ours, one, half = presets.paper(), presets.one_column(presets.paper()), bytes_per_image(presets.paper())
+    ours, one, first = presets.paper(), presets.one_column(presets.paper()), presets.paper().conv1
     two, single = (sum(count_parameters(config).values()) for config in (ours, one))
     large = {name: count / two for name, count in count_parameters(ours).items() if name in CONV and count > 0.01 * two}
-    slip, kernels = paper.get("fig2-neurons").value("neurons", "conv1"), ours.conv1.kernels
-    sent = sum(n for (_, way), n in half.items() if way == "forward")
-    side = sides(ours)["conv1"]
-    return {
+    slip, size = paper.get("fig2-neurons").value("neurons", "conv1"), paper.get("abstract-size").value("neurons")
+    sent = sum(n for (_, way), n in bytes_per_image(ours).items() if way == "forward")
+    side, share = sides(ours)["conv1"], paper.get("s1-depth").values[0]
+    counts = {"side": side, "image-side": ours.image_side, "kernel-side": first.side, "kernel-stride": first.stride}
+    counts |= {"kernels": first.kernels, "pool-side": ours.pooling.side, "pool-stride": ours.pooling.stride}
+    counts |= {"parameters": two, "one-parameters": single, "neurons": sum(count_neurons(ours).values())}
+    counts |= {"conv1-neurons": count_neurons(ours)["conv1"], "kept-side": sides(presets.without_overlap(ours))["pool5"]}
+    return {name: f"{count:,}" for name, count in counts.items()} | {
         "scale": scale,
-        "parameters": f"{two:,}",
-        "one-parameters": f"{single:,}",
         "one-share": f"{single / two:.0%}",
         "fc6-share": f"{count_parameters(ours)['fc6'] / two:.0%}",
-        "large": " and ".join(f"{name} ({share:.2%})" for name, share in large.items()),
-        "places": f"{(ours.image_side - ours.conv1.side) / ours.conv1.stride + 1:g}",
-        "side": str(side),
-        "neurons": f"{sum(count_neurons(ours).values()):,}",
-        "slip": f"{slip.paper:,.0f} = {side} x {kernels} x {kernels * ours.columns}",
-        "conv1-neurons": f"{count_neurons(ours)['conv1']:,}",
+        "large": " and ".join(f"{name} ({part:.2%})" for name, part in large.items()),
+        "places": f"{(ours.image_side - first.side) / first.stride + 1:g}",
+        "paper-neurons": f"{size.paper:,.0f}",
+        "paper-share": f"{share.paper:g}%",
+        "slip": f"{slip.paper:,.0f} = {side} x {first.kernels} x {first.kernels * ours.columns}",
         "sent": f"{sent / 1000:.0f}",
-        "whole": f"{side**2 * kernels * 4 / 1000:.0f}",
-        "kept-sides": " and ".join(str(sides(config)["pool5"]) for config in (ours, presets.without_overlap(ours))),
+        "whole": f"{side**2 * first.kernels * 4 / 1000:.0f}",
     }

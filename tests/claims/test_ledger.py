@@ -74,7 +74,13 @@ def test_no_two_rows_are_alike_and_each_is_in_the_table_of_its_topic():
 
 def test_the_name_of_a_test_is_shown_as_its_sentence():
     row = next(row for row in ROWS if row.test.endswith("test_which_part_of_the_mean_is_subtracted"))
-    assert ledger_tables.pinned(row) == "(preprocessing, views: which part of the mean is subtracted)"
+    assert ledger_tables.pinned(row) == "test_views: which part of the mean is subtracted"
+
+
+def test_lines_of_one_file_stand_together():
+    table = ledger_tables.table("Sizes").data
+    assert "Padding 2, 1, 1, 1 and stride 1. (layers-145.cfg: 65, 135, 163, 192)" in table
+    assert "(layer.py: 1004)" in table
 
 
 def test_eigenvalues_as_the_text_has_them_would_drown_the_image():
