@@ -26,7 +26,7 @@ def _source(row: Row) -> str:
     for place in filter(None, row.source_file.split(", ")):
         file, line = place.split(":")
         lines.setdefault(file, []).append(line)
-    return " ".join([row.source2012, *(f"({file}: {', '.join(numbers)})" for file, numbers in lines.items())])
+    return " ".join([row.source2012, *(f"({file}: {', '.join(of_file)})" for file, of_file in lines.items())])
 
 
 def pinned(row: Row) -> str:

@@ -31,6 +31,7 @@ from alexnet.model.columns import ColumnExchange, Layout
 from alexnet.model.presets import NetConfig
 
 PATIENCE = timedelta(minutes=10)  # a rank that has not answered for so long is lost; saving and evaluating take less
+CONNECTED = timedelta(seconds=30)  # after which a rank has reached the store of torchrun's agent
 LOST = 69  # exit status of a rank that could not go on because another one is gone (EX_UNAVAILABLE)
 SETTLED = 0.2  # seconds after which a group's threads have let go of the last tensors
 BUCKET = 2**24  # values averaged at once over replicas: 64 MB of fp32
@@ -235,8 +236,11 @@ def _meet(rank: Rank) -> None:
     index, world, on_cuda = rank.index, rank.layout.ranks, rank.device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(rank.device)
-    store, _, _ = next(rendezvous("env://", index, world, timeout=PATIENCE))
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ["LOCAL_WORLD_SIZE"] == str(world):
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    # Why: an agent's store is there before any rank; one that is not is that of an agent that was killed meanwhile.
+    store, _, _ = next(rendezvous("env://", index, world, timeout=CONNECTED if has_agent else PATIENCE))
+    store.set_timeout(PATIENCE)
+    if has_agent and os.environ["LOCAL_WORLD_SIZE"] == str(world):
         # Why: torch 2.14's agent keeps its store when it starts ranks again, with the addresses of those that are gone.
         store = dist.PrefixStore(f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     where = rank.device if on_cuda else None
