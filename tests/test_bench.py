@@ -1,8 +1,11 @@
 import pytest
 
-from alexnet import bench
+from alexnet.bench import __main__ as bench
+from alexnet.bench import cifar, network, rows
+from alexnet.bench.rows import Row, both
 from alexnet.config import CifarNet
 from alexnet.model.cifar import build_cifar_net
+from alexnet.model.presets import source2012
 
 
 @pytest.mark.parametrize(
@@ -15,10 +18,31 @@ from alexnet.model.cifar import build_cifar_net
 )
 def test_the_operations_of_a_step_are_counted_by_hand(topology, multiplications):
     net = build_cifar_net(CifarNet(topology=topology), seed=0)
-    assert bench.operations_per_image(net) == 2 * multiplications
+    assert cifar.operations_per_image(net) == 2 * multiplications
 
 
 def test_a_ratio_compares_speeds(monkeypatch):
-    seconds = iter([1.0, 3.0] * bench.REPEATS)
-    monkeypatch.setattr(bench, "seconds_of", lambda work: next(seconds))
-    assert bench.compare(lambda: None, lambda: None) == (3.0, 1.0, 3.0)
+    seconds = iter([1.0, 3.0] * rows.REPEATS)
+    monkeypatch.setattr(rows, "seconds_of", lambda work: next(seconds))
+    assert rows.compare(lambda: None, lambda: None) == (3.0, 1.0, 3.0)
+
+
+def test_the_operations_of_the_full_net_are_counted_by_hand():
+    """Multiplications of one image forward: places times kernels times what a kernel sees; both columns."""
+    forward = {
+        "conv1": 55**2 * 96 * 363,
+        "conv2": 27**2 * 256 * 25 * 48,
+        "conv3": 13**2 * 384 * 9 * 256,
+        "conv4": 13**2 * 384 * 9 * 192,
+        "conv5": 13**2 * 256 * 9 * 192,
+        "full": 9216 * 4096 + 4096 * 4096 + 4096 * 1000,
+    }
+    assert network.operations_per_image(source2012()) == 2 * (3 * sum(forward.values()) - forward["conv1"])
+
+
+def test_a_target_is_that_of_the_kind_of_machine_at_hand():
+    row = Row("ours", "theirs", 2.0, "", both(1.5, 5.0))
+    assert (row.met("fp32"), row.met("bf16")) == ("yes", "no")
+    text = bench.as_text([row, Row("free", "of targets", 1.0, "")], "fp32")
+    assert "at least (fp32 machine)" in text.replace("\n", " ")
+    assert "not measured here" in " ".join(text.split())

@@ -78,14 +78,8 @@ def step_against_matmul(topology: Topology, batches: Batches) -> Row:
         speeds.append((step, product))
     step, product = (statistics.median(column) for column in zip(*speeds, strict=True))
     figures = f"{step:.0f} against {product:.0f} GFLOP/s"
-    return Row(
-        f"{topology}: FLOP/s of the step",
-        f"matmul of 2048^3, {learner.precision}",
-        statistics.median(shares),
-        figures,
-        both(0.5, 0.25),
-        both(0.75, 0.5),
-    )
+    what, against = f"{topology}: FLOP/s of the step", f"matmul of 2048^3, {learner.precision}"
+    return Row(what, against, statistics.median(shares), figures, both(0.5, 0.25), both(0.75, 0.5))
 
 
 class _Pictures(Dataset):
@@ -103,7 +97,7 @@ class _Pictures(Dataset):
 
 
 def loop_against_obvious(topology: Topology, batches: Batches) -> Row:
-    """Compare the training loop with the usual one: fp32, contiguous, a DataLoader with a worker on each core, torch's SGD."""
+    """Compare the training loop with the usual one: fp32, contiguous, a DataLoader worker on each core, torch's SGD."""
     looped, count = _learner(topology), STEPS * BATCH * 4
     plain = build_cifar_net(CifarNet(topology=topology), seed=0).to(memory_format=torch.contiguous_format)
     optimiser = torch.optim.SGD(plain.parameters(), 0.001, 0.9)

@@ -1,0 +1,83 @@
+"""`make bench`: how well this machine is used, as ratios within one run; written under runs/bench. Never a test.
+
+python -m alexnet.bench [cifar] [loader] [network]      all parts, or those named
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from alexnet.bench import cifar, loader, network
+from alexnet.bench.rows import Kind, Row, kind_of_machine
+from alexnet.claims import machine
+from alexnet.claims.runs import runs_dir
+from alexnet.config import nearest
+from alexnet.preprocessing import datasets
+from alexnet.preprocessing.batches import Batches
+from alexnet.preprocessing.store import is_prepared, write_json
+from alexnet.training.process import use_processor
+
+
+def cifar_rows() -> Iterator[Row]:
+    """Measure the nets of Figure 1."""
+    batches = Batches(datasets.prepare("cifar10" if is_prepared("cifar10") else "formula32"), "train")
+    for topology in ("19pct", "conv-local-13pct"):
+        for measure in cifar.MEASURES:
+            yield measure(topology, batches)
+
+
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {"cifar": cifar_rows, "loader": loader.rows, "network": network.rows}
+
+
+def main() -> None:
+    """Measure, print the table, and write it under runs/bench."""
+    parts = sys.argv[1:] or list(PARTS)
+    for part in parts:
+        if part not in PARTS:
+            sys.exit(f"error: the bench has no part {part!r}{nearest(part, PARTS)}. Parts: {', '.join(PARTS)}.")
+    threads, kind = use_processor(None), kind_of_machine()
+    rows = []
+    for part in parts:
+        print(f"measuring: {part} ...", file=sys.stderr)
+        for row in PARTS[part]():
+            print(f"  {row.what}: {row.ratio:.2f}", file=sys.stderr)
+            rows.append(row)
+    print(as_text(rows, kind))
+    print(f"written to {write(rows, kind, threads)}")
+
+
+def as_text(rows: list[Row], kind: Kind) -> str:
+    """Return the table: the targets of this kind of machine are judged, the other kind's are shown."""
+    other: Kind = "fp32" if kind == "bf16" else "bf16"
+    table = []
+    for row in rows:
+        target, aim, elsewhere = (_number(numbers.get(k)) for numbers, k in
+                                  ((row.at_least, kind), (row.aim, kind), (row.at_least, other)))  # fmt: skip
+        table.append((row.what, row.against, f"{row.ratio:.2f}", target, aim, row.met(kind), elsewhere, row.figures))
+    headers = ("what", "against", "ratio", f"at least ({kind} machine)", "aim", "met",
+               f"at least ({other} machine, not measured here)", "speeds")  # fmt: skip
+    return tabulate(table, headers=headers, disable_numparse=True, maxcolwidths=[38, 38, None, 9, None, None, 12, None])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def write(rows: list[Row], kind: Kind, threads: int) -> Any:
+    """Write rows with this machine's description under runs/bench, beside what other parts have there; return the file."""
+    hardware = machine.hardware()
+    name = hashlib.sha256(repr(sorted(hardware.items())).encode()).hexdigest()[:8]
+    file = runs_dir() / "bench" / f"{hardware['cpu_capability'].lower()}-{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    record = {"hardware": hardware, "fast_in": kind, "threads": threads, "versions": machine.versions(),
+              "git": machine.git_state(), "rows": [{**asdict(row), "met": row.met(kind)} for row in rows]}  # fmt: skip
+    write_json(file, record)
+    return file
+
+
+if __name__ == "__main__":
+    main()

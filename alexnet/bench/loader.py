@@ -1,0 +1,128 @@
+"""Feeding and preparing photographs (sections 2 and 4.1), against the way it is usually written."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine
+from alexnet.config import ColumnNet, Optimiser, RunConfig
+from alexnet.model.layers import Moment
+from alexnet.preprocessing import datasets, formula, images
+from alexnet.preprocessing.batches import CroppedBatches
+from alexnet.preprocessing.codec import Codec
+from alexnet.preprocessing.store import PreparedSet
+from alexnet.training.learner import Learner
+
+BATCH, NUM_IMAGES = 128, 512
+PHOTOGRAPH = (500, 375)  # pixels of a common ILSVRC image
+
+
+def rows() -> Iterator[Row]:
+    """Measure loading from both codecs, training with the loader, and preparing."""
+    with tempfile.TemporaryDirectory() as name, _data_in(Path(name) / "data"):
+        source = Path(name) / "jpegs"
+        _write_jpegs(source)
+        for codec, at_least in (("raw", 15.0), ("jpeg", 2.0)):
+            data = datasets.prepare("folders", source, force=True, codec=codec)
+            yield loader_against_torchvision(data, source, codec, at_least)
+            if codec == "raw":
+                yield training_against_one_batch(data, kind_of_machine())
+        yield preparing_against_pil(Path(name))
+
+
+@contextmanager
+def _data_in(folder: Path) -> Iterator[None]:
+    """Keep prepared sets in another folder for a while."""
+    before = os.environ.get("ALEXNET_DATA")
+    os.environ["ALEXNET_DATA"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["ALEXNET_DATA"]
+        if before is not None:
+            os.environ["ALEXNET_DATA"] = before
+
+
+def _write_jpegs(folder: Path) -> None:
+    """Write images of the stand-in as JPEGs of 256x256 in class folders."""
+    pixels, labels = formula.generate(formula.LARGE, "train", NUM_IMAGES)
+    for split in ("train", "val"):
+        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            file = folder / split / f"class-{label:02d}" / f"{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if split == "train" or i < len(formula.LARGE.classes):
+                Image.fromarray(image).save(file, quality=95)
+
+
+def loader_against_torchvision(data: PreparedSet, source: Path, codec: Codec, at_least: float) -> Row:
+    """Compare an epoch of random views with an epoch of ImageFolder, RandomCrop, a flip and DataLoader: one process each."""
+    from torchvision import datasets as folders
+    from torchvision import transforms
+
+    ours = CroppedBatches(data, "train", "source2012", 224)
+    change = transforms.Compose([transforms.RandomCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()])
+    theirs = DataLoader(folders.ImageFolder(source / "train", change), BATCH, shuffle=True, num_workers=1)
+    epochs = iter(range(1000))
+    ratio, own, other = compare(
+        lambda: [None for _ in ours.epoch(0, next(epochs), BATCH)], lambda: [None for _ in theirs], repeats=5
+    )
+    speeds = f"{NUM_IMAGES / own:.0f} against {NUM_IMAGES / other:.0f} images/s"
+    what, against = f"loader, {codec} images", "torchvision: ImageFolder, RandomCrop, flip, DataLoader"
+    return Row(what, against, ratio, speeds, both(at_least))
+
+
+def training_against_one_batch(data: PreparedSet, kind: Kind) -> Row:
+    """Compare training with the loader, on views with noise, with training on one batch that lies in memory."""
+    config = RunConfig(
+        net=ColumnNet("source2012", 0.5, 20), optimiser=Optimiser(batch_size=BATCH), augmentation="source2012"
+    )
+    looped, bare = Learner(config, kind), Learner(config, kind)
+    batches = CroppedBatches(data, "train", "source2012", 224)
+    stream = cycle(batches.epoch(0, 0, BATCH))
+    one = next(stream)
+    steps = iter(range(10**6))
+
+    def step(learner: Learner, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        learner.step(*batch, Moment(0, 0, next(steps)))
+
+    epochs = iter(range(1, 1000))
+
+    def with_loader() -> None:
+        for batch in islice(batches.epoch(0, next(epochs), BATCH), 4):
+            step(looped, batch)
+
+    ratio, own, other = compare(with_loader, lambda: [step(bare, one) for _ in range(4)], repeats=3)
+    speeds = f"{4 * BATCH / own:.1f} against {4 * BATCH / other:.1f} images/s"
+    return Row("training with the loader, half width", "on one batch in memory", ratio, speeds, both(0.97))
+
+
+def preparing_against_pil(folder: Path) -> Row:
+    """Compare decoding to 256x256 with the usual lines of Pillow, in one process; both are within one grey level."""
+    files = []
+    for i, image in enumerate(formula.generate(formula.LARGE, "train", 24)[0]):
+        large = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None].float(), PHOTOGRAPH[::-1], mode="bicubic")
+        files.append(folder / f"photograph-{i}.jpg")
+        pixels = large[0].permute(1, 2, 0).clamp(0, 255).byte().numpy()
+        Image.fromarray(pixels).save(files[-1], quality=90)
+
+    def usual(file: Path) -> np.ndarray:
+        image = Image.open(file).convert("RGB")
+        width, height = (round(side * 256 / min(image.size)) for side in image.size)
+        left, top = (width - 256) // 2, (height - 256) // 2
+        return np.array(image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 256, top + 256)))
+
+    most = max(np.abs(images.read_square(f).astype(int) - usual(f)).max() for f in files)
+    ratio, own, other = compare(
+        lambda: [images.read_square(file) for file in files], lambda: [usual(file) for file in files], repeats=5
+    )
+    speeds = f"{len(files) / own:.0f} against {len(files) / other:.0f} images/s; at most {most} grey levels apart"
+    return Row("preparing a photograph of 500x375", "the usual lines of Pillow", ratio, speeds, both(1.5))

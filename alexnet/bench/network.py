@@ -1,0 +1,194 @@
+"""The two-column net at full width (section 3), against plain ways of writing it: what faithfulness costs."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine, seconds_of
+from alexnet.config import ColumnNet, Optimiser, RunConfig
+from alexnet.model.alexnet import AlexNet, sides
+from alexnet.model.layers import Moment, normalise_within_maps, response_normalise
+from alexnet.model.presets import CONV, FULL, MapNorm, NetConfig, ResponseNorm, source2012
+from alexnet.training.learner import Learner
+from alexnet.training.precision import autocast, matmul_speed
+
+NORM_SHAPES = ((48, 55, 55), (128, 27, 27))  # of one column's layers 1 and 2
+REPEATS = 3
+
+
+def rows() -> Iterator[Row]:
+    """Measure the normalisations, the training step, ten views, and the step's memory."""
+    kind = kind_of_machine()
+    batch = 128 if kind == "bf16" else 64
+    yield response_norm_row(kind, batch)
+    yield map_norm_row(kind, batch)
+    yield from step_rows(kind, batch)
+    yield ten_views_row(kind)
+    yield memory_row(kind, batch)
+
+
+def _dtype(kind: Kind) -> torch.dtype:
+    return torch.bfloat16 if kind == "bf16" else torch.float32
+
+
+def _there_and_back(function: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Callable[[], None]:
+    """Return a call that runs `function` forward and backward."""
+    gradient = torch.ones_like(x_NCHW)
+
+    def work() -> None:
+        x = x_NCHW.detach().requires_grad_()
+        function(x).backward(gradient)
+
+    return work
+
+
+def _maps(batch: int, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    return (torch.randn(batch, *shape) * 50).to(dtype).to(memory_format=torch.channels_last)
+
+
+def response_norm_row(kind: Kind, batch: int) -> Row:
+    """Compare response normalisation of both layers with torch's in fp32, forward and backward."""
+    norm = ResponseNorm(alpha_per_window=True)
+    ours = [_there_and_back(lambda x: response_normalise(x, norm), _maps(batch, s, _dtype(kind))) for s in NORM_SHAPES]
+    plain = [
+        _there_and_back(lambda x: F.local_response_norm(x, 5, 1e-4, 0.75, 2.0), _maps(batch, s, torch.float32).contiguous())
+        for s in NORM_SHAPES
+    ]
+    ratio, own, other = compare(lambda: [f() for f in ours], lambda: [f() for f in plain], REPEATS)
+    speeds = f"{1e3 * own:.0f} against {1e3 * other:.0f} ms, batch {batch}"
+    return Row("response normalisation", "F.local_response_norm in fp32", ratio, speeds, both(5, 10), both(8, 20))
+
+
+def map_norm_row(kind: Kind, batch: int) -> Row:
+    """Compare the normalisation within maps with its obvious form, forward and backward."""
+    norm, shape = MapNorm(), NORM_SHAPES[1]
+
+    def plain(x: Tensor) -> Tensor:
+        return x * (norm.k + norm.alpha * F.avg_pool2d(x * x, norm.size, 1, norm.size // 2)).pow(-norm.beta)
+
+    ours = _there_and_back(lambda x: normalise_within_maps(x, norm), _maps(batch, shape, _dtype(kind)))
+    ratio, own, other = compare(ours, _there_and_back(plain, _maps(batch, shape, torch.float32).contiguous()), REPEATS)
+    speeds = f"{1e3 * own:.0f} against {1e3 * other:.0f} ms, batch {batch}"
+    return Row("normalisation within maps", "x (1 + alpha avg_pool2d(x^2))^-beta in fp32", ratio, speeds, both(3), both(5))
+
+
+class ObviousAlexNet(nn.Sequential):
+    """The same architecture as the field writes it: groups=2 and F.local_response_norm, one stream, no presets."""
+
+    def __init__(self, num_classes: int) -> None:
+        norm = nn.LocalResponseNorm(5, 1e-4, 0.75, 2.0)
+        super().__init__(
+            nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, 4), nn.ReLU(), norm, nn.MaxPool2d(3, 2),
+            nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), norm, nn.MaxPool2d(3, 2),
+            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Flatten(), nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
+            nn.Linear(4096, num_classes),
+        )  # fmt: skip
+
+
+def plain_step(net: nn.Module, images: Tensor, labels: Tensor, kind: Kind) -> Callable[[], None]:
+    """Return a training step as it is usually written, with torch's SGD."""
+    optimiser = torch.optim.SGD(net.parameters(), 0.001, 0.9, weight_decay=5e-4)
+
+    def work() -> None:
+        optimiser.zero_grad()
+        with autocast(kind):
+            logits = net(images)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimiser.step()
+
+    return work
+
+
+def our_step(images: Tensor, labels: Tensor, kind: Kind, ablation: str = "") -> Callable[[], None]:
+    """Return a step of the preset source2012, with or without its normalisations."""
+    net = ColumnNet("source2012", 1.0, 1000, ablation)
+    learner = Learner(RunConfig(net=net, optimiser=Optimiser(rate=0.001, weight_decay=5e-4)), kind)
+    return lambda: learner.step(images, labels, Moment(0, 0, 0))
+
+
+def step_rows(kind: Kind, batch: int) -> Iterator[Row]:
+    """Compare the training step at full width with the same without normalisation, two plain nets, and a matrix product."""
+    from torchvision.models import alexnet as torchvision_alexnet
+
+    images, labels = _maps(batch, (3, 224, 224), torch.float32), torch.arange(batch)
+    faithful = our_step(images, labels, kind)
+    without_norms = our_step(images, labels, kind, "no-norm")
+    obvious = plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
+    torchvisions = plain_step(torchvision_alexnet().to(memory_format=torch.channels_last), images, labels, kind)
+    own = 0.0
+    for name, other, at_least, aim in (
+        ("the same without its three normalisations", without_norms, both(0.85, 0.75), both(0.95, 0.9)),
+        ("the obvious net: groups=2, F.local_response_norm, fp32, contiguous", obvious, both(1.5, 5), both(1.7, 7)),
+        ("torchvision's alexnet, same type, channels_last", torchvisions, both(0.85, 0.65), both(0.95, 0.9)),
+    ):
+        ratio, own, theirs = compare(faithful, other, REPEATS)
+        speeds = f"{batch / own:.1f} against {batch / theirs:.1f} images/s, batch {batch}"
+        yield Row("training step, full width", name, ratio, speeds, at_least, aim)
+    product = matmul_speed(_dtype(kind), side=2048, repeats=2)
+    step = operations_per_image(source2012()) * batch / own / 1e9
+    figures = f"{step:.0f} against {product:.0f} GFLOP/s"
+    yield Row("FLOP/s of the step", f"matmul of 2048^3, {kind}", step / product, figures, both(0.7, 0.4), both(0.85, 0.6))
+
+
+def operations_per_image(config: NetConfig) -> int:
+    """Count 2 operations for each multiplication of a training step: forward, and backward to weights and inputs.
+
+    Convolutions and fully-connected layers only; conv1 has no gradient to its input.
+    """
+    side, total = sides(config), 0
+    with torch.device("meta"):
+        net = AlexNet(config)
+    for name, weight in net.named_parameters():
+        layer = name.split(".")[-2]
+        if weight.ndim > 1:
+            places = side[layer] ** 2 if layer in CONV else 1
+            total += 2 * weight.numel() * places * (2 if layer == "conv1" else 3)
+    assert set(FULL) <= {name.split(".")[-2] for name, _ in net.named_parameters()}
+    return total
+
+
+def ten_views_row(kind: Kind) -> Row:
+    """Compare evaluating ten views of an image with ten times one view."""
+    learner = Learner(RunConfig(net=ColumnNet("source2012", 1.0, 1000)), kind)
+    learner.net.eval()
+    views = [_maps(25, (3, 224, 224), torch.float32) for _ in range(10)]
+
+    def run(shown: list[Tensor]) -> None:
+        with torch.no_grad(), autocast(kind):
+            torch.stack([learner.net(x).float().softmax(1) for x in shown]).mean(0)
+
+    ratio, own, _ = compare(lambda: run(views), lambda: [run(views[:1]) for _ in range(10)], REPEATS)
+    speeds = f"{25 / own:.1f} images/s in ten views"
+    return Row("ten-view evaluation", "ten times one view", ratio, speeds, both(1.0))
+
+
+def memory_row(kind: Kind, batch: int) -> Row:
+    """Compare the peak memory of a step with that of the obvious net, each in a process of its own."""
+    ours, plain = (_peak_megabytes(which, kind, batch) for which in ("ours", "obvious"))
+    figures = f"{ours:.0f} against {plain:.0f} MB, batch {batch}"
+    return Row("memory of the step, smaller by", "the obvious net", plain / ours, figures, both(1 / 0.8), both(1 / 0.5))
+
+
+def _peak_megabytes(which: str, kind: Kind, batch: int) -> float:
+    code = f"from alexnet.bench import network; network.print_peak({which!r}, {kind!r}, {batch})"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def print_peak(which: str, kind: Kind, batch: int) -> None:
+    """Print by how many megabytes two training steps raise this process's peak of resident memory."""
+    images, labels = _maps(batch, (3, 224, 224), torch.float32), torch.arange(batch)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if which == "ours":
+        step = our_step(images, labels, kind)
+    else:
+        step = plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
+    seconds_of(step), seconds_of(step)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

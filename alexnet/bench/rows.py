@@ -1,0 +1,57 @@
+"""Rows of the bench: two ways of doing the same work, timed in turn so that both see the machine in the same mood."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from alexnet.training.precision import WORTHWHILE, matmul_speed
+
+REPEATS = 7
+Kind = Literal["fp32", "bf16"]  # what a machine is fast in
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: what, against what, the median ratio of their speeds, and the targets on each kind of machine."""
+
+    what: str
+    against: str
+    ratio: float
+    figures: str  # the absolute speeds, for the curious
+    at_least: dict[Kind, float] = field(
+        default_factory=dict
+    )  # on a machine that multiplies bf16 natively, and on one that not
+    aim: dict[Kind, float] = field(default_factory=dict)
+
+    def met(self, kind: Kind) -> str:
+        """Whether the target of this kind of machine is met, in a word; nothing where there is none."""
+        return "" if kind not in self.at_least else "yes" if self.ratio >= self.at_least[kind] else "no"
+
+
+def both(fp32: float, bf16: float | None = None) -> dict[Kind, float]:
+    """Return a target for each kind of machine: the same for both, unless bf16's is given."""
+    return {"fp32": fp32, "bf16": fp32 if bf16 is None else bf16}
+
+
+def kind_of_machine() -> Kind:
+    """Return in which type this machine multiplies matrices fast: measured, never assumed."""
+    return "bf16" if matmul_speed(torch.bfloat16) >= WORTHWHILE * matmul_speed(torch.float32) else "fp32"
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: int = REPEATS) -> tuple[float, float, float]:
+    """Return (median of theirs / ours, median seconds of ours, of theirs), timed alternately after a warm-up."""
+    ours(), theirs()
+    pairs = [(seconds_of(ours), seconds_of(theirs)) for _ in range(repeats)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    return ratio, statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
