@@ -81,7 +81,7 @@ def ranks(tmp_path_factory):
     """What each rank of one, two and two times two found, by layout and index."""
     folder = tmp_path_factory.mktemp("ranks")
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, __file__, folder], env=env, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, __file__, folder], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return {file.stem: torch.load(file, weights_only=True) for file in folder.glob("*.pt")}
 

@@ -79,7 +79,7 @@ def jobs(tmp_path_factory):
     command = [sys.executable, "-c", textwrap.dedent(LAUNCH), folder / "job.py", folder]
     ended = []
     for restarts in ("0", "1", "0"):
-        done = subprocess.run([*command, restarts], env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*command, restarts], env=env, capture_output=True, text=True, timeout=600)
         done.saved = int((folder / "saved").read_text())
         wanted = [folder / f"found-{index}-{done.saved - 1}" for index in (0, 1)]
         for _ in range(100 if ended else 0):  # Why: rank 1 may end a moment after what was waited for.
