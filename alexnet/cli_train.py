@@ -12,7 +12,7 @@ from alexnet.claims.scales import ScaleChoice
 from alexnet.config import CifarNet, Net, Optimiser, Precision, RunConfig, Schedule, UserError, Views
 from alexnet.model.columns import Layout
 from alexnet.preprocessing import datasets
-from alexnet.training.crew import Crew, RankCrew
+from alexnet.training.crew import Crew, RankCrew, columns_of
 from alexnet.training.ranks import is_rank, joined
 
 SCALE_HELP = "toy: images made by formula. cpu: real photographs, hours. paper: two GPUs and ImageNet. auto: paper or toy."
@@ -77,6 +77,9 @@ class Train:
         if layout.ranks > 1 and not is_rank():
             from alexnet.training.launch import launch  # Why here: it takes a second that no other command needs.
 
+            # Why first: what is wrong with the config should be said once, and not by ranks that start again.
+            runs.read(config)
+            columns_of(config.net, layout)
             datasets.prepare(config.data)
             sys.exit(launch(sys.argv[1:], layout, self.max_restarts))
         with joined(layout) as rank:

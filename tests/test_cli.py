@@ -120,3 +120,8 @@ def test_devices_need_a_run_and_a_net_with_columns(tiny, capsys):
     status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", "--devices", "2")
     assert status == 1
     assert "need --variant" in err
+    status, _, err = run(
+        capsys, "train", "fig1-relu", "--scale", "toy", "--variant", "19pct-relu-rate-0.002", "--devices", "2"
+    )
+    assert status == 1
+    assert "have no columns: leave out --devices" in err

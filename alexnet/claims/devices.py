@@ -35,7 +35,7 @@ from alexnet.training.optimiser import build_optimiser
 from alexnet.training.ranks import Rank, any_rank, average_gradients, backend, joined
 
 SEED, SIDE, CLASSES = 0, 99, 5
-BATCHES = (6,) * 8 + (5, 3)  # images of each step: also batches that replicas cannot halve
+BATCHES = (6,) * 8 + (5, 1)  # images of each step: also batches that replicas cannot halve
 KINDS = ("logits", "gradients", "weights")
 LIMITS = {"fp32": 1e-6, "fp64": 1e-12}  # Euclidean norm of a difference, relative to that of the values
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}

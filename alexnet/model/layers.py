@@ -119,7 +119,8 @@ def _sum_along(x: Tensor, dim: int, window: Tensor) -> Tensor:
     if dim == x.ndim - 1:
         return x @ window.T
     outer, count = math.prod(x.shape[:dim]), x.shape[dim]
-    return torch.matmul(window, x.reshape(outer, count, -1)).view_as(x)
+    # Why the product: a replica's share of a small batch may hold no image, of which -1 cannot be inferred.
+    return torch.matmul(window, x.reshape(outer, count, math.prod(x.shape[dim + 1 :]))).view_as(x)
 
 
 def _negative_power(s: Tensor, beta: float) -> Tensor:

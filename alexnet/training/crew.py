@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from alexnet.config import ColumnNet, Net, UserError
 from alexnet.model.alexnet import AlexNet, plain_state
-from alexnet.model.columns import gathered_plain_state
+from alexnet.model.columns import Layout, gathered_plain_state
 from alexnet.model.nets import net_config
+from alexnet.model.presets import NetConfig
 from alexnet.preprocessing.batches import WHOLE, Part
 from alexnet.training.ranks import Rank, any_rank, average_gradients, sum_over_replicas
 
@@ -23,6 +24,7 @@ class Crew:
 
     part: Part = WHOLE  # this replica's rows of a batch
     writes = True  # whether this process writes the run's files and speaks
+    orphaned = False  # whether the process that started this one is gone, so that nobody could stop it any more
     num_ranks = 1
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -62,14 +64,15 @@ class RankCrew(Crew):
         self.writes = rank.speaks
         self.num_ranks = rank.layout.ranks
 
+    @property
+    def orphaned(self) -> bool:
+        """As in `Crew`."""
+        return self.rank.orphaned
+
     def layout(self, net: Net) -> dict[str, Any]:
         """As in `Crew`. Raises UserError for a net that has no columns to share out."""
-        if not isinstance(net, ColumnNet):
-            if self.rank.layout.columns > 1:
-                raise UserError("The nets of Figure 1 have no columns: leave out --devices (--replicas splits the batch).")
-            return {}
-        config = net_config(net)
-        return {"names": self.rank.names(config), "exchange": self.rank.exchange(config)}
+        config = columns_of(net, self.rank.layout)
+        return {"names": self.rank.names(config), "exchange": self.rank.exchange(config)} if config else {}
 
     def backward(self, loss: Tensor, share: float, net: nn.Module) -> None:
         """As in `Crew`."""
@@ -88,3 +91,17 @@ class RankCrew(Crew):
         """As in `Crew`."""
         values = {name: of(parameter) for name, parameter in net.named_parameters()}
         return gathered_plain_state(net, self.rank.column_group, values)
+
+
+def columns_of(net: Net, layout: Layout) -> NetConfig | None:
+    """Return the two-column net that a layout shares out, or None for a net without columns.
+
+    Raises UserError when the layout has ranks for columns that the net lacks.
+    """
+    if isinstance(net, ColumnNet):
+        config = net_config(net)
+        layout.names(config, 0)
+        return config
+    if layout.columns > 1:
+        raise UserError("The nets of Figure 1 have no columns: leave out --devices (--replicas splits the batch).")
+    return None

@@ -191,7 +191,7 @@ def train(
             nonlocal last_saved, stopping
             shown.update()
             due = crew.writes and time.monotonic() - last_saved > checkpoint_seconds
-            stopping, saving = crew.any(stop.requested, due)
+            stopping, saving = crew.any(stop.requested or crew.orphaned, due)
             if saving and not stopping:
                 training.save()
                 last_saved = time.monotonic()
@@ -204,7 +204,7 @@ def train(
                 last_saved = time.monotonic()
                 on_epoch(training.progress.metrics, _times(training, time.perf_counter() - started))
                 shown.set_postfix_str(_newest_error(training))
-                (stopping,) = crew.any(stop.requested)
+                (stopping,) = crew.any(stop.requested or crew.orphaned)
             else:
                 training.save()
             if stopping:
