@@ -29,7 +29,7 @@ def written(tmp_path, cells):
     return file
 
 
-def test_the_book_has_its_three_pages_and_each_is_in_the_table_of_contents():
+def test_every_page_of_the_book_is_made_and_in_the_table_of_contents():
     assert [path.stem for path in SOURCES] == sorted(book.NOTEBOOKS)
     contents = (BOOK / "_toc.yml").read_text()
     assert all(re.search(rf"\b{name}$", contents, re.M) for name in book.NOTEBOOKS)
@@ -86,7 +86,7 @@ def test_nbval_finds_no_error_and_the_same_tables_in_the_executed_notebooks(exec
     done = subprocess.run(command, capture_output=True, text=True, cwd=BOOK, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     checked = sum("NBVAL_CHECK_OUTPUT" in cell.source for p in SOURCES for cell in nbformat.read(p, as_version=4).cells)
-    assert checked >= 4
+    assert checked >= 7
 
 
 def test_the_chapter_shows_a_toy_figure_that_is_marked_as_such(executed):
@@ -98,7 +98,7 @@ def test_the_chapter_shows_a_toy_figure_that_is_marked_as_such(executed):
 
 def test_pages_ask_nothing_of_the_network_and_math_is_in_them(executed):
     pages = sorted((BOOK / "_build" / "html").glob("*.html"))
-    assert len(pages) >= 4
+    assert len(pages) > len(SOURCES)
     for page in pages:
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]*\ssrc="([^"]+)"', page.read_text())
         loaded += re.findall(r'<link[^>]*\srel="(?:stylesheet|preload|icon)"[^>]*\shref="([^"]+)"', page.read_text())
