@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from alexnet import randomness
 from alexnet.config import CifarNet
+from alexnet.model.layers import wide_tanh
 
 IMAGE_SIDE = 32
 
 
 class Tanh(nn.Module):
-    """tanh whose derivative is taken in fp32 whatever type the net runs in."""
+    """tanh as a layer, saturating no sooner in bf16 than in fp32 (`layers.wide_tanh`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tanh(x) in the type of x."""
-        # Why: bf16 rounds tanh to 1 from 3.47 on, where its derivative would then be 0, the very effect of Figure 1.
-        return torch.tanh(x.float()).to(x.dtype)
+        return wide_tanh(x)
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": Tanh}

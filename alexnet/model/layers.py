@@ -177,6 +177,12 @@ class GroupedLinear(nn.Linear):
         return torch.cat([F.linear(x, weight, bias) for x, weight, bias in triples], dim=1)
 
 
+def wide_tanh(x: Tensor) -> Tensor:
+    """Return tanh(x) in the type of x, with a derivative that is taken in fp32 whatever type the net runs in."""
+    # Why: bf16 rounds tanh to 1 from 3.47 on, where its derivative would then be 0, the very effect of Figure 1.
+    return torch.tanh(x.float() if x.dtype == torch.bfloat16 else x).to(x.dtype)
+
+
 def max_pool(x_NCHW: Tensor, side: int, stride: int) -> Tensor:
     """Return the largest activity of each window; windows may run over the right and the bottom edge (paper 3.4)."""
     return F.max_pool2d(x_NCHW, side, stride, ceil_mode=True)
