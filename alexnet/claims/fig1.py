@@ -103,12 +103,18 @@ def crossings_table(comparisons: list[Comparison]) -> Markdown:
     """Return the crossing epochs of every seed, their ratios, and the interval."""
     rows = []
     for c in comparisons:
-        for seed in c.seeds:
-            relu, tanh = c.relu.crossings[seed], c.tanh.crossings[seed]
-            rows.append((c.topology, seed, f"{relu:.2f}", f"{tanh:.2f}", f"{tanh / relu:.2f}"))
+        crossings = [{} if result is None else result.crossings for result in (c.relu, c.tanh)]
+        for seed in sorted(crossings[0].keys() | crossings[1].keys()):
+            relu, tanh = (found.get(seed) for found in crossings)
+            ratio = f"{tanh / relu:.2f}" if seed in c.seeds else ""
+            rows.append((c.topology, seed, _crossing(relu), _crossing(tanh), ratio))
         rows.append((c.topology, "all", "", "", as_text(c.ratio) if c.ratio else c.state))
     headers = ("net", "seed", f"ReLU, epoch at {LINE:.0%}", f"tanh, epoch at {LINE:.0%}", "times faster")
     return numbered(rows, headers, "How many times faster the ReLU net reaches the line.", "tbl-crossings")
+
+
+def _crossing(epoch: float | None) -> str:
+    return "not run" if epoch is None else f"{epoch:.2f}" if math.isfinite(epoch) else "never"
 
 
 def as_text(ratio: Interval) -> str:
@@ -185,5 +191,16 @@ def _sentence(c: Comparison) -> str:
     tanh = sum(c.tanh.crossings[s] for s in c.seeds) / len(c.seeds)
     return (
         f"ReLU reached {LINE:.0%} training error after {relu:.1f} epochs on average and tanh after {tanh:.1f}, over "
-        f"{len(c.seeds)} seeds: {as_text(c.ratio)} times faster. {c.verdict.sentence}"
+        f"{len(c.seeds)} seeds: {as_text(c.ratio)} times faster. {c.verdict.sentence}{_failures(c)}"
     )
+
+
+def _failures(c: Comparison) -> str:
+    """Return a sentence on the seeds that never reached the line, which have no ratio, or nothing."""
+    parts = []
+    for result in (c.relu, c.tanh):
+        lost = [seed for seed, epoch in result.crossings.items() if math.isinf(epoch)] if result is not None else []
+        if lost:
+            name = figures.NAMES[result.study.activation]
+            parts.append(f"{name} with seed {', '.join(map(str, lost))} in {result.study.epochs} epochs")
+    return f" Never there, and so without a ratio: {' and '.join(parts)}." if parts else ""

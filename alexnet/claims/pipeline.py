@@ -3,6 +3,7 @@
 At scale toy, and where no photographs are prepared, the images are those of the stand-in, and every figure says so.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -87,8 +88,8 @@ def counts_table() -> Markdown:
         rows.append(
             (NAMES[name].replace(" (images computed from a formula)", ""), f"{NUM_CLASSES[name]:,}", train, val, test, here)
         )
-    headers = ("set", "classes", "train", "validation", "test", "prepared here")
-    caption = "Images of every data set. Those of fall 2009 and 2011 are the paper's round numbers."
+    headers = ("set", "classes", "train", "val", "test", "here")
+    caption = "Images of each data set; for fall 2009 and 2011 the paper's round numbers. Here: on this machine."
     return numbered(rows, headers, caption, "tbl-sets")
 
 
@@ -96,7 +97,7 @@ def _counts(name: str) -> tuple[str, str, str]:
     """Return the images of the three splits of a set, as its publishers or the paper count them."""
     if name == "fall2009":
         value = paper.get("s6-fall2009").value
-        half = f"about {value('images').paper * value('test share').paper / 1e6:.2f} million"
+        half = f"{value('images').paper * value('test share').paper / 1e6:.2f} million"
         return half, "", half
     if name == "fall2011":
         return f"over {paper.get('s2-imagenet').value('images').paper / 1e6:.0f} million", "", ""
@@ -186,8 +187,7 @@ def noisy(chapter: Chapter, literal: bool, count: int = 3) -> list[np.ndarray]:
 def noise_draws(chapter: Chapter, count: int = 3) -> Figure:
     """Draw one image under `count` draws of colour noise: above by deviations, below by the paper's eigenvalues."""
     shown = [*noisy(chapter, False, count), *noisy(chapter, True, count)]
-    titles = [f"{reading}{i}" for reading in ("draw ", "eigenvalues, draw ") for i in range(count + 1)]
-    titles[0] = titles[count + 1] = "no noise"
+    titles = [title for by in ("deviations", "eigenvalues") for title in ("no noise", *[f"by {by}"] * count)]
     return _grid(chapter, shown, titles, columns=count + 1)
 
 
@@ -208,18 +208,18 @@ def _visible(x_NCHW: Tensor, mean: np.ndarray) -> np.ndarray:
 
 
 def _grid(chapter: Chapter, images: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> Figure:
-    """Draw images (H, W, 3) of 0 to 255, a line of text above each, and under all of them what they are."""
+    """Draw images (H, W, 3) of 0 to 255, a line or two of text above each, and under all of them what they are."""
     figures.use_style()
-    num_rows = -(-len(images) // columns)
-    side = 7.6 / columns
-    figure, panels = plt.subplots(num_rows, columns, figsize=(7.6, num_rows * (side + 0.22)), squeeze=False)
+    titles = [textwrap.fill(title, 17) for title in titles]
+    num_rows, side, above = -(-len(images) // columns), 6 / columns, 0.2 * (1 + max(title.count("\n") for title in titles))
+    figure, panels = plt.subplots(num_rows, columns, figsize=(6, num_rows * (side + above)), squeeze=False)
     for axes, image, title in zip(panels.flat, images, titles, strict=False):
         axes.imshow(np.asarray(image).clip(0, 255).round().astype(np.uint8))
-        axes.set_title(title, fontsize=10, loc="left", pad=3)
+        axes.set_title(title, fontsize=10, pad=3)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=figures.GREY, linewidth=0.5)
-    figure.subplots_adjust(0, 0, 1, 1, wspace=0.04, hspace=0.16)
+    figure.subplots_adjust(0, 0, 1, 1, wspace=0.04, hspace=above / side)
     figures.stamp(figure, chapter.scale, chapter.name)
     plt.close(figure)
     return figure
