@@ -81,16 +81,11 @@ def load(scale: Scale, class_shown: int = 0, seed: int = 0) -> Chapter:
 
 def counts_table() -> Markdown:
     """Return the images of every data set, by split, as published, and which sets are prepared on this machine."""
-    rows = []
-    for name in NAMES:
-        train, val, test = _counts(name)
-        here = "yes" if store.is_prepared(name) else "no"
-        rows.append(
-            (NAMES[name].replace(" (images computed from a formula)", ""), f"{NUM_CLASSES[name]:,}", train, val, test, here)
-        )
-    headers = ("set", "classes", "train", "val", "test", "here")
-    caption = "Images of each data set; for fall 2009 and 2011 the paper's round numbers. Here: on this machine."
-    return numbered(rows, headers, caption, "tbl-sets")
+    short = {name: words.replace(" (images computed from a formula)", "") for name, words in NAMES.items()}
+    rows = [(short[name], f"{NUM_CLASSES[name]:,}", *_counts(name)) for name in NAMES]
+    here = ", ".join(short[name] for name in NAMES if store.is_prepared(name))
+    caption = f"Images of each set; for fall 2009 and 2011 the paper's round numbers. Prepared on this machine: {here}."
+    return numbered(rows, ("set", "classes", "train", "val", "test"), caption, "tbl-sets")
 
 
 def _counts(name: str) -> tuple[str, str, str]:

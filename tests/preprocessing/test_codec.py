@@ -3,13 +3,15 @@
 import io
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from alexnet.config import UserError
-from alexnet.preprocessing import photographs, store
+from alexnet.preprocessing import codec, formula, photographs, store
 from alexnet.preprocessing.datasets import prepare
 
 
@@ -64,3 +66,42 @@ def test_a_split_of_grey_jpegs_is_kept_in_three_colours(source):
         Image.new("L", (20, 20), 77).save(file)
     images = prepare("folders", source, codec="jpeg").splits["train"].images
     assert (images[:] == 77).all()
+
+
+@pytest.fixture
+def fresh_decoder():
+    """No decoder is remembered before and after."""
+    codec.loader_decoder.cache_clear()
+    yield
+    codec.loader_decoder.cache_clear()
+
+
+def test_the_loader_s_decoder_gives_pillow_s_pixels_to_the_bit(fresh_decoder):
+    draws = np.random.default_rng(0)
+    pictures = [*formula.generate(formula.LARGE, "train", 4)[0], draws.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
+    pictures += [np.full((8, 24, 3), 255, np.uint8), draws.integers(0, 256, (33, 17, 3)).astype(np.uint8)]
+    for pixels in pictures:
+        data = codec.encode(pixels)
+        with Image.open(io.BytesIO(data)) as image:
+            assert np.array_equal(codec.loader_decoder()(np.frombuffer(data, np.uint8)), np.asarray(image))
+
+
+@pytest.mark.parametrize("fault", ["missing", "without JPEG", "other pixels"])
+def test_a_torchvision_that_cannot_decode_leaves_it_to_pillow(fault, fresh_decoder, monkeypatch):
+    if fault == "missing":
+        monkeypatch.setitem(sys.modules, "torchvision.io", None)
+    else:
+
+        def decode_jpeg(data, mode, apply_orientation):
+            if fault == "without JPEG":
+                raise RuntimeError("decode_jpeg: torchvision not compiled with libjpeg support")
+            return data.new_zeros(3, 16, 16)
+
+        import torchvision.io  # noqa: F401
+
+        monkeypatch.setattr(torch.ops.image, "decode_jpeg", decode_jpeg)
+    pixels = formula.generate(formula.LARGE, "train", 1)[0][0]
+    data = codec.encode(pixels)
+    decoded = codec.loader_decoder()(np.frombuffer(data, np.uint8))
+    assert np.array_equal(decoded, codec.decode(data))
+    assert decoded.std() > 1
