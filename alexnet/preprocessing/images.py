@@ -107,7 +107,9 @@ def square(image: Image.Image, side: int = 256) -> np.ndarray:
     """
     scaled = [round(length * side / min(image.size)) for length in image.size]
     starts = [(length - side) // 2 for length in scaled]
-    # Why: resizing only what is kept gives the same pixels, and a strip of 1 by 60000 pixels does not grow to gigabytes.
+    # Why: resizing only what is kept takes less time, and a strip of 1 by 60000 pixels does not grow to gigabytes. Pillow
+    # clips between its two passes and picks their order by size, so the edges of pictures that stand upright may come out
+    # some grey levels apart from those of the whole, resized.
     low = [start * length / s for start, length, s in zip(starts, image.size, scaled, strict=True)]
     high = [min((start + side) * length / s, length) for start, length, s in zip(starts, image.size, scaled, strict=True)]
     return np.array(image.resize((side, side), RESAMPLING, box=(*low, *high)))
