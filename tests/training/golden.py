@@ -51,7 +51,7 @@ def losses(crew: Crew, dtype: torch.dtype) -> list[float]:
 
 
 def main() -> None:
-    """Write the losses to a file, from the rank that speaks."""
+    """Write the losses in each type to a file, from the rank that speaks."""
     file, columns, replicas = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     layout = Layout(columns, replicas)
@@ -59,7 +59,7 @@ def main() -> None:
         sys.exit(launch(sys.argv[1:], layout, program=(__file__,)))
     with joined(layout) as rank:
         crew = RankCrew(rank) if layout.ranks > 1 else Crew()
-        found = losses(crew, getattr(torch, sys.argv[4]))
+        found = [losses(crew, getattr(torch, dtype)) for dtype in sys.argv[4:]]
         if crew.writes:
             file.write_text(json.dumps(found))
 

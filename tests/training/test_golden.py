@@ -45,16 +45,16 @@ def curves(tmp_path_factory):
     store.finish_set(folder / "data" / "golden", formula.LARGE.classes, ("train", "test"), stand_in=True)
     found = {}
     environment = os.environ | {"ALEXNET_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1"}
-    layouts = {
-        **{"one": (1, 1, "float32"), "again": (1, 1, "float32"), "two": (2, 1, "float32")},
-        **{"one in float64": (1, 1, "float64"), "four in float64": (2, 2, "float64")},
-    }
-    for name, layout in layouts.items():
-        file = folder / f"{name}.json"
-        words = [sys.executable, str(SCRIPT), str(file), *map(str, layout)]
+    for columns, replicas, curves in (
+        (1, 1, {"one": "float32", "again": "float32", "one in float64": "float64"}),
+        (2, 1, {"two": "float32"}),
+        (2, 2, {"four in float64": "float64"}),
+    ):
+        file = folder / f"{columns}x{replicas}.json"
+        words = [sys.executable, str(SCRIPT), str(file), str(columns), str(replicas), *curves.values()]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        found[name] = json.loads(file.read_text())
+        found |= dict(zip(curves, json.loads(file.read_text()), strict=True))
     return found
 
 
