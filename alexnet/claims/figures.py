@@ -4,8 +4,11 @@ Colours are of the Okabe-Ito palette, which the colour-blind can tell apart; lin
 figure carries the scale and the data it was made from.
 """
 
+from collections.abc import Sequence
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -13,6 +16,7 @@ from alexnet.claims.experiments import LINE
 from alexnet.claims.search import StudyResult, crossing_epoch
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
+COLOURS, LINES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#000000"), ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))
 LOOKS = {"relu": {"color": BLUE, "linestyle": "-"}, "tanh": {"color": ORANGE, "linestyle": "--"}}
 NAMES = {"relu": "ReLU", "tanh": "tanh"}
 
@@ -95,5 +99,43 @@ def figure1(curves: pd.DataFrame, scale: str, data: str, width_in_paper: float =
     axes.legend(frameon=False)
     stamp(figure, scale, data)
     # Why: a notebook shows what a cell returns, and would show an open figure once more.
+    plt.close(figure)
+    return figure
+
+
+def learning_curves(curves: pd.DataFrame, scale: str, data: str) -> Figure:
+    """Draw validation error in one view against epochs, a line for each run, and a dot for the error in ten views.
+
+    `curves` has one row for each epoch: run, epoch, one_view, ten_views (missing where it was not measured).
+    """
+    figure, axes = plt.subplots()
+    for (name, run), colour, line in zip(curves.groupby("run", sort=False), COLOURS, LINES, strict=False):
+        axes.plot(run["epoch"], run["one_view"], label=name, color=colour, linestyle=line, linewidth=1.6)
+        ten = run.dropna(subset="ten_views")
+        axes.plot(ten["epoch"], ten["ten_views"].astype(float), "o", color=colour, markersize=6, zorder=3)
+    axes.set(xlim=(0, None), ylim=(0, 1), xlabel="epochs", ylabel="validation error rate, top-1")
+    axes.legend(frameon=False)
+    stamp(figure, scale, data)
+    plt.close(figure)
+    return figure
+
+
+def kernels(columns: Sequence[np.ndarray], scale: str, data: str) -> Figure:
+    """Draw the first layer's kernels, one column's above the other's (paper, figure 3).
+
+    Each column is (kernels, H, W, 3) from 0 to 1. The rows are as long as they can be, up to the paper's sixteen.
+    """
+    count, side = len(columns[0]), columns[0].shape[1]
+    across = max(n for n in range(1, 17) if count % n == 0)
+    rows = count // across * len(columns)
+    figure, panels = plt.subplots(len(columns), 1, figsize=(7.0, 7.0 * rows / across + 0.5 * len(columns)), squeeze=False)
+    for axes, column, letter in zip(panels[:, 0], columns, "abcdefgh", strict=False):
+        tiles = np.ones((count // across, across, side + 1, side + 1, 3))  # a white line between kernels
+        tiles[:, :, :side, :side] = column.reshape(count // across, across, side, side, 3)
+        picture = tiles.transpose(0, 2, 1, 3, 4).reshape(count // across * (side + 1), across * (side + 1), 3)
+        axes.imshow(picture[:-1, :-1], interpolation="nearest")
+        axes.set_title(f"column {letter}", fontsize=10, color=GREY)
+        axes.axis("off")
+    stamp(figure, scale, data)
     plt.close(figure)
     return figure

@@ -1,6 +1,6 @@
 """The network's chapter: tables and a figure of section 3, which follow from the presets.
 
-Nothing here has a scale, except the table of trainings.
+Nothing here depends on a training.
 """
 
 from dataclasses import asdict
@@ -11,21 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from alexnet.claims import figures, paper, runs
+from alexnet.claims import figures, paper
 from alexnet.claims.arithmetic import computed, count_parameters, maps_seen, word
-from alexnet.claims.experiments import runs_of
 from alexnet.claims.figures import BLUE, GREY, ORANGE
 from alexnet.claims.paper import Value
-from alexnet.claims.record import read_lines
 from alexnet.claims.tables import numbered
-from alexnet.config import RunConfig, Scale, differing_fields, from_dict
+from alexnet.config import Scale, differing_fields
 from alexnet.model import presets
 from alexnet.model.alexnet import count_neurons, sides
 from alexnet.model.columns import bytes_per_image, exchanged_shapes
 from alexnet.model.presets import ABLATIONS, CONV, NetConfig
 
-CLAIM = "s3.5-architecture"
-NOT_RUN = "not run at this scale"
 WORDS = {"norm": "normalise", "map_norm": "normalise within maps", "pool": "pool"}
 BATCH = 128  # images of a step (paper 5)
 
@@ -142,33 +138,6 @@ def ablations_table() -> Markdown:
 
 def _plain(value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value) or "nothing"
-
-
-def runs_table(scale: Scale) -> Markdown:
-    """Return what is recorded of the net's trainings at `scale`, errors on the validation split in percent."""
-    recorded = {m["name"]: m for m in runs.manifests(scale) if m["config"]["claim"] == CLAIM}
-    planned = [config.name for config in runs_of(CLAIM, scale)]
-    rows = []
-    for name in dict.fromkeys([*planned, *recorded]):
-        variant = name.removeprefix(f"{CLAIM}/")
-        if name not in recorded:
-            rows.append((variant, NOT_RUN, "", ""))
-            continue
-        config = from_dict(RunConfig, recorded[name]["config"])
-        lines = read_lines(runs.folder_of(config) / "metrics.jsonl")
-        last = lines[-1] if lines else {}
-        state = f"{recorded[name]['status']}, {recorded[name]['epochs']} of {config.epochs} epochs on {config.data}"
-        rows.append((variant, state, _errors(last, ""), _errors(last, "_ten_views")))
-    headers = ("run", "state", "one view, top-1 / top-5", "ten views, top-1 / top-5")
-    return numbered(rows, headers, f"Trainings of the net at scale {scale}: validation errors.", "tbl-trainings")
-
-
-def _errors(line: dict, views: str) -> str:
-    """Return both errors of a line of metrics in percent, from whichever split was watched."""
-    for split in ("val", "test"):
-        if f"{split}_error{views}" in line:
-            return f"{line[f'{split}_error{views}']:.1%} / {line[f'{split}_error_top5{views}']:.1%}"
-    return ""
 
 
 def figure2(config: NetConfig) -> Figure:

@@ -1,4 +1,4 @@
-"""What a training leaves in its run folder: manifest, metrics and timing."""
+"""What a training leaves in its run folder: manifest, metrics and timing, and the first kernels of a net of photographs."""
 
 import hashlib
 import json
@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from alexnet.claims import experiments, machine
-from alexnet.config import RunConfig, config_hash, differing_fields, to_dict
+from alexnet.config import ColumnNet, RunConfig, config_hash, differing_fields, to_dict
 from alexnet.preprocessing.store import PreparedSet, write_json
 from alexnet.training import loop
 from alexnet.training.loop import Outcome
@@ -27,7 +28,7 @@ STATUS = {
     "stopped": "stopped",
 }
 
-
+KERNELS = "kernels.npy"
 Metrics = list[dict[str, Any]]
 
 
@@ -61,6 +62,8 @@ class Record:
         """Write how it ended."""
         self.manifest |= {"status": STATUS[outcome.kind], "outcome": outcome.kind, "warning": outcome.warning}
         self.manifest["weights_sha256"] = weights_digest(weights)
+        if isinstance(training.config.net, ColumnNet):
+            write_kernels(self.folder, weights["conv1.weight"])
         self.note(training.progress.metrics, {})
 
 
@@ -116,6 +119,20 @@ def weights_digest(weights: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(weight.to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def write_kernels(folder: Path, kernels_KCHW: Tensor) -> None:
+    """Write conv1's kernels (fp32, 140 kB at full width): all that Figure 3 needs of a net whose weights are not kept."""
+    partial = folder / "kernels.partial"
+    with partial.open("wb") as stream:
+        np.save(stream, kernels_KCHW.detach().to("cpu", torch.float32).contiguous().numpy(), allow_pickle=False)
+    partial.replace(folder / KERNELS)
+
+
+def read_kernels(folder: Path) -> np.ndarray | None:
+    """Return conv1's kernels (all columns' kernels, colours, side, side) of a run, or None where it has none."""
+    file = folder / KERNELS
+    return np.load(file, allow_pickle=False) if file.is_file() else None
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from alexnet import randomness
 from alexnet.config import Views
 from alexnet.preprocessing import views
+from alexnet.preprocessing.memory import Reused
 from alexnet.preprocessing.store import PreparedSet
 
 Part = tuple[int, int]  # (r, R): the rows that replica r of R takes of every batch
@@ -94,6 +95,7 @@ class CroppedBatches(Batches):
         # The reading decides the mean of test images too; a training on central views has no other difference from it.
         self.augmentation = replace(views.READINGS.get(reading, views.PAPER), crop_side=crop_side)
         self.random = reading in views.READINGS
+        self.memory = Reused()
 
     def take(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return the central views of the images at `indices`."""
@@ -119,7 +121,7 @@ class CroppedBatches(Batches):
         # Source 2012: without noise, images are not divided either: by 1 plus its deviation, then 0 (convdata_jpeg.py:179).
         how = self.augmentation if colour_noise else replace(self.augmentation, noise=0.0)
         numbers, at = indices.numpy(), places.numpy()
-        shown = views.augment(self.images, numbers, self.mean, self.axes, how, seed, epoch, at, self.device)
+        shown = views.augment(self.images, numbers, self.mean, self.axes, how, seed, epoch, at, self.device, self.memory)
         return shown, self.labels[indices]
 
     def views_in_order(self, batch_size: int, ten: bool, part: Part = WHOLE) -> Iterator[tuple[list[Tensor], Tensor]]:
@@ -129,4 +131,5 @@ class CroppedBatches(Batches):
             yield self._views(numbers, ten), self.labels[numbers]
 
     def _views(self, numbers: Tensor, ten: bool) -> list[Tensor]:
-        return list(views.fixed_views(self.images, numbers.numpy(), self.mean, self.augmentation, ten, self.device))
+        how, at = self.augmentation, numbers.numpy()
+        return list(views.fixed_views(self.images, at, self.mean, how, ten, self.device, self.memory))

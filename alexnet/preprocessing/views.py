@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from alexnet import randomness
+from alexnet.preprocessing.memory import Reused
 
 BLOCK = 1024  # places of an epoch whose numbers are drawn together: a batch asks one or two generators, not one per image
 
@@ -84,20 +85,25 @@ def cut(
     mean_HWC: np.ndarray,
     augmentation: Augmentation,
     device: torch.device | None = None,
+    memory: Reused | None = None,
 ) -> Tensor:
     """Return views of the images at `indices`, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
     `images_NHWC` is uint8; of a memory-mapped array only the crops are read, and only they travel to `device`. With the
     mean's own window, the mean image is cut and mirrored like the image, as if subtracted first (paper 2). With its central
-    one, the crop is mirrored and the mean is not (convdata_jpeg.py:209-211). Never divided by 255. Raises ValueError for a
-    mean of another shape.
+    one, the crop is mirrored and the mean is not (convdata_jpeg.py:209-211). Never divided by 255. On the processor, views
+    are made in `memory`. Raises ValueError for a mean of another shape.
     """
     side, mean = augmentation.crop_side, torch.as_tensor(np.asarray(mean_HWC, np.float32), device=device)
     if mean.shape != images_NHWC.shape[1:]:
         raise ValueError(f"`mean_HWC` {tuple(mean.shape)} must have the shape of one image {images_NHWC.shape[1:]}")
-    on_cuda = device is not None and device.type == "cuda"
-    crops = _crops(images_NHWC, indices, views, side, pinned=on_cuda)
-    x_NHWC = crops.to(device, non_blocking=True).float()
+    shape, memory = (len(indices), side, side, 3), memory or Reused()
+    if device is not None and device.type != "cpu":
+        pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        x_NHWC = _crop(images_NHWC, indices, views, pinned).to(device, non_blocking=True).float()
+    else:
+        crops = _crop(images_NHWC, indices, views, memory.empty(shape, torch.uint8))
+        x_NHWC = memory.empty(shape, torch.float32).copy_(crops)
     if augmentation.mean_window == "central":
         middle = augmentation.margin(len(mean)) // 2
         x_NHWC -= mean[middle : middle + side, middle : middle + side]
@@ -109,10 +115,9 @@ def cut(
     return x_NHWC.permute(0, 3, 1, 2)
 
 
-def _crops(images_NHWC: np.ndarray, indices: np.ndarray, views: Views, side: int, pinned: bool) -> Tensor:
-    """Return the pixels of the views, uint8 (N, side, side, 3), mirrored where they are to be."""
-    out = torch.empty(len(indices), side, side, 3, dtype=torch.uint8, pin_memory=pinned)
-    rows = out.numpy()
+def _crop(images_NHWC: np.ndarray, indices: np.ndarray, views: Views, out: Tensor) -> Tensor:
+    """Return the pixels of the views in `out`, uint8 (N, side, side, 3), mirrored where they are to be."""
+    rows, side = out.numpy(), out.shape[1]
     for i, (index, top, left, flip) in enumerate(zip(indices, *views, strict=True)):
         crop = images_NHWC[index, top : top + side, left : left + side]
         if flip:  # Why: torch mirrors triples of bytes three times faster than a copy with a negative stride
@@ -165,10 +170,11 @@ def augment(
     epoch: int,
     places: np.ndarray,
     device: torch.device | None = None,
+    memory: Reused | None = None,
 ) -> Tensor:
     """Return the training images at `indices` as the net sees them at `places` of `epoch`: cut, centred, with noise."""
     views = draw_views(augmentation, images_NHWC.shape[1], seed, epoch, places)
-    x_NCHW = cut(images_NHWC, indices, views, mean_HWC, augmentation, device)
+    x_NCHW = cut(images_NHWC, indices, views, mean_HWC, augmentation, device, memory)
     return add_colour_noise(x_NCHW, axes, augmentation, seed, epoch, places)
 
 
@@ -179,6 +185,7 @@ def fixed_views(
     augmentation: Augmentation,
     ten: bool = True,
     device: torch.device | None = None,
+    memory: Reused | None = None,
 ) -> Iterator[Tensor]:
     """Yield the ten views of test images, each (N, 3, side, side): four corners and centre, then their mirror images.
 
@@ -190,4 +197,4 @@ def fixed_views(
     for flip in (False, True) if ten else (False,):
         for top, left in offsets:
             views = Views(*(np.full(len(indices), value) for value in (top, left, flip)))
-            yield cut(images_NHWC, indices, views, mean_HWC, augmentation, device)
+            yield cut(images_NHWC, indices, views, mean_HWC, augmentation, device, memory)

@@ -1,13 +1,9 @@
 """The network's chapter: its tables against numbers from the paper and by hand, its figure, and what is arithmetic."""
 
-import json
-
 import pytest
 from matplotlib.patches import FancyBboxPatch
 
 from alexnet.claims import arithmetic, compare, network, paper
-from alexnet.claims.experiments import architecture_runs
-from alexnet.config import to_dict
 from alexnet.model import presets
 
 
@@ -81,24 +77,6 @@ def test_every_column_and_what_crosses_is_in_the_figure():
     texts = [text.get_text() for text in network.figure2(presets.paper()).axes[0].texts]
     assert texts.count("conv2: 128 of 5x5\n27x27, then 13x13") == 2
     assert "image\n224x224x3" in texts
-
-
-def test_trainings_that_are_not_recorded_are_called_so(tiny):
-    rows = cells(network.runs_table("toy"))
-    assert set(rows) == {"source2012-eighth/seed-0", "paper-eighth/seed-0"}
-    assert all(row == ["not run at this scale", "", ""] for row in rows.values())
-
-
-def test_a_recorded_training_shows_its_state_and_both_errors(tiny, tmp_path):
-    config = architecture_runs("toy")[0]
-    folder = tmp_path / "runs" / "toy" / config.name
-    folder.mkdir(parents=True)
-    manifest = {"name": config.name, "status": "finished", "epochs": 4, "config": to_dict(config)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    last = {"val_error": 0.5, "val_error_top5": 0.125, "val_error_ten_views": 0.45, "val_error_top5_ten_views": 0.1}
-    (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 3}) + "\n" + json.dumps({"epoch": 4, **last}) + "\n")
-    row = cells(network.runs_table("toy"))["source2012-eighth/seed-0"]
-    assert row == ["finished, 4 of 4 epochs on formula256", "50.0% / 12.5%", "45.0% / 10.0%"]
 
 
 def test_what_the_prose_takes_is_what_the_tables_show():

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from alexnet.claims import runs
-from alexnet.claims.record import weights_digest
+from alexnet.claims.record import read_kernels, weights_digest
 from alexnet.config import CifarNet, ColumnNet, Optimiser, RunConfig, Schedule, UserError
 from alexnet.training import evaluate, loop
 from alexnet.training.loop import Outcome
@@ -76,6 +77,9 @@ def test_a_run_begun_on_one_rank_goes_on_on_two_to_the_bit(photographs, tmp_path
     assert run.metrics == whole.metrics
     assert run.manifest["weights_sha256"] == whole.manifest["weights_sha256"]
     assert [part["ranks"] for part in run.manifest["parts"]] == [1, 2]
+    learner, _ = runs.load_learner(run)
+    for folder in (run.folder, whole.folder):
+        assert np.array_equal(read_kernels(folder), learner.weights()["conv1.weight"].numpy())
     timing = [json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in timing] == [1, 2]
 
