@@ -162,6 +162,7 @@ def numbers(comparisons: list[Comparison]) -> dict[str, str]:
     for c in comparisons:
         texts[f"{c.topology}-sentence"] = _sentence(c)
     texts["types"] = _types(comparisons[0].scale)
+    texts["nets"] = _whether_nets_agree(comparisons)
     seen = [c for c in run if c.ratio.low is not None and c.ratio.low > 1]
     if run:
         nets = f"{len(seen)} of the {len(run)} nets that ran here"
@@ -169,6 +170,16 @@ def numbers(comparisons: list[Comparison]) -> dict[str, str]:
     else:
         texts["direction"] = f"Here it was {comparisons[0].state}."
     return texts
+
+
+def _whether_nets_agree(comparisons: list[Comparison]) -> str:
+    """Return whether the intervals of all nets have a common value, in a sentence, or nothing for fewer than two."""
+    bounds = [(c.ratio.low, c.ratio.high) for c in comparisons if c.ratio and c.ratio.low is not None]
+    if len(bounds) < 2:
+        return ""
+    if max(low for low, _ in bounds) <= min(high for _, high in bounds):
+        return " Here their intervals overlap."
+    return " Here they do not: their intervals do not overlap, so the factor belongs to a net and not to the two functions."
 
 
 def _types(scale: Scale) -> str:

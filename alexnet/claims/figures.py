@@ -95,7 +95,7 @@ def figure1(curves: pd.DataFrame, scale: str, data: str, width_in_paper: float =
         ylabel="training error rate",
     )
     axes.axhline(LINE, color=GREY, linewidth=0.9, linestyle=":")
-    axes.annotate(f"{LINE:.0%}", (1.0, LINE), xycoords=("axes fraction", "data"), va="bottom", ha="right", color=GREY)
+    axes.annotate(f" {LINE:.0%}", (1.0, LINE), xycoords=("axes fraction", "data"), va="center", ha="left", color=GREY)
     axes.legend(frameon=False)
     stamp(figure, scale, data)
     # Why: a notebook shows what a cell returns, and would show an open figure once more.

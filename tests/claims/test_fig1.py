@@ -44,3 +44,15 @@ def test_a_seed_that_never_crosses_is_told_and_has_no_ratio(comparison):
 def test_when_every_seed_crosses_nothing_is_said_of_failures():
     results = result("relu", {1: 2, 2: 4}), result("tanh", {1: 8, 2: 8})
     assert "Never" not in fig1.numbers([fig1._compare("19pct", "cpu", *results, 0.95)])["19pct-sentence"]
+
+
+def test_two_nets_are_said_to_agree_only_if_their_intervals_overlap():
+    """Ratios from 8 to 9 of one net, from 7 to 9 of another that overlaps, and of 2 of one that does not."""
+    relu = result("relu", {1: 1, 2: 1, 3: 1})
+    one, close, far = (
+        fig1._compare("19pct", "cpu", relu, result("tanh", dict(enumerate(crossings, start=1))), 0.95)
+        for crossings in ([8, 9, 9], [7, 8, 9], [2, 2, 2])
+    )
+    assert fig1.numbers([one, close])["nets"] == " Here their intervals overlap."
+    assert "do not overlap" in fig1.numbers([one, far])["nets"]
+    assert fig1.numbers([one])["nets"] == ""
