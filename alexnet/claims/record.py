@@ -67,7 +67,7 @@ class Record:
         self.note(training.progress.metrics, {})
 
 
-def new_part(threads: int, precision: dict[str, Any], ranks: int = 1) -> dict[str, Any]:
+def new_part(threads: int, precision: dict[str, Any], ranks: int = 1, compiled: bool = False) -> dict[str, Any]:
     """Describe one sitting of a training: a run that is stopped and goes on elsewhere has several."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,6 +75,7 @@ def new_part(threads: int, precision: dict[str, Any], ranks: int = 1) -> dict[st
         "epochs": None,
         "threads": threads,
         "ranks": ranks,
+        "compiled": compiled,
         "precision": precision,
         "hardware": machine.hardware(),
         "versions": machine.versions(),

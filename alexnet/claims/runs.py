@@ -24,6 +24,7 @@ from alexnet.config import PROJECT_DIR, RunConfig, Scale, UserError, from_dict, 
 from alexnet.preprocessing import datasets
 from alexnet.preprocessing.store import PreparedSet, open_set
 from alexnet.training import checkpoint, loop
+from alexnet.training.compiling import compile_loops
 from alexnet.training.crew import Crew
 from alexnet.training.learner import Learner
 from alexnet.training.loop import OnEpoch, Outcome
@@ -142,16 +143,19 @@ def _continue(
             f"run {config.name} was begun on other images ({config.data} {run.manifest['data']['fingerprint']}, now "
             f"{data.fingerprint}). Delete {folder} to start again."
         )
-    # Why: a run keeps the precision and the number of threads it began with, for the sake of equal bits.
+    # Why: a run keeps what it began with, precision, number of threads and compiled loops, for the sake of equal bits.
     if earlier:
         threads = min(earlier[0]["threads"], os.cpu_count() or 1)
     threads = use_processor(threads)
+    # Why not at toy: a training is over in less time than compiling takes.
+    compiled = compile_loops(config.net, earlier[0].get("compiled", False) if earlier else config.scale != "toy", crew)
     precision: dict[str, Any] = {"choice": None}
     if crew.writes:
         check = parity_of(config, data, crew.device)
         precision = earlier[0]["precision"] if earlier else decide(config.precision, check, crew.device.type)
     chosen = CHOICES[crew.any(*(precision["choice"] == choice for choice in CHOICES)).index(True)]  # one decides for all
-    record = Record(config, data, folder, earlier, new_part(threads, precision, crew.num_ranks)) if crew.writes else None
+    part = new_part(threads, precision, crew.num_ranks, compiled)
+    record = Record(config, data, folder, earlier, part) if crew.writes else None
 
     def note(metrics: Metrics, times: dict[str, float]) -> None:
         if record:

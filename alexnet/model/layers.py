@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import randomness
+from alexnet.model import fused
 from alexnet.model.presets import MapNorm, ResponseNorm
 
 CHUNK = 2**18  # values normalised at once on a processor: 1 MB of fp32 stays in its cache, which halves the time
@@ -39,6 +40,11 @@ def response_normalise(x_NCHW: Tensor, norm: ResponseNorm, groups: int = 1) -> T
     first (`norm.alpha_per_window`).
     """
     alpha = norm.alpha / norm.size if norm.alpha_per_window else norm.alpha
+    if fused.applies(x_NCHW, norm.size):
+        N, C, H, W = x_NCHW.shape
+        rows = x_NCHW.permute(0, 2, 3, 1).view(N * H * W * groups, C // groups)
+        y = fused.normalise(rows, (0, norm.size // 2), norm.k, alpha, norm.beta)
+        return y.view(N, H, W, C).permute(0, 3, 1, 2)
     window = _window_matrix(x_NCHW, x_NCHW.shape[1] // groups, norm.size)
     return _normalise(x_NCHW, {1: torch.block_diag(*[window] * groups)}, norm.k, alpha, norm.beta)
 
@@ -48,9 +54,13 @@ def normalise_within_maps(x_NCHW: Tensor, norm: MapNorm) -> Tensor:
 
     Source 2012: the window is `norm.size` squared, and alpha is divided by that also at the border (layer.py:1183).
     """
+    alpha, reach = norm.alpha / norm.size**2, norm.size // 2
+    if fused.applies(x_NCHW, norm.size):
+        x_NHWC = x_NCHW.permute(0, 2, 3, 1)
+        return fused.normalise(x_NHWC, (0, reach, reach, 0), norm.k, alpha, norm.beta).permute(0, 3, 1, 2)
     _, _, H, W = x_NCHW.shape
     windows = {2: _window_matrix(x_NCHW, H, norm.size), 3: _window_matrix(x_NCHW, W, norm.size)}
-    return _normalise(x_NCHW, windows, norm.k, norm.alpha / norm.size**2, norm.beta)
+    return _normalise(x_NCHW, windows, norm.k, alpha, norm.beta)
 
 
 def _window_matrix(x: Tensor, count: int, size: int) -> Tensor:

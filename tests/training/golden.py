@@ -1,6 +1,6 @@
 """Twenty losses of the narrow two-column net on images made by formula, by one process or by one of several ranks.
 
-golden.py FILE COLUMNS REPLICAS
+golden.py FILE COLUMNS REPLICAS KIND...        float32, float64 or compiled
 """
 
 import json
@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 
 from alexnet.config import ColumnNet, Optimiser, RunConfig
+from alexnet.model import fused
 from alexnet.model.columns import Layout
 from alexnet.model.layers import Moment
 from alexnet.preprocessing import store
 from alexnet.preprocessing.batches import rows_of
+from alexnet.training.compiling import compile_loops
 from alexnet.training.crew import Crew, RankCrew
 from alexnet.training.launch import launch
 from alexnet.training.learner import Learner
@@ -51,7 +53,7 @@ def losses(crew: Crew, dtype: torch.dtype) -> list[float]:
 
 
 def main() -> None:
-    """Write the losses in each type to a file, from the rank that speaks."""
+    """Write the losses in each type, or with compiled normalisation, to a file, from the rank that speaks."""
     file, columns, replicas = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     layout = Layout(columns, replicas)
@@ -59,7 +61,11 @@ def main() -> None:
         sys.exit(launch(sys.argv[1:], layout, program=(__file__,)))
     with joined(layout) as rank:
         crew = RankCrew(rank) if layout.ranks > 1 else Crew()
-        found = [losses(crew, getattr(torch, dtype)) for dtype in sys.argv[4:]]
+        found = []
+        for kind in sys.argv[4:]:
+            compiled = compile_loops(CONFIG.net, kind == "compiled", crew)
+            assert compiled == (kind == "compiled"), fused.why_not()
+            found.append(losses(crew, torch.float32 if compiled else getattr(torch, kind)))
         if crew.writes:
             file.write_text(json.dumps(found))
 

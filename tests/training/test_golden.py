@@ -46,8 +46,8 @@ def curves(tmp_path_factory):
     found = {}
     environment = os.environ | {"ALEXNET_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1"}
     for columns, replicas, curves in (
-        (1, 1, {"one": "float32", "again": "float32", "one in float64": "float64"}),
-        (2, 1, {"two": "float32"}),
+        (1, 1, {"one": "float32", "again": "float32", "one in float64": "float64", "one compiled": "compiled"}),
+        (2, 1, {"two": "float32", "two compiled": "compiled"}),
         (2, 2, {"four in float64": "float64"}),
     ):
         file = folder / f"{columns}x{replicas}.json"
@@ -80,3 +80,10 @@ def test_replicas_have_them_but_for_the_order_of_sums(curves):
 def test_they_are_those_recorded(curves):
     """Recorded with AVX-512; with torch's own kernels or oneDNN's for SSE4.1 the largest difference is 2e-7."""
     assert curves["one"] == pytest.approx(GOLDEN, rel=1e-5)
+
+
+def test_compiled_loops_have_them_too_and_two_ranks_those_of_one_to_the_bit(curves):
+    """As exact as the plain path: each differs from float64 in the last digits of fp32, which twenty steps amplify."""
+    assert curves["two compiled"] == curves["one compiled"]
+    assert curves["one compiled"] == pytest.approx(curves["one"], rel=1e-4)
+    assert curves["one compiled"] != curves["one"]  # else nothing was compiled
