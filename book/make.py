@@ -19,7 +19,7 @@ from typing import Any
 BOOK_DIR = Path(__file__).resolve().parent
 BUILD_DIR = BOOK_DIR / "_build"
 STATIC = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
-NOTEBOOKS = ("intro", "images", "relu", "network", "ledger", "environment")  # in the order of execution
+NOTEBOOKS = ("intro", "images", "relu", "network", "ledger", "performance", "environment")  # in the order of execution
 
 
 def main() -> None:

@@ -7,15 +7,17 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from alexnet.bench import cifar, loader, network
+from alexnet.bench import cifar, layers, loader, network
 from alexnet.bench.rows import Kind, Row, kind_of_machine
 from alexnet.claims import machine
 from alexnet.claims.runs import runs_dir
 from alexnet.config import nearest
+from alexnet.model import fused
 from alexnet.preprocessing import datasets
 from alexnet.preprocessing.batches import Batches
 from alexnet.preprocessing.store import is_prepared, write_json
@@ -40,6 +42,10 @@ def main() -> None:
         if part not in PARTS:
             sys.exit(f"error: the bench has no part {part!r}{nearest(part, PARTS)}. Parts: {', '.join(PARTS)}.")
     threads, kind = use_processor(None), kind_of_machine()
+    print("compiling the normalisation, as a training does ...", file=sys.stderr)
+    compiled = fused.use(True)
+    if not compiled:
+        print(f"not compiled, so the plain path is measured: {fused.why_not()}", file=sys.stderr)
     rows = []
     for part in parts:
         print(f"measuring: {part} ...", file=sys.stderr)
@@ -47,7 +53,8 @@ def main() -> None:
             print(f"  {row.what}: {row.ratio:.2f}", file=sys.stderr)
             rows.append(row)
     print(as_text(rows, kind))
-    print(f"written to {write(rows, kind, threads)}")
+    costs = layers.costs(kind) if "network" in parts else None
+    print(f"written to {write(rows, kind, threads, compiled, costs)}")
 
 
 def as_text(rows: list[Row], kind: Kind) -> str:
@@ -67,14 +74,15 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def write(rows: list[Row], kind: Kind, threads: int) -> Any:
-    """Write rows with this machine's description under runs/bench, beside what other parts have there; return the file."""
+def write(rows: list[Row], kind: Kind, threads: int, compiled: bool, costs: dict[str, Any] | None = None) -> Path:
+    """Write rows with this machine's description under runs/bench; return the file."""
     hardware = machine.hardware()
     name = hashlib.sha256(repr(sorted(hardware.items())).encode()).hexdigest()[:8]
     file = runs_dir() / "bench" / f"{hardware['cpu_capability'].lower()}-{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    record = {"hardware": hardware, "fast_in": kind, "threads": threads, "versions": machine.versions(),
-              "git": machine.git_state(), "rows": [{**asdict(row), "met": row.met(kind)} for row in rows]}  # fmt: skip
+    judged = [{**asdict(row), "met": row.met(kind)} for row in rows]
+    record = {"hardware": hardware, "fast_in": kind, "threads": threads, "compiled": compiled, "rows": judged}
+    record |= {"versions": machine.versions(), "git": machine.git_state()} | ({"layers": costs} if costs else {})
     write_json(file, record)
     return file
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine, seconds_of
+from alexnet.claims.arithmetic import operations
 from alexnet.config import ColumnNet, Optimiser, RunConfig
-from alexnet.model.alexnet import AlexNet, sides
 from alexnet.model.layers import Moment, normalise_within_maps, response_normalise
-from alexnet.model.presets import CONV, FULL, MapNorm, NetConfig, ResponseNorm, source2012
+from alexnet.model.presets import MapNorm, ResponseNorm, source2012
 from alexnet.training.learner import Learner
 from alexnet.training.precision import autocast, matmul_speed
 
@@ -134,26 +134,9 @@ def step_rows(kind: Kind, batch: int) -> Iterator[Row]:
         speeds = f"{batch / own:.1f} against {batch / theirs:.1f} images/s, batch {batch}"
         yield Row("training step, full width", name, ratio, speeds, at_least, aim)
     product = matmul_speed(_dtype(kind), side=2048, repeats=2)
-    step = operations_per_image(source2012()) * batch / own / 1e9
+    step = sum(operations(source2012()).values()) * batch / own / 1e9
     figures = f"{step:.0f} against {product:.0f} GFLOP/s"
     yield Row("FLOP/s of the step", f"matmul of 2048^3, {kind}", step / product, figures, both(0.7, 0.4), both(0.85, 0.6))
-
-
-def operations_per_image(config: NetConfig) -> int:
-    """Count 2 operations for each multiplication of a training step: forward, and backward to weights and inputs.
-
-    Convolutions and fully-connected layers only; conv1 has no gradient to its input.
-    """
-    side, total = sides(config), 0
-    with torch.device("meta"):
-        net = AlexNet(config)
-    for name, weight in net.named_parameters():
-        layer = name.split(".")[-2]
-        if weight.ndim > 1:
-            places = side[layer] ** 2 if layer in CONV else 1
-            total += 2 * weight.numel() * places * (2 if layer == "conv1" else 3)
-    assert set(FULL) <= {name.split(".")[-2] for name, _ in net.named_parameters()}
-    return total
 
 
 def ten_views_row(kind: Kind) -> Row:

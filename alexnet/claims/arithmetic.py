@@ -11,7 +11,7 @@ import torch
 from alexnet.claims.paper import Value
 from alexnet.claims.verdicts import Word
 from alexnet.model import presets
-from alexnet.model.alexnet import COLOURS, AlexNet, count_neurons
+from alexnet.model.alexnet import COLOURS, AlexNet, count_neurons, sides
 from alexnet.model.presets import CONV, NetConfig
 from alexnet.preprocessing.views import PAPER as PAPER_VIEWS
 
@@ -23,6 +23,23 @@ def count_parameters(config: NetConfig) -> dict[str, int]:
     counts = dict.fromkeys(filter(config.learns, config.layer_names), 0)
     for name, parameter in net.named_parameters():
         counts[name.split(".")[-2]] += parameter.numel()
+    return counts
+
+
+def operations(config: NetConfig) -> dict[str, int]:
+    """Return the additions and multiplications of every layer for one image of a training step, all columns together.
+
+    Products with weights only: forward, to the weights' gradient, and to the input's, which conv1 has none of.
+    """
+    side = sides(config)
+    with torch.device("meta"):
+        net = AlexNet(config)
+    counts = dict.fromkeys(filter(config.learns, config.layer_names), 0)
+    for name, weight in net.named_parameters():
+        layer = name.split(".")[-2]
+        if weight.ndim > 1:
+            places = side[layer] ** 2 if layer in CONV else 1
+            counts[layer] += 2 * weight.numel() * places * (2 if layer == "conv1" else 3)
     return counts
 
 

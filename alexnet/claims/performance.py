@@ -1,0 +1,156 @@
+"""The performance chapter: what `make bench` recorded, where a step's time goes, and a model of two GPUs and of more.
+
+Ratios are within one run on one machine. What was never run has no number here, except in the model, which says so.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from alexnet.claims import figures
+from alexnet.claims.arithmetic import count_parameters, operations
+from alexnet.claims.figures import BLUE, GREY
+from alexnet.claims.runs import runs_dir
+from alexnet.claims.tables import numbered
+from alexnet.config import ColumnNet
+from alexnet.model.columns import bytes_per_image
+from alexnet.model.nets import net_config
+from alexnet.model.presets import source2012
+
+NOT_MEASURED = "not measured"
+BATCH = 128  # images of a step (paper 5)
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Return what `make bench` has recorded, one dictionary for each machine, in the order of their files' names."""
+    return [json.loads(file.read_text()) for file in sorted(Path(runs_dir() / "bench").glob("*.json"))]
+
+
+def _machine(bench: dict[str, Any]) -> str:
+    has = bench["hardware"]
+    return f"{has['processor']}, {has['cpu_capability']}, {bench['threads']} threads, fast in {bench['fast_in']}"
+
+
+def bench_table() -> Markdown:
+    """Return every row of every machine: ratio, target of that kind of machine, and whether it is met."""
+    rows = []
+    for bench in recorded():
+        kind = bench["fast_in"]
+        for row in bench["rows"]:
+            target = row["at_least"].get(kind)
+            against = f"{row['what']}, against {row['against']}"
+            judged = "" if target is None else f"{target:g}: {'met' if row['ratio'] >= target else 'not met'}"
+            rows.append((_machine(bench), against, f"{row['ratio']:.2f}", judged, row["figures"]))
+    headers = ("machine", "speed of", "ratio", "at least", "measured")
+    return numbered(rows, headers, "What `make bench` recorded. A ratio above 1 means faster.", "tbl-bench")
+
+
+def profiled() -> dict[str, Any] | None:
+    """Return the newest record that has the times of layers, or None."""
+    return next((bench for bench in reversed(recorded()) if "layers" in bench), None)
+
+
+def layers_table() -> Markdown:
+    """Return the time of each layer, forward and backward, and the part of it that the machine's limits would take."""
+    bench = profiled()
+    if bench is None:
+        return Markdown(f"The time of each layer: {NOT_MEASURED}.")
+    costs = bench["layers"]
+    total = sum(layer["seconds"] for layer in costs["layers"])
+    rows = []
+    for layer in costs["layers"]:
+        limit, which = _limit(layer, costs["limits"])
+        share = f"{layer['seconds'] / total:.0%}"
+        speed = f"{layer['operations'] / layer['seconds'] / 1e9:.0f}"
+        rows.append(
+            (layer["layer"], f"{1e3 * layer['seconds']:.1f}", share, speed, f"{limit / layer['seconds']:.0%}", which)
+        )
+    headers = ("layer", "ms", "of all", "GFLOP/s", "of its limit", "which is")
+    caption = f"Forward and backward of {costs['batch']} images in {costs['type']}: {_machine(bench)}."
+    return numbered(rows, headers, caption, "tbl-layers-time")
+
+
+def _limit(layer: dict[str, Any], limits: dict[str, float]) -> tuple[float, str]:
+    """Return the least seconds that a layer can take, and what sets them."""
+    arithmetic, memory = layer["operations"] / limits["gflops"] / 1e9, layer["bytes"] / limits["gb_per_second"] / 1e9
+    return (arithmetic, "arithmetic") if arithmetic > memory else (memory, "memory")
+
+
+def draw_roofline() -> Figure | Markdown:
+    """Draw the speed of every layer against its operations for each byte, under the machine's two limits."""
+    bench = profiled()
+    if bench is None:
+        return Markdown(f"The roofline: {NOT_MEASURED}.")
+    figures.use_style()
+    layers, limits = bench["layers"]["layers"], bench["layers"]["limits"]
+    figure, axes = plt.subplots()
+    intensity = np.array([layer["operations"] / layer["bytes"] for layer in layers])
+    speed = np.array([layer["operations"] / layer["seconds"] / 1e9 for layer in layers])
+    x = np.geomspace(intensity.min() / 2, intensity.max() * 2, 200)
+    axes.plot(x, np.minimum(limits["gflops"], x * limits["gb_per_second"]), color=GREY, label="the machine's limits")
+    axes.plot(intensity, speed, "o", color=BLUE, label="layers, forward and backward")
+    for layer, at, height in zip(layers, intensity, speed, strict=True):
+        axes.annotate(layer["layer"], (at, height), xytext=(5, -11), textcoords="offset points", fontsize=9)
+    axes.set(xscale="log", yscale="log", xlabel="operations for each byte that has to move", ylabel="GFLOP/s")
+    axes.legend(frameon=False)
+    figures.stamp(figure, "any", _machine(bench))
+    plt.close(figure)
+    return figure
+
+
+def growth_table(widths: tuple[float, ...] = (0.25, 0.5, 1.0), classes: tuple[int, ...] = (20, 1000, 10184)) -> Markdown:
+    """Return how the work of an image and the parameters grow with the width of the net and the number of classes."""
+    rows = []
+    for num_classes in classes:
+        for width in widths:
+            config = net_config(ColumnNet("source2012", width, num_classes))
+            weights, work = sum(count_parameters(config).values()), sum(operations(config).values())
+            rows.append(
+                (f"{num_classes:,}", f"{width:g}", f"{weights / 1e6:.1f}", f"{work / 1e9:.2f}", f"{4 * weights / 1e6:.0f}")
+            )
+    headers = ("classes", "width", "million parameters", "GFLOP for an image and step", "MB of gradients")
+    return numbered(rows, headers, "How the cost of training grows. It grows with the images of a set in proportion.",
+                    "tbl-growth")  # fmt: skip
+
+
+def two_gpus(days: tuple[float, float], images: float, epochs: float, peak_tflops: float, link: float) -> dict[str, str]:
+    """Return what the paper's training time says of its GPUs, in texts: the check of the model.
+
+    `peak_tflops` is one GPU's in fp32, `link` the GB/s between them each way.
+    """
+    slow, fast = (images * epochs / (86400 * d) for d in reversed(days))
+    work = sum(operations(source2012()).values())
+    ways = bytes_per_image(source2012())
+    crossing = sum(ways.values())
+    return {
+        "work": f"{work / 1e9:.2f}",
+        "images-per-second": f"{slow:.0f} to {fast:.0f}",
+        "sustained": f"{slow * work / 1e12:.2f} to {fast * work / 1e12:.2f}",
+        "efficiency": f"{slow * work / 2e12 / peak_tflops:.0%} to {fast * work / 2e12 / peak_tflops:.0%}",
+        "crossing": f"{crossing * BATCH / 1e6:.0f}",
+        "crossing-time": f"{1e3 * crossing * BATCH / 1e9 / link:.0f}",
+        "step-time": f"{1e3 * BATCH / fast:.0f} to {1e3 * BATCH / slow:.0f}",
+    }
+
+
+def pairs_table(images_per_second: float, link: float, pairs: tuple[int, ...] = (1, 2, 4, 8)) -> Markdown:
+    """Return a model of N pairs of GPUs, 128 images a step for each pair: nothing in it was measured.
+
+    One pair trains on `images_per_second`, its exchange included; gradients of all weights are averaged over pairs by a
+    ring, in fp32, over links of `link` GB/s each way, without overlap.
+    """
+    exchange = sum(bytes_per_image(source2012()).values()) / 2 * BATCH / 1e9 / link
+    gradients = 4 * sum(count_parameters(source2012()).values()) / 2 / 1e9 / link  # of one column, on each GPU
+    compute, rows = BATCH / images_per_second - exchange, []
+    for n in pairs:
+        averaging = 2 * (n - 1) / n * gradients
+        step = compute + exchange + averaging
+        speeds = f"{n * BATCH / step:.0f}", f"{n * BATCH / step / images_per_second:.1f}"
+        rows.append((n, *(f"{1e3 * t:.0f}" for t in (compute, exchange, averaging)), *speeds))
+    headers = ("pairs", "compute, ms", "exchange, ms", "averaging, ms", "images/s", "times one pair")
+    return numbered(rows, headers, "A model of several pairs of the paper's GPUs. Not measured.", "tbl-pairs")

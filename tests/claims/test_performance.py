@@ -1,0 +1,89 @@
+"""The performance chapter, from a record written by hand and from arithmetic."""
+
+import json
+
+import pytest
+from IPython.display import Markdown
+
+from alexnet.claims import performance
+
+HARDWARE = {"processor": "A", "cpu_capability": "AVX2"}
+ROW = {"what": "ours", "against": "theirs", "ratio": 2.0, "figures": "2 against 1", "at_least": {"fp32": 1.5, "bf16": 5}}
+# 4 GFLOP in 0.1 s where 0.04 s would do; 1 GB in 0.5 s where 0.1 s would do.
+LAYERS = [
+    {"layer": "conv1", "seconds": 0.1, "operations": 4e9, "bytes": 1e8},
+    {"layer": "update", "seconds": 0.5, "operations": 1e6, "bytes": 1e9},
+]
+
+
+def cells(table):
+    """Rows of a table, without blanks."""
+    lines = [line.strip("|").split("|") for line in table.data.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in row] for row in lines]
+
+
+@pytest.fixture
+def bench(tiny, tmp_path):
+    """Write what a machine recorded."""
+
+    def write(**more):
+        folder = tmp_path / "runs" / "bench"
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"hardware": HARDWARE, "fast_in": "fp32", "threads": 2, "rows": [ROW]} | more
+        (folder / "a.json").write_text(json.dumps(record))
+
+    return write
+
+
+def test_a_ratio_is_judged_by_the_target_of_its_kind_of_machine(bench):
+    bench()
+    assert cells(performance.bench_table()) == [
+        ["A, AVX2, 2 threads, fast in fp32", "ours, against theirs", "2.00", "1.5: met", "2 against 1"]
+    ]
+    bench(fast_in="bf16")
+    assert cells(performance.bench_table())[0][3] == "5: not met"
+
+
+def test_what_was_not_measured_is_called_so(bench):
+    bench()
+    for shown in (performance.layers_table(), performance.draw_roofline()):
+        assert isinstance(shown, Markdown)
+        assert "not measured" in shown.data
+
+
+def test_a_layer_is_held_against_the_slower_of_two_limits(bench):
+    limits = {"gflops": 100, "gb_per_second": 10}
+    bench(layers={"batch": 128, "type": "fp32", "limits": limits, "layers": LAYERS})
+    assert cells(performance.layers_table()) == [
+        ["conv1", "100.0", "17%", "40", "40%", "arithmetic"],
+        ["update", "500.0", "83%", "0", "20%", "memory"],
+    ]
+    roof, points = (line.get_xydata() for line in performance.draw_roofline().axes[0].lines)
+    assert points.tolist() == [[40, 40], [0.001, 0.002]]
+    assert roof[:, 1].max() == 100
+
+
+def test_half_the_width_has_a_quarter_of_the_work_but_for_the_first_layer():
+    rows = {(classes, width): rest for classes, width, *rest in cells(performance.growth_table())}
+    assert rows["1,000", "1"][0] == "61.0"
+    ratio = float(rows["20", "1"][1]) / float(rows["20", "0.5"][1])
+    assert 3 < ratio < 4
+    assert float(rows["10,184", "1"][0]) == pytest.approx(float(rows["1,000", "1"][0]) + 9184 * 4097 / 1e6, abs=0.1)
+
+
+def test_the_machine_of_2012_is_what_its_training_time_says():
+    """One day for 86,400 images is one image a second; a GPU of half its own work a second then runs at all it promises."""
+    work = float(performance.two_gpus((1, 1), 86400, 1, 1, 1)["work"])
+    found = performance.two_gpus((1.0, 2.0), 86400, 1, work / 1000 / 2, 1)
+    assert found["images-per-second"] == "0 to 1"
+    assert found["efficiency"] == "50% to 100%"
+    assert found["step-time"] == "128000 to 256000"
+
+
+def test_pairs_gain_less_than_their_number_and_one_pair_is_what_was_given():
+    rows = cells(performance.pairs_table(200, 8))
+    assert [row[0] for row in rows] == ["1", "2", "4", "8"]
+    assert rows[0][3:] == ["0", "200", "1.0"]
+    assert all(200 < float(row[4]) < 200 * n for row, n in zip(rows[1:], (2, 4, 8), strict=True))
+    # Half of 61 million weights on each GPU, 4 bytes each, once there and back for two pairs: 122 MB at 8 GB/s.
+    assert rows[1][3] == "15"
