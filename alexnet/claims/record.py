@@ -40,6 +40,8 @@ class Record:
     ) -> None:
         self.folder, self.part, self.began = folder, part, time.perf_counter()
         self.manifest = new_manifest(config, data) | {"parts": [*earlier, part]}
+        # Why: sums are split among threads, so another number of them has other last bits.
+        self.manifest["command"] += f" --threads {self.manifest['parts'][0]['threads']}"
         if earlier:
             self.manifest["epochs"] = max((part["epochs"] or [0])[-1] for part in earlier)
         # Why now: a training killed in its first epoch leaves a part too.

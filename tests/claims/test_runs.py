@@ -102,7 +102,8 @@ def test_the_manifest_says_what_is_needed_to_repeat_and_to_judge_the_run(tiny, c
 
 
 def test_the_command_in_the_manifest_names_every_change_of_the_config(tiny, config):
-    command = runs.get(config).manifest["command"]
+    command = runs.get(config, threads=1).manifest["command"]
+    assert command.endswith(" --threads 1")
     assert command.startswith("alexnet train fig1-relu --scale toy --variant 19pct-relu-rate-0.002 --seed 0")
     assert "--batch-size 32" in command
     assert "--width 0.25" in command
