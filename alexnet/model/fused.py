@@ -9,6 +9,7 @@ of those of `layers`, are not the same bits. On processors only; elsewhere `laye
 """
 
 import itertools
+import logging
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -32,6 +33,7 @@ def use(wanted: bool) -> bool:
 def why_not() -> str | None:
     """Return why nothing can be compiled on this machine, in a line, or None after having compiled something small."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "alexnet" / "inductor"))
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # Why: it warns where there is no CUDA
     try:
         one = torch.ones(64, 17)
         Kernels((64, 17), (0, 1), 1.0, 1.0, 0.5, torch.float32).forward(one, torch.empty_like(one))
