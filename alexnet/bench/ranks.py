@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 
-from alexnet.bench.rows import Kind, Row, both, seconds_of
+from alexnet.bench.rows import Kind, Row, seconds_of
 from alexnet.config import ColumnNet, Optimiser, RunConfig
 from alexnet.model.columns import Layout
 from alexnet.model.layers import Moment
@@ -30,7 +30,7 @@ def row(kind: Kind, compiled: bool) -> Row:
     pair, alone = float(done.stdout.split()[-1]), images_per_second(kind, Crew())
     what = f"two ranks with {max(1, torch.get_num_threads() // 2)} thread each, half width"
     against = f"one process with {torch.get_num_threads()} threads"
-    return Row(what, against, pair / alone, f"{pair:.0f} against {alone:.0f} images/s", both(1.0))
+    return Row(what, against, pair / alone, f"{pair:.0f} against {alone:.0f} images/s")
 
 
 def images_per_second(kind: Kind, crew: Crew) -> float:
