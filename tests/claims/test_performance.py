@@ -44,6 +44,16 @@ def test_a_ratio_is_judged_by_the_target_of_its_kind_of_machine(bench):
     assert cells(performance.bench_table())[0][3] == "5: not met"
 
 
+def test_the_first_record_has_one_target_a_row(bench, tmp_path):
+    bench()
+    file = tmp_path / "runs" / "bench" / "a.json"
+    record = json.loads(file.read_text())
+    del record["fast_in"], record["rows"][0]["at_least"]
+    record["rows"][0]["target"] = 0.7
+    file.write_text(json.dumps(record))
+    assert cells(performance.bench_table())[0][3] == "0.7: met"
+
+
 def test_what_was_not_measured_is_called_so(bench):
     bench()
     for shown in (performance.layers_table(), performance.draw_roofline()):
