@@ -47,12 +47,13 @@ def bench_table() -> Markdown:
     rows = []
     for bench in recorded():
         kind = bench["fast_in"]
+        rows.append((f"**{_machine(bench)}**", "", "", ""))
         for row in bench["rows"]:
             target = row["at_least"].get(kind)
             against = f"{row['what']}, against {row['against']}"
             judged = "" if target is None else f"{target:g}: {'met' if row['ratio'] >= target else 'not met'}"
-            rows.append((_machine(bench), against, f"{row['ratio']:.2f}", judged, row["figures"]))
-    headers = ("machine", "speed of", "ratio", "at least", "measured")
+            rows.append((against, f"{row['ratio']:.2f}", judged, row["figures"]))
+    headers = ("speed of", "ratio", "at least", "measured")
     return numbered(rows, headers, "What `make bench` recorded. A ratio above 1 means faster.", "tbl-bench")
 
 
@@ -100,13 +101,25 @@ def draw_roofline() -> Figure | Markdown:
     x = np.geomspace(intensity.min() / 2, intensity.max() * 2, 200)
     axes.plot(x, np.minimum(limits["gflops"], x * limits["gb_per_second"]), color=GREY, label="the machine's limits")
     axes.plot(intensity, speed, "o", color=BLUE, label="layers, forward and backward")
-    for layer, at, height in zip(layers, intensity, speed, strict=True):
-        axes.annotate(layer["layer"], (at, height), xytext=(5, -11), textcoords="offset points", fontsize=9)
+    for names, at, height in _apart([layer["layer"] for layer in layers], intensity, speed):
+        axes.annotate(names, (at, height), xytext=(0, -14), textcoords="offset points", fontsize=9, ha="center")
     axes.set(xscale="log", yscale="log", xlabel="operations for each byte that has to move", ylabel="GFLOP/s")
     axes.legend(frameon=False)
     figures.stamp(figure, "any", _machine(bench))
     plt.close(figure)
     return figure
+
+
+def _apart(names: list[str], x: np.ndarray, y: np.ndarray, factor: float = 1.6) -> list[tuple[str, float, float]]:
+    """Return labels with their places; neighbours within `factor` of each other share one, under the lowest of them."""
+    labels: list[tuple[str, float, float]] = []
+    for i in np.argsort(x):
+        if labels and x[i] < factor * labels[-1][1] and 1 / factor < y[i] / labels[-1][2] < factor:
+            name, at, height = labels[-1]
+            labels[-1] = (f"{name}, {names[i]}", at, min(height, y[i]))
+        else:
+            labels.append((names[i], x[i], y[i]))
+    return labels
 
 
 def growth_table(widths: tuple[float, ...] = (0.25, 0.5, 1.0), classes: tuple[int, ...] = (20, 1000, 10184)) -> Markdown:
