@@ -148,6 +148,8 @@ def two_gpus(days: tuple[float, float], images: float, epochs: float, peak_tflop
     crossing = sum(ways.values())
     return {
         "work": f"{work / 1e9:.2f}",
+        "epochs": f"{epochs:g}",
+        "images": f"{images / 1e6:g}",
         "images-per-second": f"{slow:.0f} to {fast:.0f}",
         "sustained": f"{slow * work / 1e12:.2f} to {fast * work / 1e12:.2f}",
         "efficiency": f"{slow * work / 2e12 / peak_tflops:.0%} to {fast * work / 2e12 / peak_tflops:.0%}",
