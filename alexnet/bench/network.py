@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
     yield response_norm_row(kind, batch)
     yield map_norm_row(kind, batch)
     yield from step_rows(kind, batch)
-    yield ranks.row(kind, fused.use(True))
+    yield ranks.row(kind, fused.is_on())
     yield ten_views_row(kind)
     yield memory_row(kind, batch)
 

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from alexnet.claims import figures, paper, runs, search, verdicts
 from alexnet.claims.experiments import BEGINNINGS, LINE
 from alexnet.claims.search import StudyResult
-from alexnet.claims.tables import numbered
+from alexnet.claims.tables import NOT_RUN, numbered
 from alexnet.claims.verdicts import Interval, Verdict
 from alexnet.config import CifarNet, Scale, Topology
 from alexnet.model.cifar import build_cifar_net, count_parameters
 
 CLAIM = "fig1-relu"
-NOT_RUN, UNFINISHED = "not run at this scale", "not finished at this scale"
+UNFINISHED = "not finished at this scale"
 TOPOLOGIES: tuple[Topology, ...] = tuple(dict.fromkeys(topology for topology, _ in BEGINNINGS))
 DATA_NAMES = {"cifar10": "CIFAR-10", "formula32": "the stand-in for CIFAR-10 (images computed from a formula)"}
 

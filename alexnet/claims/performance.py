@@ -4,7 +4,6 @@ Ratios are within one run on one machine. What was never run has no number here,
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,7 +11,7 @@ import numpy as np
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from alexnet.claims import figures
+from alexnet.claims import figures, paper
 from alexnet.claims.arithmetic import count_parameters, operations
 from alexnet.claims.figures import BLUE, GREY
 from alexnet.claims.runs import runs_dir
@@ -28,7 +27,7 @@ BATCH = 128  # images of a step (paper 5)
 
 def recorded() -> list[dict[str, Any]]:
     """Return what `make bench` has recorded, one dictionary for each machine, in the order of their files' names."""
-    found = [json.loads(file.read_text()) for file in sorted(Path(runs_dir() / "bench").glob("*.json"))]
+    found = [json.loads(file.read_text()) for file in sorted((runs_dir() / "bench").glob("*.json"))]
     for bench in found:
         # Why: the first record has one target a row, and is of a machine without native bf16.
         bench.setdefault("fast_in", "fp32")
@@ -58,7 +57,7 @@ def bench_table() -> Markdown:
 
 
 def profiled() -> dict[str, Any] | None:
-    """Return the newest record that has the times of layers, or None."""
+    """Return the last record that has the times of layers, or None."""
     return next((bench for bench in reversed(recorded()) if "layers" in bench), None)
 
 
@@ -137,35 +136,46 @@ def growth_table(widths: tuple[float, ...] = (0.25, 0.5, 1.0), classes: tuple[in
                     "tbl-growth")  # fmt: skip
 
 
-def two_gpus(days: tuple[float, float], images: float, epochs: float, peak_tflops: float, link: float) -> dict[str, str]:
+def two_gpus(peak_tflops: float, link: float) -> dict[str, str]:
     """Return what the paper's training time says of its GPUs, in texts: the check of the model.
 
-    `peak_tflops` is one GPU's in fp32, `link` the GB/s between them each way.
+    `peak_tflops` is one GPU's in fp32, `link` the GB/s between them each way. Paper 1 and 5.
     """
-    slow, fast = (images * epochs / (86400 * d) for d in reversed(days))
-    work = sum(operations(source2012()).values())
-    ways = bytes_per_image(source2012())
-    crossing = sum(ways.values())
+    time, passes = (paper.get("s1-training-time").value(name) for name in ("training time", "passes"))
+    slow, fast = (_images_per_second(time.paper + sign * time.margin) for sign in (1, -1))
+    work, sent = sum(operations(source2012()).values()), sum(bytes_per_image(source2012()).values())
     return {
         "work": f"{work / 1e9:.2f}",
-        "epochs": f"{epochs:g}",
-        "images": f"{images / 1e6:g}",
+        "days": f"{time.paper - time.margin:g} to {time.paper + time.margin:g}",
+        "epochs": f"{passes.paper:g}",
+        "images": f"{_images() / 1e6:g}",
         "images-per-second": f"{slow:.0f} to {fast:.0f}",
         "sustained": f"{slow * work / 1e12:.2f} to {fast * work / 1e12:.2f}",
         "efficiency": f"{slow * work / 2e12 / peak_tflops:.0%} to {fast * work / 2e12 / peak_tflops:.0%}",
-        "crossing": f"{crossing * BATCH / 1e6:.0f}",
-        "crossing-time": f"{1e3 * crossing * BATCH / 1e9 / link:.0f}",
+        "batch": f"{BATCH}",
+        "sent": f"{sent * BATCH / 1e6:.0f}",
+        "sent-time": f"{1e3 * sent * BATCH / 1e9 / link:.0f}",
         "step-time": f"{1e3 * BATCH / fast:.0f} to {1e3 * BATCH / slow:.0f}",
     }
 
 
-def pairs_table(images_per_second: float, link: float, pairs: tuple[int, ...] = (1, 2, 4, 8)) -> Markdown:
+def _images() -> float:
+    return paper.get("s2-ilsvrc").value("images", split="train").paper
+
+
+def _images_per_second(days: float) -> float:
+    """Return the speed of a training of the paper's length in so many days."""
+    return _images() * paper.get("s1-training-time").value("passes").paper / (86400 * days)
+
+
+def pairs_table(link: float, pairs: tuple[int, ...] = (1, 2, 4, 8)) -> Markdown:
     """Return a model of N pairs of GPUs, 128 images a step for each pair: nothing in it was measured.
 
-    One pair trains on `images_per_second`, its exchange included; gradients of all weights are averaged over pairs by a
-    ring, in fp32, over links of `link` GB/s each way, without overlap.
+    One pair has the paper's speed, its exchange included; gradients of all weights are averaged over pairs by a ring, in
+    fp32, over links of `link` GB/s each way, without overlap.
     """
-    exchange = sum(bytes_per_image(source2012()).values()) / 2 * BATCH / 1e9 / link
+    images_per_second = _images_per_second(paper.get("s1-training-time").value("training time").paper)
+    exchange = sum(bytes_per_image(source2012()).values()) * BATCH / 1e9 / link  # both columns send at once
     gradients = 4 * sum(count_parameters(source2012()).values()) / 2 / 1e9 / link  # of one column, on each GPU
     compute, rows = BATCH / images_per_second - exchange, []
     for n in pairs:

@@ -3,6 +3,7 @@
     manifest.json   what was run (config and hash), on what (parts: commit, versions, hardware), and how it ended
     metrics.jsonl   one line for each epoch; a function of the config alone, equal to the bit however often it was stopped
     timing.jsonl    seconds of each epoch (of its last part, where it was stopped in between)
+    kernels.npy     conv1's kernels of the two-column net, when a sitting has ended
     checkpoint.pt   to go on from; never committed
 
 Notebooks ask for runs with `get`: a finished one is read, a half-finished one goes on, a missing one is trained.

@@ -12,6 +12,8 @@ from IPython.display import Markdown
 from alexnet.claims import machine, runs
 from alexnet.config import Scale
 
+NOT_RUN = "not run at this scale"
+
 
 def numbered(rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str, name: str) -> Markdown:
     """Return a table with a number and a caption, which `{numref}` finds under `name`."""

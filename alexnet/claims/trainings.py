@@ -12,12 +12,11 @@ from alexnet.claims import figures, runs
 from alexnet.claims.experiments import runs_of
 from alexnet.claims.record import read_kernels
 from alexnet.claims.runs import Run
-from alexnet.claims.tables import numbered
+from alexnet.claims.tables import NOT_RUN, numbered
 from alexnet.config import ColumnNet, RunConfig, Scale, from_dict
 from alexnet.model.nets import net_config
 
 CLAIM = "s3.5-architecture"
-NOT_RUN = "not run at this scale"
 SPLITS = ("val", "test")  # of which one is watched in training
 
 

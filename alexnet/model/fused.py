@@ -1,11 +1,11 @@
-"""The normalisations of section 3.3 as loops that torch.compile writes, in a quarter of the time that `layers` takes.
+"""The normalisations of section 3.3 as loops that torch.compile writes, several times as fast as `layers` has them.
 
 They are the same formulas, in pieces that fit a processor's cache, and the backward pass computes the energies again. A
 piece is copied into a buffer in fp32 with a border of zeros, so that a window is a sum of slices that a compiler turns into
-vector instructions: with the border as a condition inside the loop it takes five times as long.
+vector instructions: with the border as a condition inside the loop it takes several times as long.
 
 Off until `use(True)`, because compiling takes half a minute the first time on a machine, and its results, within a few ulps
-of those of `layers`, are not the same bits. On processors only; elsewhere `layers` has it, and nothing here was ever run.
+of those of `layers`, are not the same bits. On processors only; elsewhere, where this was never run, `layers` does it.
 """
 
 import itertools
@@ -18,8 +18,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-PIECE = 2**18  # values computed at once: 1 MB of fp32, as in `layers`
+PIECE = 2**18  # values computed at once on a processor: 1 MB of fp32 stays in its cache
 _on = False
+
+
+def is_on() -> bool:
+    """Return whether the compiled loops are on."""
+    return _on
 
 
 def use(wanted: bool) -> bool:
@@ -44,7 +49,7 @@ def why_not() -> str | None:
 
 def applies(x_NCHW: Tensor, size: int) -> bool:
     """Return whether `normalise` is switched on and can take these maps: on a processor, channels last, an odd window."""
-    if not _on or x_NCHW.device.type != "cpu" or len(x_NCHW) == 0:
+    if not is_on() or x_NCHW.device.type != "cpu" or len(x_NCHW) == 0:
         return False
     lasting = x_NCHW.is_contiguous(memory_format=torch.channels_last)
     return lasting and size % 2 == 1 and x_NCHW.dtype in (torch.float32, torch.bfloat16)
@@ -137,6 +142,14 @@ class Kernels:
         inside[len(part) :] = 0
 
 
+def negative_power(s: Tensor, beta: float) -> Tensor:
+    """Return s^-beta."""
+    if beta != 0.75:
+        return s.pow(-beta)
+    root = s.rsqrt()  # Why: two roots cost a tenth of a general power.
+    return root.sqrt().mul_(root)
+
+
 def _loops(windows: list[tuple[slice, ...]], k: float, alpha: float, beta: float) -> list[Callable[..., None]]:
     """Return the functions to compile: the forward pass, and the two halves of the backward pass, which share a buffer."""
     inside = windows[len(windows) // 2]
@@ -147,18 +160,12 @@ def _loops(windows: list[tuple[slice, ...]], k: float, alpha: float, beta: float
             total = total + x[window] * x[window]
         return k + alpha * total
 
-    def negative_power(s: Tensor) -> Tensor:
-        if beta != 0.75:
-            return torch.pow(s, -beta)
-        root = torch.rsqrt(s)
-        return torch.sqrt(root) * root
-
     def forward(x: Tensor, out: Tensor) -> None:
-        out.copy_(x[inside] * negative_power(energies(x)))
+        out.copy_(x[inside] * negative_power(energies(x), beta))
 
     def share(x: Tensor, gradient: Tensor, scaled: Tensor, shared: Tensor) -> None:
         s = energies(x)
-        own = gradient.to(x.dtype) * negative_power(s)
+        own = gradient.to(x.dtype) * negative_power(s, beta)
         scaled.copy_(own)
         shared[inside].copy_(own * x[inside] / s)
 

@@ -19,8 +19,6 @@ from alexnet import randomness
 from alexnet.model import fused
 from alexnet.model.presets import MapNorm, ResponseNorm
 
-CHUNK = 2**18  # values normalised at once on a processor: 1 MB of fp32 stays in its cache, which halves the time
-
 
 @dataclass(frozen=True)
 class Moment:
@@ -96,7 +94,7 @@ class _Normalise(torch.autograd.Function):
         with _no_autocast(x):
             for part, out in zip(_pieces(x), _pieces(y), strict=True):
                 wide, s = _energies(part, windows, k, alpha)
-                out.copy_(_negative_power(s, beta).mul_(wide))
+                out.copy_(fused.negative_power(s, beta).mul_(wide))
         return y
 
     @staticmethod
@@ -108,7 +106,7 @@ class _Normalise(torch.autograd.Function):
         with _no_autocast(x):
             for part, g, out in zip(_pieces(x), _pieces(gradient), _pieces(result), strict=True):
                 wide, s = _energies(part, windows, k, alpha)
-                scaled = _negative_power(s, beta).mul_(g)
+                scaled = fused.negative_power(s, beta).mul_(g)
                 shared = (scaled * wide).div_(s)
                 for dim, window in windows.items():
                     shared = _sum_along(shared, dim, window.T)
@@ -133,15 +131,8 @@ def _sum_along(x: Tensor, dim: int, window: Tensor) -> Tensor:
     return torch.matmul(window, x.reshape(outer, count, math.prod(x.shape[dim + 1 :]))).view_as(x)
 
 
-def _negative_power(s: Tensor, beta: float) -> Tensor:
-    if beta != 0.75:
-        return s.pow(-beta)
-    root = s.rsqrt()  # Why: two roots cost a tenth of a general power.
-    return root.sqrt().mul_(root)
-
-
 def _pieces(x: Tensor) -> tuple[Tensor, ...]:
-    images = max(1, CHUNK // max(1, math.prod(x.shape[1:]))) if x.device.type == "cpu" else len(x)
+    images = max(1, fused.PIECE // max(1, math.prod(x.shape[1:]))) if x.device.type == "cpu" else len(x)
     return x.split(max(1, images))
 
 

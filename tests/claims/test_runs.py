@@ -101,6 +101,18 @@ def test_the_manifest_says_what_is_needed_to_repeat_and_to_judge_the_run(tiny, c
     assert manifest["seconds"] == pytest.approx(part["seconds"])
 
 
+def test_a_run_keeps_the_loops_that_it_began_with_and_a_new_one_has_them_compiled_beyond_toy(tiny, config, monkeypatch):
+    """What is wanted of the compiler, whether or not there is one here."""
+    wanted = []
+    monkeypatch.setattr(runs, "compile_loops", lambda net, compiled, crew: wanted.append(compiled) or compiled)
+    assert runs.get(config, epoch_limit=1).manifest["parts"][0]["compiled"] is False
+    runs.get(config)
+    large = replace(config, scale="cpu")
+    assert runs.get(large, epoch_limit=1).manifest["parts"][0]["compiled"] is True
+    assert [part["compiled"] for part in runs.get(large).manifest["parts"]] == [True, True]
+    assert wanted == [False, False, True, True]
+
+
 def test_the_command_in_the_manifest_names_every_change_of_the_config(tiny, config):
     command = runs.get(config, threads=1).manifest["command"]
     assert command.endswith(" --threads 1")

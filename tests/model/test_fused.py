@@ -23,7 +23,8 @@ def compiled(monkeypatch):
     """The compiled loops, in small pieces, switched off afterwards."""
     monkeypatch.setattr(fused, "PIECE", 1600)
     fused._kernels.cache_clear()
-    assert fused.use(True), fused.why_not()
+    if not fused.use(True):
+        pytest.skip(f"nothing can be compiled here: {fused.why_not()}")
     yield
     fused.use(False)
     fused._kernels.cache_clear()
@@ -70,18 +71,17 @@ def test_a_part_of_a_batch_has_the_values_of_the_whole_to_the_bit(compiled, maps
     assert torch.equal(NORMALISATIONS["response"](x[1:4]), whole[1:4])
 
 
-def test_it_is_off_by_default_and_for_what_it_cannot_do(maps):
+def test_it_is_off_by_default(maps):
+    assert not fused.applies(maps[0].float(), 5)
+
+
+def test_what_it_cannot_do_is_left_to_the_plain_path(compiled, maps):
     x = maps[0].float()
-    assert not fused.applies(x, 5)
-    fused.use(True)
-    try:
-        assert fused.applies(x, 5)
-        assert not fused.applies(x, 4)  # an even window is not the same from both sides
-        assert not fused.applies(x.contiguous(), 5)
-        assert not fused.applies(x.double(), 5)
-        assert not fused.applies(x[:0], 5)
-    finally:
-        fused.use(False)
+    assert fused.applies(x, 5)
+    assert not fused.applies(x, 4)  # an even window is not the same from both sides
+    assert not fused.applies(x.contiguous(), 5)
+    assert not fused.applies(x.double(), 5)
+    assert not fused.applies(x[:0], 5)
 
 
 def test_without_a_compiler_the_plain_path_is_taken_and_a_line_says_so(monkeypatch, capsys):
@@ -89,7 +89,7 @@ def test_without_a_compiler_the_plain_path_is_taken_and_a_line_says_so(monkeypat
     assert not compile_loops(ColumnNet("source2012"), True, Crew())
     told = capsys.readouterr().err.splitlines()
     assert told[-1] == "not compiled, so the slower plain path is used: InvalidCxxCompiler: no compiler"
-    assert not fused._on
+    assert not fused.is_on()
 
 
 @pytest.mark.parametrize("net", [CifarNet(), ColumnNet("source2012", ablation="no-norm")])

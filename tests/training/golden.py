@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from alexnet.config import ColumnNet, Optimiser, RunConfig
-from alexnet.model import fused
 from alexnet.model.columns import Layout
 from alexnet.model.layers import Moment
 from alexnet.preprocessing import store
@@ -64,7 +63,9 @@ def main() -> None:
         found = []
         for kind in sys.argv[4:]:
             compiled = compile_loops(CONFIG.net, kind == "compiled", crew)
-            assert compiled == (kind == "compiled"), fused.why_not()
+            if kind == "compiled" and not compiled:
+                found.append(None)  # no compiler here
+                continue
             found.append(losses(crew, torch.float32 if compiled else getattr(torch, kind)))
         if crew.writes:
             file.write_text(json.dumps(found))

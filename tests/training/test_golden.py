@@ -84,6 +84,8 @@ def test_they_are_those_recorded(curves):
 
 def test_compiled_loops_have_them_too_and_two_ranks_those_of_one_to_the_bit(curves):
     """As exact as the plain path: each differs from float64 in the last digits of fp32, which twenty steps amplify."""
+    if curves["one compiled"] is None:
+        pytest.skip("nothing can be compiled here")
     assert curves["two compiled"] == curves["one compiled"]
     assert curves["one compiled"] == pytest.approx(curves["one"], rel=1e-4)
     assert curves["one compiled"] != curves["one"]  # else nothing was compiled
