@@ -12,12 +12,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from alexnet.bench import cifar, layers, loader, network
+from alexnet import compiled
+from alexnet.bench import cifar, growth, layers, loader, network
 from alexnet.bench.rows import Kind, Row, kind_of_machine
 from alexnet.claims import machine
 from alexnet.claims.runs import runs_dir
 from alexnet.config import nearest
-from alexnet.model import fused
 from alexnet.preprocessing import datasets
 from alexnet.preprocessing.batches import Batches
 from alexnet.preprocessing.store import is_prepared, write_json
@@ -43,9 +43,9 @@ def main() -> None:
             sys.exit(f"error: the bench has no part {part!r}{nearest(part, PARTS)}. Parts: {', '.join(PARTS)}.")
     threads, kind = use_processor(None), kind_of_machine()
     print("compiling the normalisation, as a training does ...", file=sys.stderr)
-    compiled = fused.use(True)
-    if not compiled:
-        print(f"not compiled, so the plain path is measured: {fused.why_not()}", file=sys.stderr)
+    loops = compiled.use(True)
+    if not loops:
+        print(f"not compiled, so the plain path is measured: {compiled.why_not()}", file=sys.stderr)
     rows = []
     for part in parts:
         print(f"measuring: {part} ...", file=sys.stderr)
@@ -53,8 +53,8 @@ def main() -> None:
             print(f"  {row.what}: {row.ratio:.2f}", file=sys.stderr)
             rows.append(row)
     print(as_text(rows, kind))
-    costs = layers.costs(kind) if "network" in parts else None
-    print(f"written to {write(rows, kind, threads, compiled, costs)}")
+    costs = {"layers": layers.costs(kind), "growth": growth.seconds_per_image(kind)} if "network" in parts else {}
+    print(f"written to {write(rows, kind, threads, loops, costs)}")
 
 
 def as_text(rows: list[Row], kind: Kind) -> str:
@@ -74,15 +74,15 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def write(rows: list[Row], kind: Kind, threads: int, compiled: bool, costs: dict[str, Any] | None = None) -> Path:
+def write(rows: list[Row], kind: Kind, threads: int, loops: bool, costs: dict[str, Any]) -> Path:
     """Write rows with this machine's description under runs/bench; return the file."""
     hardware = machine.hardware()
     name = hashlib.sha256(repr(sorted(hardware.items())).encode()).hexdigest()[:8]
     file = runs_dir() / "bench" / f"{hardware['cpu_capability'].lower()}-{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     judged = [{**asdict(row), "met": row.met(kind)} for row in rows]
-    record = {"hardware": hardware, "fast_in": kind, "threads": threads, "compiled": compiled, "rows": judged}
-    record |= {"versions": machine.versions(), "git": machine.git_state()} | ({"layers": costs} if costs else {})
+    record = {"hardware": hardware, "fast_in": kind, "threads": threads, "compiled": loops, "rows": judged}
+    record |= {"versions": machine.versions(), "git": machine.git_state()} | costs
     write_json(file, record)
     return file
 

@@ -1,10 +1,13 @@
-"""Feeding and preparing photographs (sections 2 and 4.1), against the way it is usually written."""
+"""Feeding and preparing photographs (sections 2 and 4.1), against the way it is usually written.
+
+On formula images, and on those of ImageNet-20 where they are prepared.
+"""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import cycle, islice
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +21,37 @@ from alexnet.config import ColumnNet, Optimiser, RunConfig
 from alexnet.model.layers import Moment
 from alexnet.preprocessing import datasets, formula, images
 from alexnet.preprocessing.batches import CroppedBatches
-from alexnet.preprocessing.codec import Codec
-from alexnet.preprocessing.store import PreparedSet
+from alexnet.preprocessing.store import PreparedSet, Split, is_prepared
 from alexnet.training.learner import Learner
 
 BATCH, NUM_IMAGES = 128, 512
+STEPS = 15  # compared, of each kind
+FORMULA = "formula"
 PHOTOGRAPH = (500, 375)  # pixels of a common ILSVRC image
 
 
 def rows() -> Iterator[Row]:
     """Measure loading from both codecs, training with the loader, and preparing."""
-    with tempfile.TemporaryDirectory() as name, _data_in(Path(name) / "data"):
-        source = Path(name) / "jpegs"
-        _write_jpegs(source)
-        for codec, at_least in (("raw", 15.0), ("jpeg", 2.0)):
-            data = datasets.prepare("folders", source, force=True, codec=codec)
-            yield loader_against_torchvision(data, source, codec, at_least)
-            if codec == "raw":
-                yield training_against_one_batch(data, kind_of_machine())
-        yield preparing_against_pil(Path(name))
+    for images_of, (pixels, labels) in _sources().items():
+        with tempfile.TemporaryDirectory() as name, _data_in(Path(name) / "data"):
+            source = Path(name) / "jpegs"
+            _write_jpegs(source, pixels, labels)
+            for codec, at_least in (("raw", 15.0), ("jpeg", 2.0)):
+                data = datasets.prepare("folders", source, force=True, codec=codec)
+                yield loader_against_torchvision(data, source, f"{codec}, {images_of}", at_least)
+                if (codec, images_of) == ("raw", FORMULA):
+                    yield training_against_one_batch(data, kind_of_machine())
+            yield preparing_against_pil(Path(name), pixels[:24], images_of)
+
+
+def _sources() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return images (N, 256, 256, 3) and labels (N,) by what they are of."""
+    found = {FORMULA: formula.generate(formula.LARGE, "train", NUM_IMAGES)}
+    if is_prepared("imagenet20"):
+        train = datasets.prepare("imagenet20").splits["train"]
+        some = np.linspace(0, len(train) - 1, NUM_IMAGES).astype(int)
+        found["ImageNet-20"] = train.images[some], train.labels[some]
+    return found
 
 
 @contextmanager
@@ -52,18 +67,17 @@ def _data_in(folder: Path) -> Iterator[None]:
             os.environ["ALEXNET_DATA"] = before
 
 
-def _write_jpegs(folder: Path) -> None:
-    """Write images of the stand-in as JPEGs of 256x256 in class folders."""
-    pixels, labels = formula.generate(formula.LARGE, "train", NUM_IMAGES)
+def _write_jpegs(folder: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Write images as JPEGs of 256x256 in class folders."""
     for split in ("train", "val"):
         for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             file = folder / split / f"class-{label:02d}" / f"{i}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
-            if split == "train" or i < len(formula.LARGE.classes):
+            if split == "train" or i < 20:
                 Image.fromarray(image).save(file, quality=95)
 
 
-def loader_against_torchvision(data: PreparedSet, source: Path, codec: Codec, at_least: float) -> Row:
+def loader_against_torchvision(data: PreparedSet, source: Path, what: str, at_least: float) -> Row:
     """Compare an epoch of random views with an epoch of ImageFolder, RandomCrop, a flip and DataLoader: one process each."""
     from torchvision import datasets as folders
     from torchvision import transforms
@@ -76,43 +90,40 @@ def loader_against_torchvision(data: PreparedSet, source: Path, codec: Codec, at
         lambda: [None for _ in ours.epoch(0, next(epochs), BATCH)], lambda: [None for _ in theirs], repeats=5
     )
     speeds = f"{NUM_IMAGES / own:.0f} against {NUM_IMAGES / other:.0f} images/s"
-    what, against = f"loader, {codec} images", "torchvision: ImageFolder, RandomCrop, flip, DataLoader"
-    return Row(what, against, ratio, speeds, both(at_least))
+    against = "torchvision: ImageFolder, RandomCrop, flip, DataLoader"
+    return Row(f"loader, {what} images", against, ratio, speeds, both(at_least))
 
 
 def training_against_one_batch(data: PreparedSet, kind: Kind) -> Row:
-    """Compare training with the loader, on views with noise, with training on one batch that lies in memory."""
+    """Compare training with the loader, on views with noise, with training on one batch that lies in memory.
+
+    The two take turns at every step; the loader makes a batch ahead while its own step runs, as in a long epoch.
+    """
     config = RunConfig(
         net=ColumnNet("source2012", 0.5, 20), optimiser=Optimiser(batch_size=BATCH), augmentation="source2012"
     )
     looped, bare = Learner(config, kind), Learner(config, kind)
-    batches = CroppedBatches(data, "train", "source2012", 224)
-    stream = cycle(batches.epoch(0, 0, BATCH))
+    train, times = data.splits["train"], -(-(STEPS + 3) * BATCH // NUM_IMAGES)
+    long = Split(np.concatenate([train.images] * times), np.tile(train.labels, times))
+    stream = CroppedBatches(replace(data, splits={"train": long}), "train", "source2012", 224).epoch(0, 0, BATCH)
     one = next(stream)
     steps = iter(range(10**6))
 
     def step(learner: Learner, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         learner.step(*batch, Moment(0, 0, next(steps)))
 
-    epochs = iter(range(1, 1000))
-
-    def with_loader() -> None:
-        for batch in islice(batches.epoch(0, next(epochs), BATCH), 4):
-            step(looped, batch)
-
-    ratio, own, other = compare(with_loader, lambda: [step(bare, one) for _ in range(4)], repeats=3)
-    speeds = f"{4 * BATCH / own:.1f} against {4 * BATCH / other:.1f} images/s"
+    ratio, own, other = compare(lambda: step(looped, next(stream)), lambda: step(bare, one), repeats=STEPS)
+    speeds = f"{BATCH / own:.1f} against {BATCH / other:.1f} images/s"
     return Row("training with the loader, half width", "on one batch in memory", ratio, speeds, both(0.97))
 
 
-def preparing_against_pil(folder: Path) -> Row:
+def preparing_against_pil(folder: Path, pixels: np.ndarray, images_of: str) -> Row:
     """Compare decoding to 256x256 with the usual lines of Pillow, in one process; both are within one grey level."""
     files = []
-    for i, image in enumerate(formula.generate(formula.LARGE, "train", 24)[0]):
+    for i, image in enumerate(pixels):
         large = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None].float(), PHOTOGRAPH[::-1], mode="bicubic")
         files.append(folder / f"photograph-{i}.jpg")
-        pixels = large[0].permute(1, 2, 0).clamp(0, 255).byte().numpy()
-        Image.fromarray(pixels).save(files[-1], quality=90)
+        Image.fromarray(large[0].permute(1, 2, 0).clamp(0, 255).byte().numpy()).save(files[-1], quality=90)
 
     def usual(file: Path) -> np.ndarray:
         image = Image.open(file).convert("RGB")
@@ -125,4 +136,4 @@ def preparing_against_pil(folder: Path) -> Row:
         lambda: [images.read_square(file) for file in files], lambda: [usual(file) for file in files], repeats=5
     )
     speeds = f"{len(files) / own:.0f} against {len(files) / other:.0f} images/s; at most {most} grey levels apart"
-    return Row("preparing a photograph of 500x375", "the usual lines of Pillow", ratio, speeds, both(1.5))
+    return Row(f"preparing a photograph of 500x375, {images_of}", "the usual lines of Pillow", ratio, speeds, both(1.5))

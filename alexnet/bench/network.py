@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet import compiled
 from alexnet.bench import ranks
 from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine, seconds_of
 from alexnet.claims.arithmetic import operations
 from alexnet.config import ColumnNet, Optimiser, RunConfig
-from alexnet.model import fused
 from alexnet.model.layers import Moment, normalise_within_maps, response_normalise
 from alexnet.model.presets import MapNorm, ResponseNorm, source2012
 from alexnet.training.learner import Learner
@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
     yield response_norm_row(kind, batch)
     yield map_norm_row(kind, batch)
     yield from step_rows(kind, batch)
-    yield ranks.row(kind, fused.is_on())
+    yield ranks.row(kind, compiled.is_on())
     yield ten_views_row(kind)
     yield memory_row(kind, batch)
 

@@ -147,9 +147,18 @@ def architecture_runs(scale: Scale) -> list[RunConfig]:
     ]
 
 
+PARITY = "bf16-parity"  # a question of ours: does the net train in bf16 as in fp32?
+
+
+def parity_runs(scale: Scale) -> list[RunConfig]:
+    """Return two short trainings that differ in their precision alone."""
+    config = replace(architecture_runs(scale)[0], claim=PARITY, epochs=2 if scale == "toy" else 5)
+    return [replace(config, variant=precision, precision=precision) for precision in ("fp32", "bf16")]
+
+
 # Every claim that has runs: those with a search for a rate, and those whose runs are fixed. A later chapter adds its line.
 STUDIES: dict[str, Callable[[Scale], list[Study]]] = {"fig1-relu": fig1_studies}
-RUNS: dict[str, Callable[[Scale], list[RunConfig]]] = {"s3.5-architecture": architecture_runs}
+RUNS: dict[str, Callable[[Scale], list[RunConfig]]] = {"s3.5-architecture": architecture_runs, PARITY: parity_runs}
 CLAIMS = (*STUDIES, *RUNS)
 IN_BOOK = ("fig1-relu",)  # the claims that a chapter shows, which `make reproduce` trains; the others train when named
 

@@ -11,7 +11,7 @@ import numpy as np
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from alexnet.claims import figures, paper
+from alexnet.claims import figures, paper, parity, runs
 from alexnet.claims.arithmetic import count_parameters, operations
 from alexnet.claims.figures import BLUE, GREY
 from alexnet.claims.runs import runs_dir
@@ -121,6 +121,36 @@ def _apart(names: list[str], x: np.ndarray, y: np.ndarray, factor: float = 1.6) 
     return labels
 
 
+def parity_table() -> Markdown:
+    """Return the errors of the two trainings in fp32 and bf16 after each epoch, and their difference."""
+    pair = parity.recorded(runs.read)
+    if pair is None:
+        return Markdown(f"bf16 against fp32: {NOT_MEASURED}.")
+    rows = [
+        (epoch, *(f"{pair.errors[precision][epoch]:.2%}" for precision in ("fp32", "bf16")), _points(*difference))
+        for epoch, difference in enumerate(pair.differences())
+    ]
+    caption = f"One-view validation errors on {pair.fp32.data} ({pair.images:,} images), seed {pair.fp32.seed}."
+    return numbered(rows, ("epoch", "fp32", "bf16", "bf16 - fp32, points"), caption, "tbl-parity")
+
+
+def _points(difference: float, half: float) -> str:
+    return f"{100 * difference:+.2f} ± {100 * half:.2f}"
+
+
+def parity_sentence() -> Markdown:
+    """Say whether the last difference between the two types is more than the validation images leave open."""
+    pair = parity.recorded(runs.read)
+    if pair is None:
+        return Markdown("")
+    difference, half = pair.differences()[-1]
+    found = "no larger than" if abs(difference) <= half else "larger than"
+    return Markdown(
+        f"After {pair.fp32.epochs} epochs the difference is {_points(difference, half)} points: {found} what counting "
+        f"errors on {pair.images:,} images leaves open (95 %). How much another seed would change is not in this."
+    )
+
+
 def growth_table(widths: tuple[float, ...] = (0.25, 0.5, 1.0), classes: tuple[int, ...] = (20, 1000, 10184)) -> Markdown:
     """Return how the work of an image and the parameters grow with the width of the net and the number of classes."""
     rows = []
@@ -134,6 +164,27 @@ def growth_table(widths: tuple[float, ...] = (0.25, 0.5, 1.0), classes: tuple[in
     headers = ("classes", "width", "million parameters", "GFLOP for an image and step", "MB of gradients")
     return numbered(rows, headers, "How the cost of training grows. It grows with the images of a set in proportion.",
                     "tbl-growth")  # fmt: skip
+
+
+def measured_growth_table() -> Markdown:
+    """Return the time of an image in a step as it was measured at several widths, batches and numbers of classes."""
+    bench = next((bench for bench in reversed(recorded()) if "growth" in bench), None)
+    if bench is None:
+        return Markdown(f"The time of an image in a step: {NOT_MEASURED}.")
+    base, *_ = bench["growth"]
+    rows = [
+        (
+            f"{line['width']:g}",
+            f"{line['batch']}",
+            f"{line['classes']:,}",
+            f"{1e3 * line['seconds']:.2f}",
+            f"{line['seconds'] / base['seconds']:.2f}",
+        )
+        for line in bench["growth"]
+    ]
+    caption = f"Measured time of an image in a training step: {_machine(bench)}."
+    headers = ("width", "batch", "classes", "ms for an image", "of the first row")
+    return numbered(rows, headers, caption, "tbl-growth-measured")
 
 
 def two_gpus(peak_tflops: float, link: float) -> dict[str, str]:

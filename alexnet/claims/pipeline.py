@@ -19,8 +19,9 @@ from alexnet.claims.scales import ILSVRC_SETS
 from alexnet.claims.tables import numbered
 from alexnet.config import Scale
 from alexnet.preprocessing import datasets, fall, formula, store
+from alexnet.preprocessing.cutting import augment, cut, fixed_views
 from alexnet.preprocessing.store import PreparedSet
-from alexnet.preprocessing.views import PAPER, Augmentation, Views, add_colour_noise, augment, colour_axes, cut, fixed_views
+from alexnet.preprocessing.views import PAPER, Augmentation, Views, colour_axes, draw_colours
 
 STAND_IN = "formula256"
 # The sets that show a scale, the first that is prepared; without any the stand-in does.
@@ -174,8 +175,8 @@ def noisy(chapter: Chapter, literal: bool, count: int = 3) -> list[np.ndarray]:
     images, zero, mean, place = chapter.image[None], np.zeros(1, np.int64), chapter.data.mean, np.array([chapter.place])
     shown = [chapter.image.astype(np.float64)]
     for epoch in range(count):
-        x_NCHW = cut(images, zero, Views(zero, zero, zero == 1), mean, whole)
-        shown.append(_visible(add_colour_noise(x_NCHW, axes, whole, chapter.seed, epoch, place), mean))
+        colours = draw_colours(axes, whole, chapter.seed, epoch, place)
+        shown.append(_visible(cut(images, zero, Views(zero, zero, zero == 1), mean, whole, colours), mean))
     return shown
 
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet.claims import parity
 from alexnet.claims.experiments import config_named
 from alexnet.claims.record import Metrics, Record, command_of, new_part, read_lines, weights_digest
-from alexnet.config import PROJECT_DIR, RunConfig, Scale, UserError, from_dict, to_dict
+from alexnet.config import PROJECT_DIR, ColumnNet, RunConfig, Scale, UserError, from_dict, to_dict
 from alexnet.preprocessing import datasets
 from alexnet.preprocessing.store import PreparedSet, open_set
 from alexnet.training import checkpoint, loop
@@ -154,6 +155,8 @@ def _continue(
     if crew.writes:
         check = parity_of(config, data, crew.device)
         precision = earlier[0]["precision"] if earlier else decide(config.precision, check, crew.device.type)
+        if isinstance(config.net, ColumnNet) and "parity" in precision and not earlier:
+            precision["trainings"] = parity.in_words(parity.recorded(read))
     chosen = CHOICES[crew.any(*(precision["choice"] == choice for choice in CHOICES)).index(True)]  # one decides for all
     part = new_part(threads, precision, crew.num_ranks, compiled)
     record = Record(config, data, folder, earlier, part) if crew.writes else None

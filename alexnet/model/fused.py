@@ -4,52 +4,25 @@ They are the same formulas, in pieces that fit a processor's cache, and the back
 piece is copied into a buffer in fp32 with a border of zeros, so that a window is a sum of slices that a compiler turns into
 vector instructions: with the border as a condition inside the loop it takes several times as long.
 
-Off until `use(True)`, because compiling takes half a minute the first time on a machine, and its results, within a few ulps
-of those of `layers`, are not the same bits. On processors only; elsewhere, where this was never run, `layers` does it.
+Their results, within a few ulps of those of `layers`, are not the same bits. On processors only; elsewhere, where this was
+never run, `layers` does it.
 """
 
 import itertools
-import logging
-import os
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from alexnet import compiled
+
 PIECE = 2**18  # values computed at once on a processor: 1 MB of fp32 stays in its cache
-_on = False
-
-
-def is_on() -> bool:
-    """Return whether the compiled loops are on."""
-    return _on
-
-
-def use(wanted: bool) -> bool:
-    """Switch the compiled loops on or off in this process; return whether they are on, which needs a C++ compiler."""
-    global _on
-    _on = wanted and why_not() is None
-    return _on
-
-
-@lru_cache(1)
-def why_not() -> str | None:
-    """Return why nothing can be compiled on this machine, in a line, or None after having compiled something small."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "alexnet" / "inductor"))
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # Why: it warns where there is no CUDA
-    try:
-        one = torch.ones(64, 17)
-        Kernels((64, 17), (0, 1), 1.0, 1.0, 0.5, torch.float32).forward(one, torch.empty_like(one))
-    except Exception as error:  # Why: what a compiler that is missing or broken raises depends on how.
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
-    return None
 
 
 def applies(x_NCHW: Tensor, size: int) -> bool:
     """Return whether `normalise` is switched on and can take these maps: on a processor, channels last, an odd window."""
-    if not is_on() or x_NCHW.device.type != "cpu" or len(x_NCHW) == 0:
+    if not compiled.is_on() or x_NCHW.device.type != "cpu" or len(x_NCHW) == 0:
         return False
     lasting = x_NCHW.is_contiguous(memory_format=torch.channels_last)
     return lasting and size % 2 == 1 and x_NCHW.dtype in (torch.float32, torch.bfloat16)
@@ -112,7 +85,7 @@ class Kernels:
         places = itertools.product(*(range(2 * r + 1) for r in reach))
         windows = [tuple(slice(o, o + n) for o, n in zip(place, shape, strict=True)) for place in places]
         self.inside = windows[len(windows) // 2]
-        self._forward, *self._backward = map(_compiled, _loops(windows, k, alpha, beta))
+        self._forward, *self._backward = map(compiled.loop, _loops(windows, k, alpha, beta))
 
     def forward(self, part: Tensor, out: Tensor) -> None:
         """Write the normalised `part`, at most as long as a piece, into `out`."""
@@ -176,8 +149,3 @@ def _loops(windows: list[tuple[slice, ...]], k: float, alpha: float, beta: float
         out.copy_(scaled - 2 * alpha * beta * x[inside] * total)
 
     return [forward, share, gather]
-
-
-def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
-    torch._dynamo.config.recompile_limit = 64  # Why: shapes and constants are a kernel's own; there are more than eight
-    return torch.compile(loop, dynamic=False)

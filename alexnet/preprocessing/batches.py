@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexnet import randomness
 from alexnet.config import Views
-from alexnet.preprocessing import views
+from alexnet.preprocessing import cutting, views
 from alexnet.preprocessing.memory import Reused
 from alexnet.preprocessing.store import PreparedSet
 
@@ -88,14 +88,13 @@ class CroppedBatches(Batches):
     def __init__(
         self, data: PreparedSet, split: str, reading: Views, crop_side: int, device: torch.device | None = None
     ) -> None:
-        self.device = device
         self.images, self.mean = data.splits[split].images, data.mean
         self.labels = torch.from_numpy(data.splits[split].labels)
         self.axes = views.colour_axes(data.covariance)
         # The reading decides the mean of test images too; a training on central views has no other difference from it.
         self.augmentation = replace(views.READINGS.get(reading, views.PAPER), crop_side=crop_side)
         self.random = reading in views.READINGS
-        self.memory = Reused()
+        self.how = {"device": device, "memory": Reused()}
 
     def take(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return the central views of the images at `indices`."""
@@ -121,7 +120,7 @@ class CroppedBatches(Batches):
         # Source 2012: without noise, images are not divided either: by 1 plus its deviation, then 0 (convdata_jpeg.py:179).
         how = self.augmentation if colour_noise else replace(self.augmentation, noise=0.0)
         numbers, at = indices.numpy(), places.numpy()
-        shown = views.augment(self.images, numbers, self.mean, self.axes, how, seed, epoch, at, self.device, self.memory)
+        shown = cutting.augment(self.images, numbers, self.mean, self.axes, how, seed, epoch, at, **self.how)
         return shown, self.labels[indices]
 
     def views_in_order(self, batch_size: int, ten: bool, part: Part = WHOLE) -> Iterator[tuple[list[Tensor], Tensor]]:
@@ -131,5 +130,4 @@ class CroppedBatches(Batches):
             yield self._views(numbers, ten), self.labels[numbers]
 
     def _views(self, numbers: Tensor, ten: bool) -> list[Tensor]:
-        how, at = self.augmentation, numbers.numpy()
-        return list(views.fixed_views(self.images, at, self.mean, how, ten, self.device, self.memory))
+        return list(cutting.fixed_views(self.images, numbers.numpy(), self.mean, self.augmentation, ten, **self.how))

@@ -3,8 +3,8 @@
 import os
 import sys
 
+from alexnet import compiled
 from alexnet.config import ColumnNet, Net
-from alexnet.model import fused
 from alexnet.model.nets import net_config
 from alexnet.model.presets import CONV
 from alexnet.training.crew import Crew
@@ -19,14 +19,14 @@ def compile_loops(net: Net, wanted: bool, crew: Crew) -> bool:
     possible = os.environ.get("ALEXNET_COMPILE") != "0" and _normalises(net)
     (wanted,) = crew.any(wanted and possible and crew.writes)
     if not wanted:
-        return fused.use(False)
+        return compiled.use(False)
     if crew.writes:
         print("compiling the normalisation (half a minute, the first time on this machine) ...", file=sys.stderr)
-    (missing,) = crew.any(not fused.use(True))
+    (missing,) = crew.any(not compiled.use(True))
     if missing and crew.writes:
-        why = fused.why_not() or "another rank cannot"
+        why = compiled.why_not() or "another rank cannot"
         print(f"not compiled, so the slower plain path is used: {why}", file=sys.stderr)
-    return fused.use(not missing)
+    return compiled.use(not missing)
 
 
 def _normalises(net: Net) -> bool:

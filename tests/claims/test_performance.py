@@ -58,7 +58,7 @@ def test_the_first_record_has_one_target_a_row(bench, tmp_path):
 
 def test_what_was_not_measured_is_called_so(bench):
     bench()
-    for shown in (performance.layers_table(), performance.draw_roofline()):
+    for shown in (performance.layers_table(), performance.draw_roofline(), performance.measured_growth_table()):
         assert isinstance(shown, Markdown)
         assert "not measured" in shown.data
 
@@ -110,3 +110,12 @@ def test_labels_of_neighbours_are_joined():
     """Of four points, the second and third are within a factor of 1.6 in both directions; the fourth is so in one only."""
     labels = performance._apart(["a", "b", "c", "d"], np.array([1, 10, 12, 13]), np.array([1, 5, 4, 100]))
     assert labels == [("a", 1, 1), ("b, c", 10, 4), ("d", 13, 100)]
+
+
+def test_measured_growth_is_beside_its_first_row(bench):
+    base = {"width": 0.5, "batch": 128, "classes": 20, "seconds": 0.008}
+    bench(growth=[base, base | {"classes": 10184, "seconds": 0.01}])
+    assert cells(performance.measured_growth_table()) == [
+        ["0.5", "128", "20", "8.00", "1.00"],
+        ["0.5", "128", "10,184", "10.00", "1.25"],
+    ]

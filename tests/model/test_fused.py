@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from alexnet import compiled
 from alexnet.config import CifarNet, ColumnNet
 from alexnet.model import fused, layers
 from alexnet.model.presets import MapNorm, ResponseNorm
@@ -19,14 +20,14 @@ NORMALISATIONS = {
 
 
 @pytest.fixture
-def compiled(monkeypatch):
+def loops(monkeypatch):
     """The compiled loops, in small pieces, switched off afterwards."""
     monkeypatch.setattr(fused, "PIECE", 1600)
     fused._kernels.cache_clear()
-    if not fused.use(True):
-        pytest.skip(f"nothing can be compiled here: {fused.why_not()}")
+    if not compiled.use(True):
+        pytest.skip(f"nothing can be compiled here: {compiled.why_not()}")
     yield
-    fused.use(False)
+    compiled.use(False)
     fused._kernels.cache_clear()
 
 
@@ -46,7 +47,7 @@ def maps():
 
 
 @pytest.mark.parametrize("name", NORMALISATIONS)
-def test_compiled_loops_are_the_formulas_in_fp32(compiled, maps, name):
+def test_compiled_loops_are_the_formulas_in_fp32(loops, maps, name):
     """float64 takes the plain path, which test_layers.py holds against loops; bounds are some ulps of the largest value."""
     normalise = NORMALISATIONS[name]
     exact = there_and_back(normalise, *maps)
@@ -56,7 +57,7 @@ def test_compiled_loops_are_the_formulas_in_fp32(compiled, maps, name):
         torch.testing.assert_close(own.double(), expected, rtol=2e-6, atol=1e-6 * expected.abs().max().item())
 
 
-def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(compiled, maps):
+def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(loops, maps):
     """Half an ulp of bf16, 2^-8, beside the fp32 arithmetic on the same values: squares are summed in fp32."""
     normalise, (x, gradient) = NORMALISATIONS["response"], (tensor.bfloat16() for tensor in maps)
     exact = there_and_back(normalise, x.double(), gradient.double())
@@ -65,7 +66,7 @@ def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(compiled, maps):
         torch.testing.assert_close(own.double(), expected, rtol=2**-8 * 1.001, atol=1e-5)
 
 
-def test_a_part_of_a_batch_has_the_values_of_the_whole_to_the_bit(compiled, maps):
+def test_a_part_of_a_batch_has_the_values_of_the_whole_to_the_bit(loops, maps):
     x = maps[0].float()
     whole = NORMALISATIONS["response"](x)
     assert torch.equal(NORMALISATIONS["response"](x[1:4]), whole[1:4])
@@ -75,7 +76,7 @@ def test_it_is_off_by_default(maps):
     assert not fused.applies(maps[0].float(), 5)
 
 
-def test_what_it_cannot_do_is_left_to_the_plain_path(compiled, maps):
+def test_what_it_cannot_do_is_left_to_the_plain_path(loops, maps):
     x = maps[0].float()
     assert fused.applies(x, 5)
     assert not fused.applies(x, 4)  # an even window is not the same from both sides
@@ -85,11 +86,11 @@ def test_what_it_cannot_do_is_left_to_the_plain_path(compiled, maps):
 
 
 def test_without_a_compiler_the_plain_path_is_taken_and_a_line_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(fused, "why_not", lambda: "InvalidCxxCompiler: no compiler")
+    monkeypatch.setattr(compiled, "why_not", lambda: "InvalidCxxCompiler: no compiler")
     assert not compile_loops(ColumnNet("source2012"), True, Crew())
     told = capsys.readouterr().err.splitlines()
     assert told[-1] == "not compiled, so the slower plain path is used: InvalidCxxCompiler: no compiler"
-    assert not fused.is_on()
+    assert not compiled.is_on()
 
 
 @pytest.mark.parametrize("net", [CifarNet(), ColumnNet("source2012", ablation="no-norm")])

@@ -15,7 +15,8 @@ from alexnet.model import weights
 from alexnet.model.alexnet import build_alexnet, plain_state
 from alexnet.model.presets import one_column, paper, source2012, with_classes, with_sixth_layer, with_width
 from alexnet.model.weights import ModelCard
-from alexnet.preprocessing.views import Augmentation, fixed_views
+from alexnet.preprocessing.cutting import fixed_views
+from alexnet.preprocessing.views import Augmentation
 
 CLASSES = ("tench", "chain saw", "church")
 

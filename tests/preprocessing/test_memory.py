@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.preprocessing import views
+from alexnet.preprocessing import cutting, views
 from alexnet.preprocessing.memory import ALIGNMENT, Reused
 
 
@@ -41,7 +41,7 @@ def test_a_batch_is_not_written_over_by_those_that_follow():
     mean, axes, memory = images.mean(0, dtype=np.float64).astype(np.float32), np.eye(3), Reused()
 
     def batch(epoch, memory):
-        return views.augment(images, np.arange(4), mean, axes, views.PAPER, 0, epoch, np.arange(4), memory=memory)
+        return cutting.augment(images, np.arange(4), mean, axes, views.PAPER, 0, epoch, np.arange(4), memory=memory)
 
     reused = [batch(epoch, memory) for epoch in range(4)]
     assert all(torch.equal(own, batch(epoch, None)) for epoch, own in enumerate(reused))
