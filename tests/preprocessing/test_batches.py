@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet import compiled
 from alexnet.preprocessing import store
 from alexnet.preprocessing.batches import Batches, CroppedBatches
 
@@ -116,3 +117,16 @@ def test_central_views_do_not_change_from_epoch_to_epoch(photographs):
     batches = CroppedBatches(photographs, "train", "central", crop_side=32)
     (first, _), (second, _) = (next(batches.epoch(0, epoch, batch_size=70)) for epoch in (0, 1))
     assert torch.equal(first.flatten(1).sort(0)[0], second.flatten(1).sort(0)[0])
+
+
+def test_batches_made_in_the_background_by_compiled_loops_have_the_same_bits(photographs):
+    def batches():
+        return [x for x, _ in CroppedBatches(photographs, "train", "source2012", crop_side=32).epoch(0, 0, 20)]
+
+    plain = batches()
+    if not compiled.use(True):
+        pytest.skip(f"nothing can be compiled here: {compiled.why_not()}")
+    try:
+        assert all(torch.equal(*pair) for pair in zip(batches(), plain, strict=True))
+    finally:
+        compiled.use(False)
