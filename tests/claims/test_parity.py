@@ -52,7 +52,7 @@ def test_a_recorded_pair_is_told_with_its_difference(record):
     assert words == f"{pair} after 5 epochs, a difference of +1.00 +- {half:.2f} points"
     table = performance.parity_table().data
     assert "95.00% | 94.00% | -1.00 ± 0.71" in table
-    assert "+1.00 ± 1.56 points: no larger than what counting errors on 7,854 images" in performance.parity_sentence().data
+    assert "+1.00 ± 1.56 points: no larger than what counting errors on 7,854 images" in table
 
 
 @pytest.mark.parametrize("spoilt", [{"status": "running"}, {"epochs": 4}])
