@@ -137,8 +137,8 @@ def parity_table() -> Markdown:
     difference, half = pair.differences()[-1]
     found = "no larger than" if abs(difference) <= half else "larger than"
     return Markdown(
-        f"{table.data}\n\nAfter {pair.fp32.epochs} epochs the difference is {_points(difference, half)} points: {found} what "
-        f"counting errors on {pair.images:,} images leaves open (95 %). How much another seed would change is not in this."
+        f"{table.data}\n\nAfter {pair.fp32.epochs} epochs the difference is {_points(difference, half)} points: {found} "
+        f"what counting errors on {pair.images:,} images leaves open (95 %). How much another seed would change is not in this."
     )
 
 
