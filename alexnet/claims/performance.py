@@ -138,7 +138,7 @@ def parity_table() -> Markdown:
     found = "no larger than" if abs(difference) <= half else "larger than"
     return Markdown(
         f"{table.data}\n\nAfter {pair.fp32.epochs} epochs the difference is {_points(difference, half)} points: {found} "
-        f"what counting errors on {pair.images:,} images leaves open (95 %). How much another seed would change is not in this."
+        f"what counting errors on {pair.images:,} images leaves open (95 %). What another seed would change is not in it."
     )
 
 
