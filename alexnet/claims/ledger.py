@@ -46,7 +46,9 @@ def grey_levels(literal: bool) -> list[float]:
 
 
 ALEXNET, LAYERS, PRESETS = (f"tests/model/test_{name}.py::test_" for name in ("alexnet", "layers", "presets"))
-BATCHES, IMAGES, VIEWS = (f"tests/preprocessing/test_{name}.py::test_" for name in ("batches", "images", "views"))
+BATCHES, IMAGES, VIEWS, CUTTING = (
+    f"tests/preprocessing/test_{name}.py::test_" for name in ("batches", "images", "views", "cutting")
+)
 RULE, EVALUATE = (f"tests/training/test_{name}.py::test_" for name in ("optimiser", "evaluate"))
 LEDGER, TEXT = "tests/claims/test_ledger.py::test_", "tests/test_paper.py::test_"
 
@@ -172,7 +174,7 @@ IMAGE_ROWS = [
      VIEWS + "32_consecutive_images_share_a_decision_in_the_2012_source_and_none_in_the_paper"),
     ("2", "The mean over the training set is subtracted from each pixel.", "The mean image's centre is subtracted from "
      "every crop, wherever it was cut.", "convdata_jpeg.py:95, convdata_jpeg.py:209-211",
-     "`paper`: the crop's own window. `source2012`: the centre.", VIEWS + "which_part_of_the_mean_is_subtracted"),
+     "`paper`: the crop's own window. `source2012`: the centre.", CUTTING + "which_part_of_the_mean_is_subtracted"),
     ("4.1", "Colour noise is in proportion to the eigenvalues.", "To their square roots, the deviations.",
      "convdata_jpeg.py:57-66", f"Both presets: deviations, {grey_levels(False)[0]:.1f} grey levels on the main axis. "
      f"Eigenvalues would give {grey_levels(True)[0]:,.0f}, of 255.", VIEWS + "the_noise_on_the_main_axis"),

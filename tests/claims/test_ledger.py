@@ -74,7 +74,7 @@ def test_no_two_rows_are_alike_and_each_is_in_the_table_of_its_topic():
 
 def test_the_name_of_a_test_is_shown_as_its_sentence():
     row = next(row for row in ROWS if row.test.endswith("test_which_part_of_the_mean_is_subtracted"))
-    assert ledger_tables.pinned(row) == "test_views: which part of the mean is subtracted"
+    assert ledger_tables.pinned(row) == "test_cutting: which part of the mean is subtracted"
 
 
 def test_lines_of_one_file_stand_together():
