@@ -76,18 +76,18 @@ def draw_curves(scale: Scale) -> Figure | Markdown:
 
 
 def draw_kernels(scale: Scale) -> Figure | Markdown:
-    """Draw conv1's kernels of the first training at `scale` that has them, or say that there is none (figure 3)."""
-    for name, run in recorded(scale).items():
-        kernels = read_kernels(run.folder) if run else None
-        if run is None or kernels is None:
-            continue
-        config = from_dict(RunConfig, run.manifest["config"])
-        assert isinstance(config.net, ColumnNet)
-        columns = np.split(kernels, net_config(config.net).columns)
-        figures.use_style()
-        words = f"{config.data}, {name}, {run.manifest['epochs']} epochs"
-        return figures.kernels([_as_rgb(column, np.abs(kernels).max()) for column in columns], scale, words)
-    return Markdown(f"The kernels: {NOT_RUN}.")
+    """Draw conv1's kernels of the widest training at `scale`, the first of equals, or say that there is none (figure 3)."""
+    there = [(name, run, read_kernels(run.folder)) for name, run in recorded(scale).items() if run]
+    kept = [(name, run, kernels) for name, run, kernels in there if kernels is not None]
+    if not kept:
+        return Markdown(f"The kernels: {NOT_RUN}.")
+    name, run, kernels = max(kept, key=lambda training: len(training[2]))
+    config = from_dict(RunConfig, run.manifest["config"])
+    assert isinstance(config.net, ColumnNet)
+    columns = np.split(kernels, net_config(config.net).columns)
+    figures.use_style()
+    words = f"{config.data}, {name}, {run.manifest['epochs']} epochs"
+    return figures.kernels([_as_rgb(column, np.abs(kernels).max()) for column in columns], scale, words)
 
 
 def _as_rgb(kernels_KCHW: np.ndarray, largest: float) -> np.ndarray:

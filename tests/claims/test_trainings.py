@@ -1,6 +1,7 @@
 """What the recorded trainings of the two-column net show, from run folders written by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from IPython.display import Markdown
 from alexnet.claims import trainings
 from alexnet.claims.experiments import architecture_runs
 from alexnet.claims.record import KERNELS, read_kernels, write_kernels
-from alexnet.config import to_dict
+from alexnet.config import ColumnNet, to_dict
 
 LAST = {"val_error": 0.5, "val_error_top5": 0.125, "val_error_ten_views": 0.45, "val_error_top5_ten_views": 0.1}
 
@@ -84,3 +85,15 @@ def test_kernels_are_kept_to_the_bit_whatever_their_layout_in_memory(tmp_path):
     assert np.array_equal(kept, kernels.numpy())
     assert [file.name for file in tmp_path.iterdir()] == [KERNELS]
     assert read_kernels(tmp_path / "elsewhere") is None
+
+
+def test_the_widest_net_s_kernels_are_drawn(run_folder):
+    wider = replace(architecture_runs("toy")[0], variant="wider", net=ColumnNet("source2012", 0.25, 20))
+    folder = run_folder.parents[1] / "wider" / "seed-0"
+    folder.mkdir(parents=True)
+    manifest = {"name": wider.name, "status": "finished", "epochs": 4, "config": to_dict(wider)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_kernels(run_folder, torch.zeros(12, 3, 11, 11))
+    write_kernels(folder, torch.ones(24, 3, 11, 11))
+    assert trainings.draw_kernels("toy").axes[0].get_images()[0].get_array().max() == 1
+    assert any("wider/seed-0" in text.get_text() for text in trainings.draw_kernels("toy").texts)
