@@ -24,7 +24,7 @@ from alexnet.preprocessing.batches import CroppedBatches
 from alexnet.preprocessing.store import PreparedSet, Split, is_prepared
 from alexnet.training.learner import Learner
 
-BATCH, NUM_IMAGES = 128, 512
+BATCH, NUM_IMAGES, NUM_VAL = 128, 512, 20  # a set has to have some for validation; they are not used
 STEPS = 15  # compared, of each kind
 FORMULA = "formula"
 PHOTOGRAPH = (500, 375)  # pixels of a common ILSVRC image
@@ -73,7 +73,7 @@ def _write_jpegs(folder: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
         for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             file = folder / split / f"class-{label:02d}" / f"{i}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
-            if split == "train" or i < 20:
+            if split == "train" or i < NUM_VAL:
                 Image.fromarray(image).save(file, quality=95)
 
 
