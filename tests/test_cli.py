@@ -74,7 +74,18 @@ def test_options_of_a_run_without_a_variant_are_refused(tiny, capsys):
 def test_doctor_says_what_is_here_and_what_each_scale_lacks(tiny, capsys):
     status, out, _ = run(capsys, "doctor")
     assert status == 0
-    for word in ("processor", "threads", "matmul", "torch", "devices", "disk", "formula32", "scale paper", "lacks"):
+    for word in (
+        "processor",
+        "threads",
+        "matmul",
+        "pixels",
+        "torch",
+        "devices",
+        "disk",
+        "formula32",
+        "scale paper",
+        "lacks",
+    ):
         assert word in out
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet.config import UserError
+from alexnet.preprocessing import resizing
 
-# Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
-RESAMPLING = Image.Resampling.BICUBIC
 # Why: Pillow knows some forty formats, some of which call other programs; no data set needs more than these.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 KINDS = {**dict.fromkeys(("1", "L", "LA", "I", "I;16"), "grey"), "CMYK": "CMYK", "P": "palette", "PA": "palette"}
@@ -112,4 +111,6 @@ def square(image: Image.Image, side: int = 256) -> np.ndarray:
     # some grey levels apart from those of the whole, resized.
     low = [start * length / s for start, length, s in zip(starts, image.size, scaled, strict=True)]
     high = [min((start + side) * length / s, length) for start, length, s in zip(starts, image.size, scaled, strict=True)]
-    return np.array(image.resize((side, side), RESAMPLING, box=(*low, *high)))
+    if image.width * image.height > LARGE:  # Why: it would be copied first
+        return np.array(image.resize((side, side), resizing.RESAMPLING, box=(*low, *high)))
+    return resizing.resize(image, side, (*low, *high))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import compiled
-from alexnet.preprocessing import store
+from alexnet import randomness
+from alexnet.preprocessing import cutting, store
 from alexnet.preprocessing.batches import Batches, CroppedBatches
 
 
@@ -119,14 +119,10 @@ def test_central_views_do_not_change_from_epoch_to_epoch(photographs):
     assert torch.equal(first.flatten(1).sort(0)[0], second.flatten(1).sort(0)[0])
 
 
-def test_batches_made_in_the_background_by_compiled_loops_have_the_same_bits(photographs):
-    def batches():
-        return [x for x, _ in CroppedBatches(photographs, "train", "source2012", crop_side=32).epoch(0, 0, 20)]
-
-    plain = batches()
-    if not compiled.use(True):
-        pytest.skip(f"nothing can be compiled here: {compiled.why_not()}")
-    try:
-        assert all(torch.equal(*pair) for pair in zip(batches(), plain, strict=True))
-    finally:
-        compiled.use(False)
+def test_batches_made_in_the_background_are_those_made_at_once(photographs):
+    batches = CroppedBatches(photographs, "train", "source2012", crop_side=32)
+    order = randomness.batch_order(3, 1, len(batches))
+    for step, (x, labels) in enumerate(batches.epoch(3, 1, 20)):
+        places = np.arange(20 * step, 20 * step + len(labels))
+        how = batches.images, order[places], batches.mean, batches.axes, batches.augmentation
+        assert torch.equal(x, cutting.augment(*how, 3, 1, places))

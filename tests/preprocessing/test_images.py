@@ -44,7 +44,7 @@ def test_the_shorter_side_is_scaled_without_aliasing_and_the_centre_is_kept(heig
 
 def test_the_whole_picture_scaled_and_then_cropped_is_the_same():
     image = Image.fromarray(noise_picture(333, 500))
-    whole = np.asarray(image.resize((384, 256), images.RESAMPLING))
+    whole = np.asarray(image.resize((384, 256), Image.Resampling.BICUBIC))
     np.testing.assert_allclose(square(image).astype(int), whole[:, 64:320].astype(int), atol=1)
 
 

@@ -1,0 +1,119 @@
+"""The compiled loops and the plain operations against loops in Python, and what happens without a compiler."""
+
+import mmap
+import os
+
+import numpy as np
+import pytest
+
+from alexnet.preprocessing import pixels
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def kind(request, monkeypatch):
+    if request.param == "plain":
+        monkeypatch.setattr(pixels, "library", lambda: (None, "no compiler"))
+    elif pixels.library()[0] is None:
+        pytest.skip(f"nothing can be compiled here: {pixels.library()[1]}")
+
+
+def pictures(side, seed=0):
+    draws = np.random.default_rng(seed)
+    image = draws.integers(0, 256, (side + 9, side + 7, 3)).astype(np.uint8)
+    mean = draws.uniform(0, 255, (side + 4, side + 5, 3)).astype(np.float32)
+    return image[4 : 4 + side, 5 : 5 + side], mean[1 : 1 + side, 2 : 2 + side], draws.normal(0, 12, 3).astype(np.float32)
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 5, 6, 7, 11, 16, 17, 24, 224])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_crop_and_a_view_pixel_by_pixel(kind, side, flip):
+    image, mean, colour = pictures(side)
+    copied, out = np.zeros((side, side, 3), np.uint8), np.empty((side, side, 3), np.float32)
+    pixels.crop(image, flip, copied)
+    for y, x in np.ndindex(side, side):
+        assert (copied[y, x] == image[y, side - 1 - x if flip else x]).all()
+    shown = copied.astype(np.float64)
+    pixels.view(image, flip, mean, None, 1.1, out)
+    np.testing.assert_allclose(out, shown - mean, atol=1e-5)
+    for divisor in (1.0, 1.1):
+        pixels.view(image, flip, mean, np.tile(colour, side), divisor, out)
+        np.testing.assert_allclose(out, (shown - mean + colour) / divisor, atol=1e-4)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_compiled_or_plain_a_view_has_the_same_bits(flip, monkeypatch):
+    image, mean, colour = pictures(224, seed=3)
+    views = []
+    for library in (pixels.library, lambda: (None, "")):
+        monkeypatch.setattr(pixels, "library", library)
+        for added, divisor in ((None, 1.0), (np.tile(colour, 224), 1.0), (np.tile(colour, 224), 1.1)):
+            views.append(np.empty((224, 224, 3), np.float32))
+            pixels.view(image, flip, mean, added, divisor, views[-1])
+    assert all(np.array_equal(*pair) for pair in zip(views[:3], views[3:], strict=True))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_nothing_is_read_or_written_beyond_the_pixels(kind, flip, tmp_path):
+    """Behind the last pixel lies a page that its file no longer has: whoever touches it is killed."""
+    side, page = 8, mmap.PAGESIZE
+    file = tmp_path / "pages"
+    file.write_bytes(bytes(2 * page))
+    image = np.memmap(file, np.uint8, "r+")[page - side * side * 3 : page].reshape(side, side, 3)
+    image[:] = pictures(side)[0]
+    os.truncate(file, page)
+    room = np.full((side + 2, side, 3), 7, np.uint8)
+    pixels.crop(image, flip, room[1:-1])
+    assert np.array_equal(room[1:-1], image[:, ::-1] if flip else image)
+    assert (room[[0, -1]] == 7).all()
+    view = np.full((side + 2, side, 3), 7, np.float32)
+    pixels.view(image, flip, np.zeros((side, side, 3), np.float32), None, 1.0, view[1:-1])
+    assert np.array_equal(view, room)
+
+
+@pytest.mark.parametrize("images", [np.arange(48, dtype=np.int64).reshape(4, 4, 3), pictures(8)[0][::2, ::2]])
+def test_other_types_and_strides_are_taken_too(kind, images):
+    out = np.empty((4, 4, 3), np.float32)
+    pixels.view(images, True, np.zeros((4, 4, 3), np.float32), None, 1.0, out)
+    assert np.array_equal(out, images[:, ::-1])
+
+
+def test_a_window_that_leaves_the_image_is_refused(kind):
+    image, out = pictures(8)[0], np.empty((9, 9, 3), np.float32)
+    with pytest.raises(ValueError, match="could not broadcast"):
+        pixels.view(image[:, :9], False, np.zeros((9, 9, 3), np.float32), None, 1.0, out)
+    with pytest.raises(ValueError, match="could not broadcast"):
+        pixels.crop(image, False, np.empty((9, 9, 3), np.uint8))
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A home directory where nothing is compiled yet."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return pixels.library.__wrapped__
+
+
+def test_the_loops_can_be_left_out(fresh, monkeypatch):
+    monkeypatch.setenv("ALEXNET_COMPILE", "0")
+    assert fresh() == (None, "ALEXNET_COMPILE is 0")
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_there_are_no_loops_and_it_is_said_why(fresh, monkeypatch, compiler):
+    monkeypatch.setenv("CC", compiler)
+    loops, why = fresh()
+    assert loops is None
+    assert compiler in why
+    assert "\n" not in why
+
+
+def test_a_compiler_is_asked_once_and_again_for_another_source(fresh, monkeypatch, tmp_path):
+    if pixels.library()[0] is None:
+        pytest.skip(f"nothing can be compiled here: {pixels.library()[1]}")
+    assert fresh()[0] is not None
+    monkeypatch.setattr(pixels.subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
+    assert fresh()[0] is not None
+    (made,) = (tmp_path / ".cache" / "alexnet").iterdir()
+    assert made.suffix == ".so"
+    monkeypatch.setattr(pixels, "FLAGS", (*pixels.FLAGS, "-Wall"))
+    with pytest.raises(pytest.fail.Exception, match="compiled again"):
+        fresh()
