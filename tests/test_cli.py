@@ -78,7 +78,7 @@ def test_doctor_says_what_is_here_and_what_each_scale_lacks(tiny, capsys):
         "processor",
         "threads",
         "matmul",
-        "pixels",
+        "loops in C",
         "torch",
         "devices",
         "disk",

@@ -4,8 +4,9 @@ import shutil
 
 import torch
 
+from alexnet import compiled
 from alexnet.claims import machine, scales
-from alexnet.preprocessing import pixels, store
+from alexnet.preprocessing import store
 from alexnet.preprocessing.datasets import PREPARERS
 from alexnet.training.precision import decide
 
@@ -21,7 +22,7 @@ def as_text() -> str:
         f"processor    {has['processor']}, {has['cores']} cores, {has['memory_gb']} GB, {has['cpu_capability']}",
         f"threads      {torch.get_num_threads()}",
         f"matmul       fp32 {speeds['fp32']} GFLOP/s, bf16 {speeds['bf16']} GFLOP/s",
-        f"pixels       {_pixels()}",
+        f"loops in C   {_loops()}",
         f"torch        {versions['torch']} ({build}), torchvision {versions['torchvision']}, Python {versions['python']}",
         f"devices      {_devices()}",
         f"disk         {shutil.disk_usage(existing).free / 1e9:.0f} GB free for prepared sets in {store.data_dir()}",
@@ -34,9 +35,9 @@ def as_text() -> str:
     return "\n".join(lines)
 
 
-def _pixels() -> str:
-    loops, why = pixels.library()
-    return "compiled loops" if loops else f"plain numpy and Pillow, some times slower: {why}"
+def _loops() -> str:
+    why = compiled.why_not()
+    return "compiled" if why is None else f"not compiled, so the slower plain paths are used: {why}"
 
 
 def _devices() -> str:

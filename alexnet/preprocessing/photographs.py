@@ -10,8 +10,9 @@ from typing import Any
 
 import PIL
 
+from alexnet import compiled
 from alexnet.config import UserError
-from alexnet.preprocessing import codec, decoding, disk, filling, pixels, progress, store, workers
+from alexnet.preprocessing import codec, decoding, disk, filling, progress, store, workers
 from alexnet.preprocessing.codec import Codec
 from alexnet.preprocessing.listing import Listing
 
@@ -97,8 +98,7 @@ def _say_what_it_takes(name: str, source: Source, form: Codec, done: int, num_by
         f"{num_bytes / 1e9:.1f} GB; {rest}, about {duration(seconds)}.",
         file=sys.stderr,
     )
-    loops, why = pixels.library()
-    if loops is None:
+    if (why := compiled.why_not()) is not None:
         print(f"not compiled, so the slower plain path is used: {why}", file=sys.stderr)
 
 

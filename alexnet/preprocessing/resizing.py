@@ -5,11 +5,12 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from alexnet import compiled
 from alexnet.preprocessing import pixels
 
 # Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
 RESAMPLING = Image.Resampling.BICUBIC
-PRECISION = 22  # bits of a weight behind the point, as in pixels.c
+PRECISION = 22  # bits of a weight behind the point, as in native/pixels.c
 
 Box = tuple[float, float, float, float]  # left, upper, right, lower, in pixels
 
@@ -24,7 +25,7 @@ def resize(image: Image.Image, side: int, box: Box) -> np.ndarray:
 @lru_cache(1)
 def _like_pillow() -> bool:
     """Return whether there are compiled loops, and this version of Pillow gives what they give."""
-    if pixels.library()[0] is None:
+    if compiled.library()[0] is None:
         return False
     draws = np.random.default_rng(0)
     for width, height in ((90, 40), (40, 90), (40, 40)):
@@ -88,7 +89,7 @@ def _narrow(pixels_HWC: np.ndarray, side: int, how: Taps) -> np.ndarray:
     height, width, _ = pixels_HWC.shape
     out, block = np.empty((height, side, 3), np.uint8), np.empty(width * pixels.LINES * 3, np.uint8)
     picture = pixels_HWC.ctypes.data, pixels_HWC.strides[0], height, width
-    pixels.library()[0].pixels_narrow(*picture, side, *how.arguments(), block.ctypes.data, out.ctypes.data)
+    compiled.library()[0].pixels_narrow(*picture, side, *how.arguments(), block.ctypes.data, out.ctypes.data)
     return out
 
 
@@ -96,5 +97,5 @@ def _lower(pixels_HWC: np.ndarray, side: int, how: Taps) -> np.ndarray:
     width = pixels_HWC.shape[1]
     out = np.empty((side, width, 3), np.uint8)
     picture = pixels_HWC.ctypes.data, pixels_HWC.strides[0], width
-    pixels.library()[0].pixels_lower(*picture, side, *how.arguments(), out.ctypes.data)
+    compiled.library()[0].pixels_lower(*picture, side, *how.arguments(), out.ctypes.data)
     return out

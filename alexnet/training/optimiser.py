@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from alexnet import compiled
 from alexnet.config import Optimiser, Schedule
 
 
@@ -46,11 +47,30 @@ class PaperSGD:
             weights = [w for w in group["params"] if w.grad is not None]
             gradients = [w.grad for w in weights]
             velocities = [self.state[w]["velocity"] for w in weights]
+            if all(map(_in_one_pass, weights, velocities)):
+                for each in zip(weights, velocities, gradients, strict=True):
+                    _update(*each, group["momentum"], group["weight_decay"] * group["rate"], group["rate"])
+                continue
             torch._foreach_mul_(velocities, group["momentum"])
             if group["weight_decay"]:
                 torch._foreach_add_(velocities, weights, alpha=-group["weight_decay"] * group["rate"])
             torch._foreach_add_(velocities, gradients, alpha=-group["rate"])
             torch._foreach_add_(weights, velocities)
+
+
+def _in_one_pass(weight: Tensor, velocity: Tensor) -> bool:
+    """Return whether the loop in C can update a weight: on the processor, in fp32, without gaps in memory."""
+    dense = weight.is_contiguous() or (weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last))
+    alike = weight.stride() == velocity.stride() and weight.dtype == velocity.dtype == torch.float32
+    return compiled.is_on() and weight.device.type == "cpu" and dense and alike
+
+
+def _update(weight: Tensor, velocity: Tensor, gradient: Tensor, momentum: float, decay: float, rate: float) -> None:
+    """Do in half the time what the tensor operations do, to the same bits where the processor rounds a b + c once."""
+    if gradient.stride() != weight.stride() or gradient.dtype != weight.dtype:
+        gradient = torch.empty_like(weight).copy_(gradient)
+    pointers = (tensor.data_ptr() for tensor in (weight, velocity, gradient))
+    compiled.library()[0].update_weights(*pointers, weight.numel(), momentum, decay, rate)
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,22 @@ from alexnet.model.presets import MapNorm, ResponseNorm
 from alexnet.training.compiling import compile_loops
 from alexnet.training.crew import Crew
 
-# Of 2 images, and 5 in pieces of 2 or of 200 pixels: whole pieces and one that is not.
 NORMALISATIONS = {
     "response": lambda x: layers.response_normalise(x, ResponseNorm(alpha_per_window=True)),
     "response, columns merged": lambda x: layers.response_normalise(x, ResponseNorm(size=3), groups=2),
     "another power": lambda x: layers.response_normalise(x, ResponseNorm(beta=1.3)),
     "within maps": lambda x: layers.normalise_within_maps(x, MapNorm()),
+    "within maps, another window": lambda x: layers.normalise_within_maps(x, MapNorm(size=7, alpha=0.1)),
 }
 
 
 @pytest.fixture
-def loops(monkeypatch):
-    """The compiled loops, in small pieces, switched off afterwards."""
-    monkeypatch.setattr(fused, "PIECE", 1600)
-    fused._kernels.cache_clear()
+def loops():
+    """The compiled loops, switched off afterwards."""
     if not compiled.use(True):
         pytest.skip(f"nothing can be compiled here: {compiled.why_not()}")
     yield
     compiled.use(False)
-    fused._kernels.cache_clear()
 
 
 def there_and_back(normalise, x, gradient):
@@ -39,10 +36,14 @@ def there_and_back(normalise, x, gradient):
     return y.detach(), x.grad
 
 
-@pytest.fixture
-def maps():
-    """Signed activities (5, 8, 10, 10) as raw pixels produce them, and a gradient."""
-    draws = torch.randn(2, 5, 8, 10, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+# Images, maps, and pixels that fill the loops' blocks of 32 or do not; the last maps are smaller than their windows.
+SHAPES = [(5, 8, 10, 10), (3, 70, 5, 9), (2, 32, 8, 4), (2, 36, 2, 3)]
+
+
+@pytest.fixture(params=SHAPES)
+def maps(request):
+    """Signed activities as raw pixels produce them, and a gradient."""
+    draws = torch.randn(2, *request.param, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return [half.contiguous(memory_format=torch.channels_last) for half in (draws[0] * 200, draws[1])]
 
 
@@ -57,19 +58,44 @@ def test_compiled_loops_are_the_formulas_in_fp32(loops, maps, name):
         torch.testing.assert_close(own.double(), expected, rtol=2e-6, atol=1e-6 * expected.abs().max().item())
 
 
-def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(loops, maps):
+@pytest.mark.parametrize("name", ["response", "within maps"])
+def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(loops, maps, name):
     """Half an ulp of bf16, 2^-8, beside the fp32 arithmetic on the same values: squares are summed in fp32."""
-    normalise, (x, gradient) = NORMALISATIONS["response"], (tensor.bfloat16() for tensor in maps)
+    normalise, (x, gradient) = NORMALISATIONS[name], (tensor.bfloat16() for tensor in maps)
     exact = there_and_back(normalise, x.double(), gradient.double())
     for own, expected in zip(there_and_back(normalise, x, gradient), exact, strict=True):
         assert own.dtype == torch.bfloat16
         torch.testing.assert_close(own.double(), expected, rtol=2**-8 * 1.001, atol=1e-5)
 
 
-def test_a_part_of_a_batch_has_the_values_of_the_whole_to_the_bit(loops, maps):
-    x = maps[0].float()
-    whole = NORMALISATIONS["response"](x)
-    assert torch.equal(NORMALISATIONS["response"](x[1:4]), whole[1:4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_a_part_of_a_batch_has_the_values_of_the_whole_to_the_bit(loops, maps, name, dtype):
+    x, gradient = (tensor.to(dtype) for tensor in maps)
+    whole, part = (there_and_back(NORMALISATIONS[name], x[i:], gradient[i:]) for i in (0, 1))
+    assert all(torch.equal(a[1:], b) for a, b in zip(whole, part, strict=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_changes_no_bit(loops, maps, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = [y for name in NORMALISATIONS for y in there_and_back(NORMALISATIONS[name], *(m.float() for m in maps))]
+    finally:
+        torch.set_num_threads(before)
+    expected = [y for name in NORMALISATIONS for y in there_and_back(NORMALISATIONS[name], *(m.float() for m in maps))]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_stays_none(loops, dtype):
+    x = torch.ones(1, 8, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+    x[0, 3, 1, 1] = torch.nan
+    for name in ("response", "within maps"):
+        y = NORMALISATIONS[name](x)
+        assert y[0, 3, 1, 1].isnan()
+        assert not y[0, 7, 0, 0].isnan() or name == "within maps"
 
 
 def test_it_is_off_by_default(maps):
@@ -86,16 +112,15 @@ def test_what_it_cannot_do_is_left_to_the_plain_path(loops, maps):
 
 
 def test_without_a_compiler_the_plain_path_is_taken_and_a_line_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(compiled, "why_not", lambda: "InvalidCxxCompiler: no compiler")
+    monkeypatch.setattr(compiled, "why_not", lambda: "no C compiler cc")
     assert not compile_loops(ColumnNet("source2012"), True, Crew())
     told = capsys.readouterr().err.splitlines()
-    assert told[-1] == "not compiled, so the slower plain path is used: InvalidCxxCompiler: no compiler"
+    assert told[-1] == "not compiled, so the slower plain path is used: no C compiler cc"
     assert not compiled.is_on()
 
 
-@pytest.mark.parametrize("net", [CifarNet(), ColumnNet("source2012", ablation="no-norm")])
-def test_nets_without_normalisation_compile_nothing(net, capsys):
-    assert not compile_loops(net, True, Crew())
+def test_the_nets_of_cifar_10_have_no_use_for_them(capsys):
+    assert not compile_loops(CifarNet(), True, Crew())
     assert capsys.readouterr().err == ""
 
 

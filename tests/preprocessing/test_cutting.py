@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import randomness
-from alexnet.preprocessing import cutting, pixels
+from alexnet import compiled, randomness
+from alexnet.preprocessing import cutting
 from alexnet.preprocessing.cutting import augment, cut, fixed_views
 from alexnet.preprocessing.views import PAPER, SOURCE2012, Views, colour_axes, draw_colours, draw_views
 
@@ -138,7 +138,7 @@ def test_what_is_done_on_a_device_gives_the_same_bits(augmentation, photographs,
 def test_with_or_without_a_compiler_a_batch_has_the_same_bits(augmentation, photographs, mean, monkeypatch):
     arguments = (photographs, np.arange(20), mean, colour_axes(COVARIANCE), augmentation, 0, 0, np.arange(20))
     fast = augment(*arguments)
-    monkeypatch.setattr(pixels, "library", lambda: (None, "no compiler"))
+    monkeypatch.setattr(compiled, "library", lambda: (None, "no compiler"))
     assert torch.equal(augment(*arguments), fast)
 
 

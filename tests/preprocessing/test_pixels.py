@@ -6,15 +6,16 @@ import os
 import numpy as np
 import pytest
 
+from alexnet import compiled
 from alexnet.preprocessing import pixels
 
 
 @pytest.fixture(params=["compiled", "plain"])
 def kind(request, monkeypatch):
     if request.param == "plain":
-        monkeypatch.setattr(pixels, "library", lambda: (None, "no compiler"))
-    elif pixels.library()[0] is None:
-        pytest.skip(f"nothing can be compiled here: {pixels.library()[1]}")
+        monkeypatch.setattr(compiled, "library", lambda: (None, "no compiler"))
+    elif compiled.library()[0] is None:
+        pytest.skip(f"nothing can be compiled here: {compiled.library()[1]}")
 
 
 def pictures(side, seed=0):
@@ -44,8 +45,8 @@ def test_a_crop_and_a_view_pixel_by_pixel(kind, side, flip):
 def test_compiled_or_plain_a_view_has_the_same_bits(flip, monkeypatch):
     image, mean, colour = pictures(224, seed=3)
     views = []
-    for library in (pixels.library, lambda: (None, "")):
-        monkeypatch.setattr(pixels, "library", library)
+    for library in (compiled.library, lambda: (None, "")):
+        monkeypatch.setattr(compiled, "library", library)
         for added, divisor in ((None, 1.0), (np.tile(colour, 224), 1.0), (np.tile(colour, 224), 1.1)):
             views.append(np.empty((224, 224, 3), np.float32))
             pixels.view(image, flip, mean, added, divisor, views[-1])
@@ -83,37 +84,3 @@ def test_a_window_that_leaves_the_image_is_refused(kind):
         pixels.view(image[:, :9], False, np.zeros((9, 9, 3), np.float32), None, 1.0, out)
     with pytest.raises(ValueError, match="could not broadcast"):
         pixels.crop(image, False, np.empty((9, 9, 3), np.uint8))
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """A home directory where nothing is compiled yet."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return pixels.library.__wrapped__
-
-
-def test_the_loops_can_be_left_out(fresh, monkeypatch):
-    monkeypatch.setenv("ALEXNET_COMPILE", "0")
-    assert fresh() == (None, "ALEXNET_COMPILE is 0")
-
-
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
-def test_without_a_compiler_there_are_no_loops_and_it_is_said_why(fresh, monkeypatch, compiler):
-    monkeypatch.setenv("CC", compiler)
-    loops, why = fresh()
-    assert loops is None
-    assert compiler in why
-    assert "\n" not in why
-
-
-def test_a_compiler_is_asked_once_and_again_for_another_source(fresh, monkeypatch, tmp_path):
-    if pixels.library()[0] is None:
-        pytest.skip(f"nothing can be compiled here: {pixels.library()[1]}")
-    assert fresh()[0] is not None
-    monkeypatch.setattr(pixels.subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert fresh()[0] is not None
-    (made,) = (tmp_path / ".cache" / "alexnet").iterdir()
-    assert made.suffix == ".so"
-    monkeypatch.setattr(pixels, "FLAGS", (*pixels.FLAGS, "-Wall"))
-    with pytest.raises(pytest.fail.Exception, match="compiled again"):
-        fresh()

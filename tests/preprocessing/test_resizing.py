@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.preprocessing import pixels, resizing
+from alexnet import compiled
+from alexnet.preprocessing import resizing
 
 
 def drawn(width, height, seed=0):
@@ -16,7 +17,7 @@ def drawn(width, height, seed=0):
 @pytest.fixture
 def loops():
     if not resizing._like_pillow():
-        pytest.skip(f"no compiled loops that do as Pillow does: {pixels.library()[1]}")
+        pytest.skip(f"no compiled loops that do as Pillow does: {compiled.why_not()}")
 
 
 SIZES = [(500, 375), (375, 500), (500, 333), (256, 256), (257, 300), (300, 257), (100, 80), (80, 100), (16, 16), (17, 400)]
@@ -62,7 +63,7 @@ def test_where_the_loops_cannot_be_used_pillow_does_it(what, monkeypatch):
     image, box = drawn(300, 200), (10.5, 0, 210.5, 200)
     expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC, box=box))
     if what == "no compiler":
-        monkeypatch.setattr(pixels, "library", lambda: (None, what))
+        monkeypatch.setattr(compiled, "library", lambda: (None, what))
     else:
         monkeypatch.setattr(resizing, "_resize", lambda image, side, box: np.zeros((side, side, 3), np.uint8))
     resizing._like_pillow.cache_clear()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet import compiled
 from alexnet.config import CifarNet, Optimiser, Schedule
 from alexnet.model.cifar import build_cifar_net
 from alexnet.training.optimiser import PaperSGD, Rates, build_optimiser, rates_of, set_rates
@@ -117,3 +118,38 @@ def test_rates_multiply_the_initial_ones_and_leave_velocities_alone():
             }
         )
     assert all((optimiser.state[p]["velocity"] == 3.0).all() for p in net.parameters())
+
+
+def trained(weights, gradients, momentum=0.9, decay=5e-4):
+    """Weights and velocities after three steps, at a rate that drops."""
+    parameters = [torch.nn.Parameter(weight.clone(memory_format=torch.preserve_format)) for weight in weights]
+    optimiser = PaperSGD(parameters, rate=0.01, momentum=momentum, weight_decay=decay)
+    for rate in (0.01, 0.01, 0.001):
+        optimiser.param_groups[0]["rate"] = rate
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimiser.step()
+    return [*parameters, *(optimiser.state[parameter]["velocity"] for parameter in parameters)]
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 5e-4), (0.9, 0.0), (0.5, 0.1)])
+def test_the_loop_in_c_does_what_the_operations_do(momentum, decay):
+    """On kernels in channels_last order, matrices, biases, one value; gradients in another order or type than weights."""
+    draws = torch.Generator().manual_seed(0)
+    shapes = [(8, 6, 5, 5), (40, 70), (1003,), ()]
+    weights, gradients = ([torch.randn(shape, generator=draws) for shape in shapes] for _ in range(2))
+    weights[0] = weights[0].contiguous(memory_format=torch.channels_last)
+    gradients[1] = gradients[1].T.contiguous().T
+    plain = trained(weights, gradients, momentum, decay)
+    exact = trained([w.double() for w in weights], [g.double() for g in gradients], momentum, decay)
+    if not compiled.use(True):
+        pytest.skip(f"nothing can be compiled here: {compiled.why_not()}")
+    try:
+        found = trained(weights, gradients, momentum, decay)
+        mixed = trained([weights[0], weights[0].double()], [gradients[0], gradients[0].double()], momentum, decay)
+    finally:
+        compiled.use(False)
+    for own, other, expected in zip(found, plain, exact, strict=True):
+        torch.testing.assert_close(own.double(), expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(own, other, rtol=3e-7, atol=1e-8)  # the same bits where a b + c is rounded once
+    torch.testing.assert_close(mixed[1], exact[0], rtol=1e-12, atol=0)

@@ -1,4 +1,5 @@
-/* Loops over pixels that numpy, torch and Pillow take several times as long for. pixels.py compiles and calls them.
+/* Loops over pixels that numpy, torch and Pillow take several times as long for, for preprocessing/pixels.py and
+   resizing.py.
 
    Pixels are red, green, blue: three bytes. They move four or sixteen bytes at a time, which is one instruction; the byte
    too many belongs to the neighbour that is written next. The last of a line, beyond which there may be no memory, move
