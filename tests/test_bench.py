@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from alexnet.bench import __main__ as bench
 from alexnet.bench import cifar, rows
@@ -50,3 +51,20 @@ def test_a_target_is_that_of_the_kind_of_machine_at_hand():
     text = bench.as_text([row, Row("free", "of targets", 1.0, "")], "fp32")
     assert "at least (fp32 machine)" in text.replace("\n", " ")
     assert "not measured here" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("topology", ["19pct", "conv-local-13pct"])
+def test_the_plain_net_is_the_same_net(topology):
+    ours, plain = build_cifar_net(CifarNet(topology=topology), seed=0), cifar.plain_net(topology)
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 50
+    torch.testing.assert_close(plain(images), ours(images), rtol=1e-4, atol=1e-5)
+    assert all(parameter.is_contiguous() for parameter in plain.parameters())
+
+
+def test_a_share_compares_with_the_product_timed_beside_it(monkeypatch):
+    seconds, speeds = iter([0.1, 1.0, 0.5]), iter([100.0, 20.0, 25.0])
+    monkeypatch.setattr(rows, "seconds_of", lambda work: next(seconds))
+    monkeypatch.setattr(rows, "matmul_speed", lambda *_, **__: next(speeds))
+    share, figures = rows.share_of_matmul(lambda: None, 10e9, "fp32", repeats=3)
+    assert share == 0.8  # of 100 / 100, 10 / 20 and 20 / 25
+    assert figures == "20 against 25 GFLOP/s"

@@ -1,7 +1,6 @@
 """The nets of Figure 1: how well the training loop uses this machine."""
 
 import os
-import statistics
 from itertools import cycle, islice
 
 import numpy as np
@@ -11,13 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.bench.rows import REPEATS, Row, both, compare, kind_of_machine, seconds_of
+from alexnet.bench.rows import Row, both, compare, kind_of_machine, share_of_matmul
 from alexnet.config import CifarNet, RunConfig, Topology
-from alexnet.model.cifar import build_cifar_net
+from alexnet.model.cifar import LocallyConnected2d, build_cifar_net
 from alexnet.preprocessing.batches import Batches
 from alexnet.training.evaluate import num_wrong
 from alexnet.training.learner import Learner
-from alexnet.training.precision import autocast, matmul_speed
+from alexnet.training.precision import autocast
 
 BATCH, STEPS = 128, 4
 
@@ -66,20 +65,37 @@ def layout_against_contiguous(topology: Topology, batches: Batches) -> Row:
 def step_against_matmul(topology: Topology, batches: Batches) -> Row:
     """Compare the floating point operations a second of a step with those of a product of matrices."""
     learner = _learner(topology)
-    dtype = torch.bfloat16 if learner.precision == "bf16" else torch.float32
     images, labels = batches.take(slice(0, BATCH))
     operations = STEPS * BATCH * operations_per_image(learner.net)
-    bare_steps(learner, images, labels)
-    shares, speeds = [], []
-    for _ in range(REPEATS):
-        step = operations / seconds_of(lambda: bare_steps(learner, images, labels)) / 1e9
-        product = matmul_speed(dtype, side=2048, repeats=1)
-        shares.append(step / product)
-        speeds.append((step, product))
-    step, product = (statistics.median(column) for column in zip(*speeds, strict=True))
-    figures = f"{step:.0f} against {product:.0f} GFLOP/s"
+    share, figures = share_of_matmul(lambda: bare_steps(learner, images, labels), operations, learner.precision)
     what, against = f"{topology}: FLOP/s of the step", f"matmul of 2048^3, {learner.precision}"
-    return Row(what, against, statistics.median(shares), figures, both(0.5, 0.25), both(0.75, 0.5))
+    return Row(what, against, share, figures, both(0.5, 0.25), both(0.75, 0.5))
+
+
+class PlainLocal(nn.Module):
+    """A layer of local kernels as one writes it from torch's own functions, with the weights of another one."""
+
+    def __init__(self, layer: LocallyConnected2d) -> None:
+        super().__init__()
+        places, inputs, outputs = layer.weight.shape
+        weight = layer.weight.detach().view(places, 9, inputs // 9, outputs).transpose(1, 2)  # as F.unfold has them
+        self.weight = nn.Parameter(weight.reshape(places, inputs, outputs))
+        self.bias = nn.Parameter(layer.bias.detach()[:, 0].T.contiguous())
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the (N, C_out, H, W) products of each place's own kernels."""
+        N, _, H, W = x_NCHW.shape
+        patches = F.unfold(x_NCHW, 3, padding=1)
+        return (torch.einsum("nip,pio->nop", patches, self.weight) + self.bias).view(N, -1, H, W)
+
+
+def plain_net(topology: Topology) -> nn.Sequential:
+    """Return the net in contiguous layout and of torch's own modules and functions only."""
+    net = build_cifar_net(CifarNet(topology=topology), seed=0).to(memory_format=torch.contiguous_format)
+    for name, layer in net.named_children():
+        if isinstance(layer, LocallyConnected2d):
+            setattr(net, name, PlainLocal(layer))
+    return net
 
 
 class _Pictures(Dataset):
@@ -99,7 +115,7 @@ class _Pictures(Dataset):
 def loop_against_obvious(topology: Topology, batches: Batches) -> Row:
     """Compare the training loop with the usual one: fp32, contiguous, a DataLoader worker on each core, torch's SGD."""
     looped, count = _learner(topology), STEPS * BATCH * 4
-    plain = build_cifar_net(CifarNet(topology=topology), seed=0).to(memory_format=torch.contiguous_format)
+    plain = plain_net(topology)
     optimiser = torch.optim.SGD(plain.parameters(), 0.001, 0.9)
     loader = DataLoader(_Pictures(batches, count), BATCH, shuffle=True, num_workers=os.cpu_count() or 1, drop_last=True)
     stream = cycle(range(1000))

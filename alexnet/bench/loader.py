@@ -21,17 +21,20 @@ from alexnet.config import ColumnNet, Optimiser, RunConfig
 from alexnet.model.layers import Moment
 from alexnet.preprocessing import datasets, formula, images
 from alexnet.preprocessing.batches import CroppedBatches
+from alexnet.preprocessing.codec import JpegImages
 from alexnet.preprocessing.store import PreparedSet, Split, is_prepared
+from alexnet.training.evaluate import count_errors_over_views
 from alexnet.training.learner import Learner
 
 BATCH, NUM_IMAGES, NUM_VAL = 128, 512, 20  # a set has to have some for validation; they are not used
 STEPS = 15  # compared, of each kind
+VIEWED = 25  # images that are evaluated in ten views
 FORMULA = "formula"
 PHOTOGRAPH = (500, 375)  # pixels of a common ILSVRC image
 
 
 def rows() -> Iterator[Row]:
-    """Measure loading from both codecs, training with the loader, and preparing."""
+    """Measure loading from both codecs, training with the loader, ten views, and preparing."""
     for images_of, (pixels, labels) in _sources().items():
         with tempfile.TemporaryDirectory() as name, _data_in(Path(name) / "data"):
             source = Path(name) / "jpegs"
@@ -41,6 +44,8 @@ def rows() -> Iterator[Row]:
                 yield loader_against_torchvision(data, source, f"{codec}, {images_of}", at_least)
                 if (codec, images_of) == ("raw", FORMULA):
                     yield training_against_one_batch(data, kind_of_machine())
+                if (codec, images_of) == ("jpeg", FORMULA):
+                    yield ten_views_against_one(data, kind_of_machine())
             yield preparing_against_pil(Path(name), pixels[:24], images_of)
 
 
@@ -115,6 +120,21 @@ def training_against_one_batch(data: PreparedSet, kind: Kind) -> Row:
     ratio, own, other = compare(lambda: step(looped, next(stream)), lambda: step(bare, one), repeats=STEPS)
     speeds = f"{BATCH / own:.1f} against {BATCH / other:.1f} images/s"
     return Row("training with the loader, half width", "on one batch in memory", ratio, speeds, both(0.97))
+
+
+def ten_views_against_one(data: PreparedSet, kind: Kind) -> Row:
+    """Compare evaluating images in ten views, from JPEGs to counts of errors, with ten evaluations of one view."""
+    learner = Learner(RunConfig(net=ColumnNet("source2012", 1.0, 1000)), kind)
+    train = data.splits["train"]
+    few = JpegImages(train.images.file, train.images.offsets[: VIEWED + 1], train.images.shape[1])
+    batches = CroppedBatches(replace(data, splits={"val": Split(few, train.labels[:VIEWED])}), "val", "source2012", 224)
+
+    def evaluate(ten: bool) -> None:
+        count_errors_over_views(learner.net, batches.views_in_order(VIEWED, ten), kind)
+
+    ratio, own, _ = compare(lambda: evaluate(True), lambda: [evaluate(False) for _ in range(10)], repeats=5)
+    speeds = f"{VIEWED / own:.1f} images/s in ten views"
+    return Row("ten-view evaluation, full width", "ten times one view", ratio, speeds, both(1.0))
 
 
 def preparing_against_pil(folder: Path, pixels: np.ndarray, images_of: str) -> Row:

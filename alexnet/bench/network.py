@@ -12,27 +12,26 @@ from torch import Tensor, nn
 
 from alexnet import compiled
 from alexnet.bench import ranks
-from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine, seconds_of
+from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine, seconds_of, share_of_matmul
 from alexnet.claims.arithmetic import operations
 from alexnet.config import ColumnNet, Optimiser, RunConfig
 from alexnet.model.layers import Moment, normalise_within_maps, response_normalise
 from alexnet.model.presets import MapNorm, ResponseNorm, source2012
 from alexnet.training.learner import Learner
-from alexnet.training.precision import autocast, matmul_speed
+from alexnet.training.precision import autocast
 
 NORM_SHAPES = ((48, 55, 55), (128, 27, 27))  # of one column's layers 1 and 2
 REPEATS = 3
 
 
 def rows() -> Iterator[Row]:
-    """Measure the normalisations, the training step, ten views, and the step's memory."""
+    """Measure the normalisations, the training step, and its memory."""
     kind = kind_of_machine()
     batch = 128 if kind == "bf16" else 64
     yield response_norm_row(kind, batch)
     yield map_norm_row(kind, batch)
     yield from step_rows(kind, batch)
     yield ranks.row(kind, compiled.is_on())
-    yield ten_views_row(kind)
     yield memory_row(kind, batch)
 
 
@@ -136,25 +135,8 @@ def step_rows(kind: Kind, batch: int) -> Iterator[Row]:
         ratio, own, theirs = compare(faithful, other, REPEATS)
         speeds = f"{batch / own:.1f} against {batch / theirs:.1f} images/s, batch {batch}"
         yield Row("training step, full width", name, ratio, speeds, at_least, aim)
-    product = matmul_speed(_dtype(kind), side=2048, repeats=2)
-    step = sum(operations(source2012()).values()) * batch / own / 1e9
-    figures = f"{step:.0f} against {product:.0f} GFLOP/s"
-    yield Row("FLOP/s of the step", f"matmul of 2048^3, {kind}", step / product, figures, both(0.7, 0.4), both(0.85, 0.6))
-
-
-def ten_views_row(kind: Kind) -> Row:
-    """Compare evaluating ten views of an image with ten times one view."""
-    learner = Learner(RunConfig(net=ColumnNet("source2012", 1.0, 1000)), kind)
-    learner.net.eval()
-    views = [_maps(25, (3, 224, 224), torch.float32) for _ in range(10)]
-
-    def run(shown: list[Tensor]) -> None:
-        with torch.no_grad(), autocast(kind):
-            torch.stack([learner.net(x).float().softmax(1) for x in shown]).mean(0)
-
-    ratio, own, _ = compare(lambda: run(views), lambda: [run(views[:1]) for _ in range(10)], REPEATS)
-    speeds = f"{25 / own:.1f} images/s in ten views"
-    return Row("ten-view evaluation", "ten times one view", ratio, speeds, both(1.0))
+    share, figures = share_of_matmul(faithful, sum(operations(source2012()).values()) * batch, kind)
+    yield Row("FLOP/s of the step", f"matmul of 2048^3, {kind}", share, figures, both(0.7, 0.4), both(0.85, 0.6))
 
 
 def memory_row(kind: Kind, batch: int) -> Row:

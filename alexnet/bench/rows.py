@@ -42,6 +42,15 @@ def kind_of_machine() -> Kind:
     return "bf16" if matmul_speed(torch.bfloat16) >= WORTHWHILE * matmul_speed(torch.float32) else "fp32"
 
 
+def share_of_matmul(work: Callable[[], object], operations: float, kind: Kind, repeats: int = REPEATS) -> tuple[float, str]:
+    """Return which part of the speed of a product of matrices `work` has, timed in turn, and both speeds in words."""
+    work()
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    speeds = [(operations / seconds_of(work) / 1e9, matmul_speed(dtype, side=2048, repeats=1)) for _ in range(repeats)]
+    step, product = (statistics.median(column) for column in zip(*speeds, strict=True))
+    return statistics.median(a / b for a, b in speeds), f"{step:.0f} against {product:.0f} GFLOP/s"
+
+
 def seconds_of(work: Callable[[], object]) -> float:
     """Time one call."""
     start = time.perf_counter()

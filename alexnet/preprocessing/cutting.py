@@ -147,8 +147,10 @@ def fixed_views(
     """Yield the ten views of test images, each (N, 3, side, side): four corners and centre, then their mirror images.
 
     Or the central view alone. No noise and no division. Paper 4.1 and 6; the order is that of the 2012 source. `how`: the
-    device and memory of `cut`.
+    device and memory of `cut`. Images that are not in memory as pixels are decoded once for all views.
     """
+    if not isinstance(images_NHWC, np.ndarray):
+        images_NHWC, indices = images_NHWC[np.asarray(indices)], np.arange(len(indices))
     m = augmentation.margin(images_NHWC.shape[1])
     centre = (m // 2, m // 2)
     offsets = ((0, 0), (0, m), centre, (m, 0), (m, m)) if ten else (centre,)

@@ -164,3 +164,17 @@ def test_ten_views_are_corners_and_centre_and_their_mirror_images(side, crop, pr
     one = list(fixed_views(pictures, np.array([2, 0]), average, replace(preset, crop_side=crop), ten=False))
     assert len(one) == 1
     assert torch.equal(one[0], views[2])
+
+
+def test_images_that_must_be_decoded_are_decoded_once_for_ten_views(photographs, mean):
+    class Encoded:
+        shape, decoded = photographs.shape, []
+
+        def __getitem__(self, numbers):
+            self.decoded.extend(numbers.tolist())
+            return photographs[numbers]
+
+    images, indices = Encoded(), np.array([7, 3, 7])
+    views = list(fixed_views(images, indices, mean, SMALL_PAPER))
+    assert all(torch.equal(*pair) for pair in zip(views, fixed_views(photographs, indices, mean, SMALL_PAPER), strict=True))
+    assert images.decoded == [7, 3, 7]
