@@ -5,6 +5,7 @@ python -m alexnet.bench [cifar] [loader] [network]      all parts, or those name
 
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from alexnet import compiled
-from alexnet.bench import cifar, growth, layers, loader, network
+from alexnet.bench import cifar, growth, layers, loader, network, profile
 from alexnet.bench.rows import Kind, Row, kind_of_machine
 from alexnet.claims import machine
 from alexnet.claims.runs import runs_dir
@@ -42,10 +43,9 @@ def main() -> None:
         if part not in PARTS:
             sys.exit(f"error: the bench has no part {part!r}{nearest(part, PARTS)}. Parts: {', '.join(PARTS)}.")
     threads, kind = use_processor(None), kind_of_machine()
-    print("compiling the normalisation, as a training does ...", file=sys.stderr)
     loops = compiled.use(True)
     if not loops:
-        print(f"not compiled, so the plain path is measured: {compiled.why_not()}", file=sys.stderr)
+        print(f"not compiled, so the plain paths are measured: {compiled.why_not()}", file=sys.stderr)
     rows = []
     for part in parts:
         print(f"measuring: {part} ...", file=sys.stderr)
@@ -53,7 +53,11 @@ def main() -> None:
             print(f"  {row.what}: {row.ratio:.2f}", file=sys.stderr)
             rows.append(row)
     print(as_text(rows, kind))
-    costs = {"layers": layers.costs(kind), "growth": growth.seconds_per_image(kind)} if "network" in parts else {}
+    costs = {}
+    if "network" in parts:
+        costs = {
+            "layers": layers.costs(kind), "profile": profile.operations(kind), "growth": growth.seconds_per_image(kind)
+        }  # fmt: skip
     print(f"written to {write(rows, kind, threads, loops, costs)}")
 
 
@@ -82,7 +86,7 @@ def write(rows: list[Row], kind: Kind, threads: int, loops: bool, costs: dict[st
     file.parent.mkdir(parents=True, exist_ok=True)
     judged = [{**asdict(row), "met": row.met(kind)} for row in rows]
     record = {"hardware": hardware, "fast_in": kind, "threads": threads, "compiled": loops, "rows": judged}
-    record |= {"versions": machine.versions(), "git": machine.git_state()} | costs
+    record |= {"date": time.strftime("%Y-%m-%d"), "versions": machine.versions(), "git": machine.git_state()} | costs
     write_json(file, record)
     return file
 

@@ -57,8 +57,8 @@ def bench_table() -> Markdown:
 
 
 def profiled() -> dict[str, Any] | None:
-    """Return the last record that has the times of layers, or None."""
-    return next((bench for bench in reversed(recorded()) if "layers" in bench), None)
+    """Return the latest record that has the times of layers, or None."""
+    return max((bench for bench in recorded() if "layers" in bench), key=lambda bench: bench.get("date", ""), default=None)
 
 
 def layers_table() -> Markdown:
@@ -79,6 +79,20 @@ def layers_table() -> Markdown:
     headers = ("layer", "ms", "of all", "GFLOP/s", "of its limit", "which is")
     caption = f"Forward and backward of {costs['batch']} images in {costs['type']}: {_machine(bench)}."
     return numbered(rows, headers, caption, "tbl-layers-time")
+
+
+def profile_table() -> Markdown:
+    """Return the operations that a training step spends most of its time in."""
+    bench = profiled()
+    if bench is None or "profile" not in bench:
+        return Markdown(f"The profile of a step: {NOT_MEASURED}.")
+    step = bench["profile"]
+    rows = []
+    for top in step["operations"]:
+        share = f"{top['seconds'] / step['seconds']:.1%}"
+        rows.append((f"`{top['operation']}`", f"{top['calls']:g}", f"{1e3 * top['seconds']:.0f}", share))
+    caption = f"A step on {step['batch']} images in {step['type']}, {1e3 * step['seconds']:.0f} ms: {_machine(bench)}."
+    return numbered(rows, ("operation", "calls", "ms", "of all"), caption, "tbl-profile")
 
 
 def _limit(layer: dict[str, Any], limits: dict[str, float]) -> tuple[float, str]:
