@@ -90,22 +90,24 @@ static inline void sum(const uint8_t *from, int64_t step, const int32_t *weights
 }
 
 /* Make a picture (height, width) as narrow as `side`: place x of a new line is the sum of `taps` old pixels from first[x]
-   on, by weights[x * taps ...]. `block` is room for `width` times LANES bytes. */
+   on, by weights[x * taps ...]. `block` is room for `width` plus `side` times LANES bytes. */
 void pixels_narrow(const uint8_t *pixels, int64_t stride, int64_t height, int64_t width, int64_t side, const int32_t *first,
                    const int32_t *weights, int64_t taps, uint8_t *block, uint8_t *out)
 {
-    uint8_t thin[LANES + 1];  /* [LINES][3] */
-    thin[LANES] = 0;
+    uint8_t *thin = block + width * LANES;  /* [side][LINES][3]; the block before it is [width][LINES][3] */
     for (int64_t top = 0; top < height; top += LINES) {
         int64_t lines = height - top < LINES ? height - top : LINES;
-        for (int64_t x = 0; x < width; x++)  /* block is [width][LINES][3] */
-            for (int64_t y = 0; y < lines; y++)
-                memcpy(block + (x * LINES + y) * 3, pixels + (top + y) * stride + 3 * x, x < width - 1 ? 4 : 3);
-        for (int64_t x = 0; x < side; x++) {
-            sum(block + first[x] * LANES, LANES, weights + x * taps, taps, thin);
-            for (int64_t y = 0; y < lines; y++)
-                memcpy(out + ((top + y) * side + x) * 3, thin + 3 * y, x < side - 1 ? 4 : 3);
+        for (int64_t y = 0; y < lines; y++) {
+            const uint8_t *line = pixels + (top + y) * stride;
+            int last = y == LINES - 1;  /* behind it begins the next pixel's first line, which is there already */
+            for (int64_t x = 0; x < width; x++)
+                memcpy(block + x * LANES + 3 * y, line + 3 * x, last || x == width - 1 ? 3 : 4);
         }
+        for (int64_t x = 0; x < side; x++)
+            sum(block + first[x] * LANES, LANES, weights + x * taps, taps, thin + x * LANES);
+        for (int64_t y = 0; y < lines; y++)
+            for (int64_t x = 0; x < side; x++)
+                memcpy(out + ((top + y) * side + x) * 3, thin + x * LANES + 3 * y, x < side - 1 ? 4 : 3);
     }
 }
 

@@ -87,7 +87,7 @@ def taps(length: int, low: float, high: float, side: int) -> Taps:
 
 def _narrow(pixels_HWC: np.ndarray, side: int, how: Taps) -> np.ndarray:
     height, width, _ = pixels_HWC.shape
-    out, block = np.empty((height, side, 3), np.uint8), np.empty(width * pixels.LINES * 3, np.uint8)
+    out, block = np.empty((height, side, 3), np.uint8), np.empty((width + side) * pixels.LINES * 3, np.uint8)
     picture = pixels_HWC.ctypes.data, pixels_HWC.strides[0], height, width
     compiled.library()[0].pixels_narrow(*picture, side, *how.arguments(), block.ctypes.data, out.ctypes.data)
     return out
