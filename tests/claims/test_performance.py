@@ -27,11 +27,11 @@ def cells(table):
 def bench(tiny, tmp_path):
     """Write what a machine recorded."""
 
-    def write(**more):
+    def write(name="a", **more):
         folder = tmp_path / "runs" / "bench"
         folder.mkdir(parents=True, exist_ok=True)
         record = {"hardware": HARDWARE, "fast_in": "fp32", "threads": 2, "rows": [ROW]} | more
-        (folder / "a.json").write_text(json.dumps(record))
+        (folder / f"{name}.json").write_text(json.dumps(record))
 
     return write
 
@@ -58,9 +58,21 @@ def test_the_first_record_has_one_target_a_row(bench, tmp_path):
 
 def test_what_was_not_measured_is_called_so(bench):
     bench()
-    for shown in (performance.layers_table(), performance.draw_roofline(), performance.measured_growth_table()):
+    tables = performance.layers_table(), performance.profile_table(), performance.measured_growth_table()
+    for shown in (*tables, performance.draw_roofline()):
         assert isinstance(shown, Markdown)
         assert "not measured" in shown.data
+
+
+def test_the_latest_record_says_where_the_time_of_a_step_goes(bench):
+    limits = {"gflops": 100, "gb_per_second": 10}
+    layers = {"batch": 128, "type": "fp32", "limits": limits, "layers": LAYERS}
+    top = [{"operation": "aten::mm", "calls": 13.0, "seconds": 0.02}]
+    step = {"batch": 64, "type": "fp32", "seconds": 0.2, "operations": top}
+    bench("a", layers=layers, profile=step, date="2026-11-26")
+    bench("b", layers=layers, profile=step | {"operations": []}, date="2026-11-25")
+    bench("c", layers=layers)  # of before records had dates
+    assert cells(performance.profile_table()) == [["`aten::mm`", "13", "20", "10.0%"]]
 
 
 def test_a_layer_is_held_against_the_slower_of_two_limits(bench):
