@@ -22,6 +22,7 @@ from alexnet.training.precision import autocast
 
 NORM_SHAPES = ((48, 55, 55), (128, 27, 27))  # of one column's layers 1 and 2
 REPEATS = 3
+STEPS = 7  # a step at full width takes seconds, and what is compared differs by a tenth
 
 
 def rows() -> Iterator[Row]:
@@ -132,7 +133,7 @@ def step_rows(kind: Kind, batch: int) -> Iterator[Row]:
         ("the obvious net: groups=2, F.local_response_norm, fp32, contiguous", obvious, both(1.5, 5), both(1.7, 7)),
         ("torchvision's alexnet, same type, channels_last", torchvisions, both(0.85, 0.65), both(0.95, 0.9)),
     ):
-        ratio, own, theirs = compare(faithful, other, REPEATS)
+        ratio, own, theirs = compare(faithful, other, STEPS)
         speeds = f"{batch / own:.1f} against {batch / theirs:.1f} images/s, batch {batch}"
         yield Row("training step, full width", name, ratio, speeds, at_least, aim)
     share, figures = share_of_matmul(faithful, sum(operations(source2012()).values()) * batch, kind)
