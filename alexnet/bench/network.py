@@ -127,7 +127,6 @@ def step_rows(kind: Kind, batch: int) -> Iterator[Row]:
     without_norms = our_step(images, labels, kind, "no-norm")
     obvious = plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
     torchvisions = plain_step(torchvision_alexnet().to(memory_format=torch.channels_last), images, labels, kind)
-    own = 0.0
     for name, other, at_least, aim in (
         ("the same without its three normalisations", without_norms, both(0.85, 0.75), both(0.95, 0.9)),
         ("the obvious net: groups=2, F.local_response_norm, fp32, contiguous", obvious, both(1.5, 5), both(1.7, 7)),
