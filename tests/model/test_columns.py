@@ -96,18 +96,20 @@ def test_two_ranks_compute_what_one_rank_with_both_columns_does_to_the_bit(ranks
         assert torch.equal(found[key], value), key
 
 
-# Why: the gradient of conv1's biases is a sum in which terms 20 to 30 times as large cancel. In fp32 that of one rank is
-# itself 0.8e-6 from its float64 value, so another order of adding, as in two replicas, differs by 1.3e-6 (float64: below).
-ROUNDED = {("four-0", "gradients/conv1.bias"), ("four-0", "weights/conv1.bias")}
-
-
 @pytest.mark.parametrize("other", ["merged", "four-0"])
 def test_merged_columns_and_replicas_agree_with_one_rank_in_fp32(ranks, other):
-    """Merged convolutions and halves of a batch add in another order; dropout, normalisations and decay are all in."""
-    found = ranks["one-0"]["merged fp32"] if other == "merged" else ranks[other]["fp32"]
-    relative = differences(ranks["one-0"]["fp32"], found)
-    above = {(other, key) for key, difference in relative.items() if not difference <= 1e-6}
-    assert above <= ROUNDED, {key: relative[key] for _, key in above - ROUNDED}
+    """Merged convolutions and halves of a batch add in another order; dropout, normalisations and decay are all in.
+
+    Each kind as one vector agrees to 1e-6. A single tensor may differ by twice what one rank is itself from its float64
+    values, if that is more: the gradients of biases are sums in which terms 20 to 30 times as large cancel, so that on any
+    processor some tensor is 0.5 to 1e-6 from the truth in either order.
+    """
+    one = ranks["one-0"]
+    found = one["merged fp32"] if other == "merged" else ranks[other]["fp32"]
+    rounding = differences(one["fp64"], one["fp32"])
+    for key, difference in differences(one["fp32"], found).items():
+        assert difference <= (max(1e-6, 2 * rounding[key]) if "/" in key else 1e-6), key
+        assert rounding[key] <= 2e-6, key
 
 
 @pytest.mark.parametrize("other", ["merged", "four-0"])

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from alexnet.model import fused, layers
+from alexnet.model import layers
 from alexnet.model.layers import EdgeConv2d, GroupedLinear, Moment, classic_dropout, dropout_mask, max_pool
 from alexnet.model.presets import MapNorm, ResponseNorm, paper, source2012
 
@@ -112,7 +112,7 @@ NORMALISATIONS = {
 @pytest.mark.parametrize("name", NORMALISATIONS)
 def test_gradients_of_normalisation_are_right(name, memory, monkeypatch):
     """Image by image, as large maps are normalised on a processor."""
-    monkeypatch.setattr(fused, "PIECE", 1)
+    monkeypatch.setattr(layers, "PIECE", 1)
     x = draw(2, 4, 3, 3).to(memory_format=memory).requires_grad_()
     assert torch.autograd.gradcheck(NORMALISATIONS[name], (x,))
 
@@ -121,7 +121,7 @@ def test_gradients_of_normalisation_are_right(name, memory, monkeypatch):
 def test_layout_and_pieces_of_a_batch_change_nothing(normalise, monkeypatch):
     x = draw(5, 6, 4, 3)
     whole = normalise(x)
-    monkeypatch.setattr(fused, "PIECE", 6 * 4 * 3 * 2)
+    monkeypatch.setattr(layers, "PIECE", 6 * 4 * 3 * 2)
     torch.testing.assert_close(normalise(x), whole)
     last = normalise(x.to(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
