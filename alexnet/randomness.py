@@ -15,9 +15,13 @@ def generator(seed: int, purpose: str, *where: int) -> np.random.Generator:
     The key of a counter-based Philox stream is the hash of the arguments, so streams of different purposes or places
     never overlap, and asking twice gives the same numbers.
     """
+    return np.random.Generator(np.random.Philox(key=key(seed, purpose, *where)))
+
+
+def key(seed: int, purpose: str, *where: int) -> int:
+    """Return the key of `generator`'s stream, 128 bits, for who makes the stream in another way."""
     words = "/".join([str(seed), purpose, *map(str, where)])
-    key = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=16).digest(), "little")
-    return np.random.Generator(np.random.Philox(key=key))
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=16).digest(), "little")
 
 
 def batch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:

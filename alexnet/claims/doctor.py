@@ -4,10 +4,10 @@ import shutil
 
 import torch
 
-from alexnet import compiled
 from alexnet.claims import machine, scales
 from alexnet.preprocessing import store
 from alexnet.preprocessing.datasets import PREPARERS
+from alexnet.training.compiling import why_not
 from alexnet.training.precision import decide
 
 
@@ -22,9 +22,10 @@ def as_text() -> str:
         f"processor    {has['processor']}, {has['cores']} cores, {has['memory_gb']} GB, {has['cpu_capability']}",
         f"threads      {torch.get_num_threads()}",
         f"matmul       fp32 {speeds['fp32']} GFLOP/s, bf16 {speeds['bf16']} GFLOP/s",
-        f"loops in C   {_loops()}",
+        f"loops in C   {_loops('cpu')}",
         f"torch        {versions['torch']} ({build}), torchvision {versions['torchvision']}, Python {versions['python']}",
         f"devices      {_devices()}",
+        *([f"in Triton    {_loops('cuda')}"] if torch.cuda.is_available() else []),
         f"disk         {shutil.disk_usage(existing).free / 1e9:.0f} GB free for prepared sets in {store.data_dir()}",
         f"prepared     {', '.join(name for name in PREPARERS if store.is_prepared(name)) or 'none'}",
         "",
@@ -35,8 +36,8 @@ def as_text() -> str:
     return "\n".join(lines)
 
 
-def _loops() -> str:
-    why = compiled.why_not()
+def _loops(device: str) -> str:
+    why = why_not(torch.device(device))
     return "compiled" if why is None else f"not compiled, so the slower plain paths are used: {why}"
 
 

@@ -128,8 +128,8 @@ class Column(nn.Module):
         if at is None:
             raise ValueError("A net with dropout trains at a Moment(seed, epoch, step), of which its masks are a function.")
         shape = len(x_ND), x_ND.shape[1] // len(self.names)
-        masks = [layers.dropout_mask(at, name, column, shape, self.config.dropout) for column in self.names]
-        return layers.classic_dropout(x_ND, self.config.dropout, torch.cat(masks, dim=1).to(x_ND.device))
+        masks = [layers.dropout_mask(at, name, column, shape, self.config.dropout, x_ND.device) for column in self.names]
+        return layers.classic_dropout(x_ND, self.config.dropout, torch.cat(masks, dim=1) if len(masks) > 1 else masks[0])
 
 
 class AlexNet(nn.Module):

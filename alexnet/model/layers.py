@@ -8,7 +8,7 @@ Shapes: N images, C maps, H, W pixels, D features. Counting rule of a window of 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,18 @@ class Moment:
     epoch: int
     step: int
     first_image: int = 0  # place in the batch of the first image here: a replica or a part of a batch draws its own rows
+    keys: dict[str, Tensor] | None = field(default=None, compare=False)  # that lie on a device already, by purpose
+
+    def key(self, purpose: str, device: torch.device) -> Tensor:
+        """Return the key of a stream of draws, its lower and its upper 64 bits as int64 (2,), on a CUDA device."""
+        if self.keys is not None and purpose in self.keys:
+            return self.keys[purpose]
+        number = randomness.key(self.seed, purpose, self.epoch, self.step)
+        halves = torch.from_numpy(np.frombuffer(number.to_bytes(16, "little"), "<i8").copy())
+        made = halves.pin_memory().to(device, non_blocking=True)
+        if self.keys is not None:
+            self.keys[purpose] = made
+        return made
 
 
 def response_normalise(x_NCHW: Tensor, norm: ResponseNorm, groups: int = 1) -> Tensor:
@@ -203,16 +215,22 @@ def classic_dropout(x_ND: Tensor, probability: float, kept_ND: Tensor | None) ->
     return x_ND * (1 - probability) if kept_ND is None else x_ND * kept_ND
 
 
-def dropout_mask(at: Moment, layer: str, column: str, shape: tuple[int, int], probability: float) -> Tensor:
+def dropout_mask(
+    at: Moment, layer: str, column: str, shape: tuple[int, int], probability: float, device: torch.device | None = None
+) -> Tensor:
     """Return which outputs (N, D) of a column's layer are kept at a moment, True with probability 1 - `probability`.
 
-    The draws are those of rows `at.first_image` and on of the whole batch, 16 bits each (0.6 ms for 128 x 2048).
+    The draws are those of rows `at.first_image` and on of the whole batch, 16 bits each (0.6 ms for 128 x 2048). They are
+    the same wherever they are made.
     """
     images, features = shape
-    draws = randomness.generator(at.seed, f"dropout/{layer}/{column}", at.epoch, at.step)
-    skipped = at.first_image * features
+    purpose, skipped, least = f"dropout/{layer}/{column}", at.first_image * features, round(probability * 2**16)
+    if device is not None and fused.draws_on(device):
+        return fused.draws_at_least(at.key(purpose, device), skipped, shape, least)
+    draws = randomness.generator(at.seed, purpose, at.epoch, at.step)
     numbers = np.frombuffer(draws.bytes(2 * (skipped + images * features)), dtype="<u2")[skipped:]
-    return torch.from_numpy(numbers >= round(probability * 2**16)).view(images, features)
+    kept = torch.from_numpy(numbers >= least).view(images, features)
+    return kept if device is None else kept.to(device)
 
 
 @torch.no_grad()

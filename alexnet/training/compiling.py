@@ -1,7 +1,9 @@
-"""Whether a training of the two columns uses loops in C (`compiled.py`): every process of a crew must do alike."""
+"""Whether a training of the two columns uses compiled loops (`compiled.py`): every process of a crew must do alike."""
 
 import os
 import sys
+
+import torch
 
 from alexnet import compiled
 from alexnet.config import ColumnNet, Net
@@ -18,8 +20,21 @@ def compile_loops(net: Net, wanted: bool, crew: Crew) -> bool:
     (wanted,) = crew.any(wanted and possible and crew.writes)
     if not wanted:
         return compiled.use(False)
-    (missing,) = crew.any(not compiled.use(True))
+    compiled.use(True)
+    why = why_not(crew.device)
+    (missing,) = crew.any(why is not None)
     if missing and crew.writes:
-        why = compiled.why_not() or "another rank cannot"
+        why = why or "another rank cannot"
         print(f"not compiled, so the slower plain path is used: {why}", file=sys.stderr)
     return compiled.use(not missing)
+
+
+def why_not(device: torch.device) -> str | None:
+    """Return why there are no loops of training for a device, in a line, or None where there are."""
+    if device.type != "cuda":
+        return compiled.why_not()
+    try:
+        from alexnet.model import triton_loops
+    except ImportError as error:
+        return str(error)
+    return compiled.why_not() or triton_loops.why_not()

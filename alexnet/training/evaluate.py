@@ -61,13 +61,13 @@ NO_IMAGES = Errors(Count(0, 0), Count(0, 0))
 @torch.no_grad()
 def count_errors(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32") -> Count:
     """Count the images that `net` gets wrong, each seen once."""
-    training = net.training
+    training, device = net.training, device_of(net)
     net.eval()
     wrong = total = 0
     for images, labels in batches:
-        with autocast(precision):
-            logits = net(images)
-        wrong += num_wrong(logits.float(), labels)
+        with autocast(precision, device.type):
+            logits = net(images.to(device))
+        wrong += num_wrong(logits.float(), labels.to(device))
         total += len(labels)
     net.train(training)
     return Count(wrong, total)
@@ -133,14 +133,18 @@ def run(net: nn.Module, images: Tensor, precision: str = "fp32", ask: Callable[[
     The mode is restored. The images get memory of their own in one layout, on which the bits of a product may depend.
     """
     layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
-    device = next((weight.device for weight in net.parameters()), torch.device("cpu"))
-    training = net.training
+    device, training = device_of(net), net.training
     net.eval()
     try:
         with torch.no_grad(), autocast(precision, device.type):
             return (ask or net)(images.clone(memory_format=layout).to(device)).float().cpu()
     finally:
         net.train(training)
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Return where the weights of a net are; without weights, the processor."""
+    return next((weight.device for weight in net.parameters()), torch.device("cpu"))
 
 
 def in_chunks(batches: ViewBatches) -> Iterator[tuple[Iterable[Tensor], Tensor]]:

@@ -19,6 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from alexnet.config import UserError
 from alexnet.model.columns import Layout
+from alexnet.preprocessing.workers import available
 from alexnet.training.ranks import LOST, backend
 
 STOPPED = 130  # exit status after Ctrl-C
@@ -75,7 +76,7 @@ def _agent(layout: Layout, max_restarts: int, logs: Path) -> LaunchConfig:
 def _shared_cores(ranks: int) -> Iterator[None]:
     """Give each rank its share of the cores, unless the user says how many threads it has."""
     said = "OMP_NUM_THREADS" in os.environ
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available() // ranks)))
     try:
         yield
     finally:

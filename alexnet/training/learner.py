@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet import compiled
 from alexnet.config import RunConfig
 from alexnet.model.alexnet import AlexNet, load_plain_state
 from alexnet.model.layers import Moment
 from alexnet.model.nets import build_net
 from alexnet.training.crew import Crew
 from alexnet.training.optimiser import Rates, build_optimiser, set_rates
-from alexnet.training.precision import allow_tf32, autocast
+from alexnet.training.precision import autocast, settle_cuda
+from alexnet.training.recorded import RecordedStep
 
 
 class Learner:
@@ -20,12 +22,17 @@ class Learner:
 
     def __init__(self, config: RunConfig, precision: str = "fp32", crew: Crew | None = None) -> None:
         self.precision, self.crew = precision, crew or Crew()
-        allow_tf32(precision == "tf32")
+        settle_cuda(tf32=precision == "tf32")
         self.net = build_net(config.net, config.seed, **self.crew.layout(config.net)).to(self.crew.device)
         self.optimiser = build_optimiser(self.net, config.optimiser)
+        self.recorded = RecordedStep(self._step)
+        self._given: Rates | None = None
 
     def set_rates(self, rates: Rates) -> None:
         """Give every group of parameters its rate."""
+        if rates != self._given:
+            self.recorded.forget()
+            self._given = rates
         set_rates(self.optimiser, rates)
 
     def step(
@@ -35,6 +42,16 @@ class Learner:
 
         `at` is the moment of a net with dropout. With replicas, the images are this one's rows, the part `share` of a batch.
         """
+        if not self._records():
+            return self._step(images_NCHW, labels_N, at, share)
+        return self.recorded(images_NCHW, labels_N, at, share)
+
+    def _records(self) -> bool:
+        """Return whether steps are recorded: on one CUDA device, if masks need not come from the processor."""
+        alone = self.crew.device.type == "cuda" and self.crew.num_ranks == 1
+        return alone and (compiled.is_on() or not isinstance(self.net, AlexNet))
+
+    def _step(self, images_NCHW: Tensor, labels_N: Tensor, at: Moment | None, share: float) -> tuple[Tensor, Tensor]:
         with autocast(self.precision, self.crew.device.type):
             logits_NK = self.net(images_NCHW, at) if isinstance(self.net, AlexNet) else self.net(images_NCHW)
         loss = F.cross_entropy(logits_NK.to(torch.promote_types(logits_NK.dtype, torch.float32)), labels_N)

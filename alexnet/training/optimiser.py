@@ -59,16 +59,21 @@ class PaperSGD:
 
 
 def _in_one_pass(weight: Tensor, velocity: Tensor) -> bool:
-    """Return whether the loop in C can update a weight: on the processor, in fp32, without gaps in memory."""
+    """Return whether a compiled loop can update a weight: in fp32, without gaps in memory."""
     dense = weight.is_contiguous() or (weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last))
     alike = weight.stride() == velocity.stride() and weight.dtype == velocity.dtype == torch.float32
-    return compiled.is_on() and weight.device.type == "cpu" and dense and alike
+    return compiled.is_on() and weight.device.type in ("cpu", "cuda") and dense and alike
 
 
 def _update(weight: Tensor, velocity: Tensor, gradient: Tensor, momentum: float, decay: float, rate: float) -> None:
     """Do in half the time what the tensor operations do, to the same bits where the processor rounds a b + c once."""
     if gradient.stride() != weight.stride() or gradient.dtype != weight.dtype:
         gradient = torch.empty_like(weight).copy_(gradient)
+    if weight.is_cuda:
+        from alexnet.model import triton_loops  # Why here: where there is no device there may be no Triton.
+
+        triton_loops.update_weights(weight, velocity, gradient, momentum, decay, rate)
+        return
     pointers = (tensor.data_ptr() for tensor in (weight, velocity, gradient))
     compiled.library()[0].update_weights(*pointers, weight.numel(), momentum, decay, rate)
 

@@ -25,9 +25,13 @@ def autocast(precision: str, device: str = "cpu") -> AbstractContextManager:
     return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Let CUDA devices round the factors of fp32 products to 10 bits, or not. Why: torch does so in convolutions unasked."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+def settle_cuda(tf32: bool) -> None:
+    """Have CUDA devices give the same bits each time; `tf32` lets them round factors of fp32 products to 10 bits.
+
+    Why: torch rounds them in convolutions unasked, and takes algorithms that add in any order where they are faster.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.deterministic = True
 
 
 def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5, device: str = "cpu") -> float:
