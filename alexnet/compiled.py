@@ -28,6 +28,7 @@ OPTIONS = tuple(product(("-march=native", ""), ("-fopenmp", "")))
 _P, _L, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 SIGNATURES = {
     "pixels_crop": (None, _P, _L, _L, _I, _P),
+    "pixels_crops": (None, _P, _L, _L, _L, _P, _P, _P, _P, _L, _P),
     "pixels_view": (None, _P, _L, _L, _I, _P, _L, _P, _F, _P, _P),
     "pixels_narrow": (None, _P, _L, _L, _L, _L, _P, _P, _L, _P, _P),
     "pixels_lower": (None, _P, _L, _L, _L, _P, _P, _L, _P),

@@ -48,6 +48,16 @@ void pixels_crop(const uint8_t *pixels, int64_t stride, int64_t side, int flip, 
             memcpy(out, pixels, 3 * side);
 }
 
+/* Copy a square of each of n images, as `pixels_crop` does: image `which[i]` from line `tops[i]` and pixel `lefts[i]` on.
+   Images are `size` bytes apart, and their lines `stride`. */
+void pixels_crops(const uint8_t *images, int64_t size, int64_t stride, int64_t n, const int64_t *which, const int64_t *tops,
+                  const int64_t *lefts, const uint8_t *flips, int64_t side, uint8_t *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        pixels_crop(images + which[i] * size + tops[i] * stride + 3 * lefts[i], stride, side, flips[i],
+                    out + i * side * side * 3);
+}
+
 /* Paper 4.1: out = ((pixels - mean) + added) / divisor for a square of pixels, mirrored first if `flip`. Lines of the mean
    lie `mean_stride` floats apart. `added` is a line long, or NULL: then nothing is added or divided. `band` is room for
    LINES lines of pixels: what was just written in pieces is slow to read back, so some are mirrored before the first is. */

@@ -15,6 +15,7 @@ from torch import Tensor
 from alexnet import randomness
 from alexnet.config import Views
 from alexnet.preprocessing import cutting, views
+from alexnet.preprocessing.beside import Beside
 from alexnet.preprocessing.memory import Reused
 from alexnet.preprocessing.store import PreparedSet
 
@@ -104,11 +105,12 @@ class CroppedBatches(Batches):
 
     def epoch(self, *args, **options) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch, each made in the background while the one before it is used."""
-        batches = super().epoch(*args, **options)
+        batches, beside = super().epoch(*args, **options), Beside(self.how["device"])
         with ThreadPoolExecutor(1) as background:
-            following = background.submit(next, batches, None)
+            following = background.submit(beside.run, next, batches, None)
             while (batch := following.result()) is not None:
-                following = background.submit(next, batches, None)
+                beside.hand_over(batch)
+                following = background.submit(beside.run, next, batches, None)
                 yield batch
 
     def take_augmented(

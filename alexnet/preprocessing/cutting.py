@@ -5,7 +5,6 @@ the same bits whatever the batch size, on the processor or a device.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +13,6 @@ from torch import Tensor
 from alexnet.preprocessing import pixels
 from alexnet.preprocessing.memory import Reused
 from alexnet.preprocessing.views import Augmentation, Views, draw_colours, draw_views
-
-Mean = TypeVar("Mean", np.ndarray, Tensor)
 
 
 def cut(
@@ -71,7 +68,7 @@ def _window(image_HWC: np.ndarray, side: int, top: int, left: int) -> np.ndarray
     return image_HWC[top : top + side, left : left + side]
 
 
-def _subtracted(means: Sequence[Mean], side: int, top: int, left: int, flip: bool) -> Mean:
+def _subtracted(means: Sequence[np.ndarray], side: int, top: int, left: int, flip: bool) -> np.ndarray:
     """Return the part of `_means` that is subtracted from a view."""
     mean = means[int(flip)]
     if len(mean) == side:
@@ -89,17 +86,21 @@ def _cut_for(
     augmentation: Augmentation,
 ) -> Tensor:
     """Do what `cut` does, on a device: a batch of crops travels as bytes, and is mirrored before it does."""
-    side = augmentation.crop_side
-    pinned = torch.empty((len(indices), side, side, 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    for out, index, top, left, flip in zip(pinned.numpy(), indices, *_lists(views), strict=True):
-        pixels.crop(_window(images_NHWC[index], side, top, left), flip, out)
+    side, pins = augmentation.crop_side, device.type == "cuda"
+    pinned = torch.empty((len(indices), side, side, 3), dtype=torch.uint8, pin_memory=pins)
+    pixels.crops(images_NHWC, indices, *views, pinned.numpy())
     x_NHWC = pinned.to(device, non_blocking=True).float()
-    means = [torch.tensor(mean, device=device) for mean in _means(mean_HWC, augmentation)]
     if augmentation.mean_window == "central":
-        x_NHWC -= means[0]
+        middle, _ = _means(mean_HWC, augmentation)
+        x_NHWC -= torch.from_numpy(middle).to(device)
         return x_NHWC.permute(0, 3, 1, 2)
-    for x, top, left, flip in zip(x_NHWC, *_lists(views), strict=True):
-        x -= _subtracted(means, side, top, left, flip)
+    top, left, flip = (torch.from_numpy(np.asarray(column)).long()[:, None] for column in views)
+    along = torch.arange(side)
+    columns = left + torch.where(flip.bool(), side - 1 - along, along)
+    places_NHW = ((top + along) * mean_HWC.shape[1])[:, :, None] + columns[:, None]
+    places_NHW = (places_NHW.pin_memory() if pins else places_NHW).to(device, non_blocking=True)
+    mean_PC = torch.from_numpy(mean_HWC).to(device).view(-1, 3)
+    x_NHWC -= mean_PC[places_NHW]
     return x_NHWC.permute(0, 3, 1, 2)
 
 
@@ -112,7 +113,8 @@ def add_colours(x_NCHW: Tensor, colours: np.ndarray, augmentation: Augmentation)
     rows = x_NCHW.permute(0, 2, 3, 1).view(N, H, W * 3)  # Why: long rows are added several times faster than triples
     rows += torch.as_tensor(colours, device=x_NCHW.device).repeat(1, W)[:, None]
     if augmentation.divide:
-        rows /= 1 + augmentation.noise
+        # Why a tensor: a device multiplies by the inverse of a number, and gets other bits.
+        rows /= torch.tensor(1 + augmentation.noise, dtype=torch.float32, device=rows.device)
     return x_NCHW
 
 

@@ -4,6 +4,7 @@ They let other threads run, and start none.
 """
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +19,35 @@ def crop(pixels_HWC: np.ndarray, flip: bool, out_HWC: np.ndarray) -> None:
         out_HWC[:] = pixels_HWC[:, ::-1] if flip else pixels_HWC
         return
     loops.pixels_crop(pixels_HWC.ctypes.data, pixels_HWC.strides[0], len(out_HWC), flip, out_HWC.ctypes.data)
+
+
+def crops(
+    images_NHWC: Sequence[np.ndarray],
+    indices: np.ndarray,
+    tops: np.ndarray,
+    lefts: np.ndarray,
+    flips: np.ndarray,
+    out_NHWC: np.ndarray,
+) -> None:
+    """Copy a square of the image at each of `indices`, uint8, mirrored where `flips`, to `out`.
+
+    Of images in one array, all are copied in one go, while other threads run. Raises IndexError for one that is not there.
+    """
+    side, loops = out_NHWC.shape[1], compiled.library()[0]
+    alike = isinstance(images_NHWC, np.ndarray) and images_NHWC.dtype == np.uint8 and images_NHWC.strides[2:] == (3, 1)
+    if loops is None or not alike or not out_NHWC.flags.c_contiguous:
+        for out, i, top, left, flip in zip(out_NHWC, indices, tops, lefts, flips, strict=True):
+            crop(images_NHWC[i][top : top + side, left : left + side], bool(flip), out)
+        return
+    N, H, W, _ = images_NHWC.shape
+    which, tops, lefts = (np.ascontiguousarray(column, np.int64) for column in (indices, tops, lefts))
+    for column, most in ((which, N - 1), (tops, H - side), (lefts, W - side)):
+        if len(column) != len(out_NHWC) or (len(column) and not 0 <= column.min() <= column.max() <= most):
+            raise IndexError(f"there are {N} images of {H}x{W} pixels, and a crop of {side} lies beyond them")
+    mirrored = np.ascontiguousarray(flips, np.uint8)
+    columns = (column.ctypes.data for column in (which, tops, lefts, mirrored))
+    size, stride = images_NHWC.strides[:2]
+    loops.pixels_crops(images_NHWC.ctypes.data, size, stride, len(which), *columns, side, out_NHWC.ctypes.data)
 
 
 def view(

@@ -84,3 +84,24 @@ def test_a_window_that_leaves_the_image_is_refused(kind):
         pixels.view(image[:, :9], False, np.zeros((9, 9, 3), np.float32), None, 1.0, out)
     with pytest.raises(ValueError, match="could not broadcast"):
         pixels.crop(image, False, np.empty((9, 9, 3), np.uint8))
+
+
+def test_crops_of_many_images_are_those_of_each(kind):
+    draws = np.random.default_rng(5)
+    images = draws.integers(0, 256, (6, 20, 23, 3)).astype(np.uint8)
+    which, tops, lefts = draws.integers(0, 6, 9), draws.integers(0, 8, 9), draws.integers(0, 11, 9)
+    flips, out = draws.random(9) < 0.5, np.zeros((9, 13, 13, 3), np.uint8)
+    for held in (images, list(images), images[:, :, ::-1]):
+        pixels.crops(held, which, tops, lefts, flips, out)
+        for own, i, top, left, flip in zip(out, which, tops, lefts, flips, strict=True):
+            expected = held[i][top : top + 13, left : left + 13]
+            assert np.array_equal(own, expected[:, ::-1] if flip else expected)
+
+
+@pytest.mark.parametrize(("which", "top", "left"), [(6, 0, 0), (-1, 0, 0), (0, 8, 0), (0, 0, 11), (0, -1, 0)])
+def test_a_crop_beyond_the_images_is_refused(which, top, left):
+    images, out = np.zeros((6, 20, 23, 3), np.uint8), np.zeros((1, 13, 13, 3), np.uint8)
+    if compiled.library()[0] is None:
+        pytest.skip("Python refuses some by itself")
+    with pytest.raises(IndexError, match="6 images of 20x23"):
+        pixels.crops(images, *(np.array([value]) for value in (which, top, left, 0)), out)
