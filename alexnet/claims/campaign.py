@@ -1,15 +1,16 @@
 """Train everything that is missing at a scale, with an estimate of the time left for the whole.
 
 Studies and runs do not depend on each other, so they run side by side, each in a process with its share of the cores: small
-convolutions gain more from that than from more threads.
+convolutions gain more from that than from more threads. CUDA devices, where there are any, are dealt out among them.
 """
 
 import multiprocessing
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.queues import Queue
 
+import torch
 from tqdm import tqdm
 
 from alexnet.claims import experiments, runs
@@ -18,8 +19,13 @@ from alexnet.claims.plan import plan_runs
 from alexnet.claims.search import run_study
 from alexnet.config import RunConfig, Scale
 from alexnet.preprocessing import datasets
+from alexnet.preprocessing.workers import available
+from alexnet.training.crew import Crew
+from alexnet.training.ranks import device_of_rank
 
 LOOK_EVERY = 1.0  # seconds between two looks at how far the runs are
+
+_crew = Crew()  # of a process that trains
 
 
 def train_missing(scale: Scale, claims: list[str] | None = None, threads: int | None = None) -> None:
@@ -38,10 +44,14 @@ def train_missing(scale: Scale, claims: list[str] | None = None, threads: int | 
         return
     for data in sorted({piece.data for piece in work}):
         datasets.prepare(data)
-    cores = os.cpu_count() or 1
+    cores = available()
     jobs = min(cores, len(work))
-    # Why spawn: a forked child of a process with threads may hang.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Why spawn: a forked child of a process with threads may hang, and can use no CUDA device.
+    context = multiprocessing.get_context("spawn")
+    places = context.Queue()
+    for job in range(jobs):
+        places.put(job)
+    with ProcessPoolExecutor(jobs, context, _take_place, (places,)) as pool:
         futures = [pool.submit(_do, piece, threads or max(1, cores // jobs)) for piece in work]
         with _bar_of_the_whole(scale, claims) as bar:
             while not all(future.done() for future in futures):
@@ -55,12 +65,18 @@ def train_missing(scale: Scale, claims: list[str] | None = None, threads: int | 
             future.result()
 
 
+def _take_place(places: Queue) -> None:
+    """Be the process that has the next CUDA device in turn, or the processor where there is none."""
+    global _crew
+    _crew = Crew(device_of_rank(places.get() % max(1, torch.cuda.device_count())))
+
+
 def _do(piece: Study | RunConfig, threads: int) -> None:
-    bar = sys.stderr.isatty()
+    how = {"threads": threads, "bar": sys.stderr.isatty(), "crew": _crew}
     if isinstance(piece, RunConfig):
-        runs.get(piece, threads=threads, bar=bar)
+        runs.get(piece, **how)
         return
-    run_study(piece, lambda config, limit: runs.get(config, epoch_limit=limit, threads=threads, bar=bar).metrics)
+    run_study(piece, lambda config, limit: runs.get(config, epoch_limit=limit, **how).metrics)
 
 
 def _bar_of_the_whole(scale: Scale, claims: list[str]) -> tqdm:

@@ -28,6 +28,11 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def name_of(device: torch.device) -> str:
+    """Return the name of a CUDA device, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a result or its looks."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}

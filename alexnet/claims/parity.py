@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from scipy.special import ndtri
 
@@ -30,6 +30,10 @@ class Recorded(Protocol):
     def metrics(self) -> Metrics:
         """A line for each epoch."""
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What it was trained on, in parts."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -39,6 +43,7 @@ class Pair:
     bf16: RunConfig
     errors: dict[str, list[float]]  # by type
     images: int
+    machines: tuple[str, ...]  # that they were trained on, one if it was the same
 
     def differences(self) -> list[tuple[float, float]]:
         """Return error in bf16 minus error in fp32 after each epoch, and the half-width of its interval."""
@@ -60,15 +65,29 @@ def recorded(read: Callable[[RunConfig], Recorded | None]) -> Pair | None:
     """Return the pair of the largest scale at which both runs are finished, or None. `read` is that of `runs`."""
     for scale in SCALES:
         configs = {config.precision: config for config in runs_of(PARITY, scale)}
-        errors = {}
+        errors, machines = {}, []
         for precision, config in configs.items():
             with suppress(UserError):  # Why: a run of this name with other options is no evidence, and no obstacle either
                 run = read(config)
                 if run is not None and run.status == "finished":
                     errors[precision] = [line["val_error"] for line in run.metrics]
+                    machines += [_machine(part) for part in run.manifest["parts"]]
         if len(errors) == len(configs):
-            return Pair(configs["fp32"], configs["bf16"], errors, expected_counts(configs["fp32"].data)["val"])
+            return Pair(
+                configs["fp32"],
+                configs["bf16"],
+                errors,
+                expected_counts(configs["fp32"].data)["val"],
+                tuple(dict.fromkeys(machines)),
+            )
     return None
+
+
+def _machine(part: dict[str, Any]) -> str:
+    """Return the device of a part of a training, or the processor."""
+    if part.get("device", "cpu") != "cpu":
+        return part["device"]
+    return f"{part['hardware']['processor']}, {part['hardware']['cpu_capability']}"
 
 
 def in_words(pair: Pair | None) -> str:
@@ -78,4 +97,5 @@ def in_words(pair: Pair | None) -> str:
     difference, half = pair.differences()[-1]
     fp32, bf16 = (f"{pair.errors[precision][-1]:.2%}" for precision in ("fp32", "bf16"))
     runs = f"{pair.fp32.scale}/{pair.fp32.name} has {fp32} and {pair.bf16.name} {bf16}"
-    return f"{runs} after {pair.fp32.epochs} epochs, a difference of {100 * difference:+.2f} +- {100 * half:.2f} points"
+    found = f"{runs} after {pair.fp32.epochs} epochs, a difference of {100 * difference:+.2f} +- {100 * half:.2f} points"
+    return f"{found} (on {' and '.join(pair.machines)})"

@@ -69,13 +69,16 @@ class Record:
         self.note(training.progress.metrics, {})
 
 
-def new_part(threads: int, precision: dict[str, Any], ranks: int = 1, compiled: bool = False) -> dict[str, Any]:
+def new_part(
+    threads: int, precision: dict[str, Any], ranks: int = 1, compiled: bool = False, device: torch.device | None = None
+) -> dict[str, Any]:
     """Describe one sitting of a training: a run that is stopped and goes on elsewhere has several."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
         "epochs": None,
         "threads": threads,
+        "device": machine.name_of(device or torch.device("cpu")),
         "ranks": ranks,
         "compiled": compiled,
         "precision": precision,

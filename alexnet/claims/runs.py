@@ -158,7 +158,7 @@ def _continue(
         if isinstance(config.net, ColumnNet) and "parity" in precision and not earlier:
             precision["trainings"] = parity.in_words(parity.recorded(read))
     chosen = CHOICES[crew.any(*(precision["choice"] == choice for choice in CHOICES)).index(True)]  # one decides for all
-    part = new_part(threads, precision, crew.num_ranks, compiled)
+    part = new_part(threads, precision, crew.num_ranks, compiled, crew.device)
     record = Record(config, data, folder, earlier, part) if crew.writes else None
 
     def note(metrics: Metrics, times: dict[str, float]) -> None:

@@ -10,6 +10,7 @@ from alexnet.claims import parity, performance, runs
 from alexnet.claims.experiments import PARITY, architecture_runs, parity_runs
 from alexnet.config import ColumnNet, RunConfig, differing_fields, to_dict
 
+PARTS = [{"device": "a GPU"}, {"hardware": {"processor": "a CPU", "cpu_capability": "AVX2"}}]
 ERRORS = {"fp32": [0.95, 0.5], "bf16": [0.94, 0.51]}
 
 
@@ -22,7 +23,7 @@ def record(tiny, tmp_path):
         config = replace(config, **changes)
         folder = tmp_path / "runs" / "cpu" / config.name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").write_text(json.dumps({"status": status, "config": to_dict(config)}))
+        (folder / "manifest.json").write_text(json.dumps({"status": status, "config": to_dict(config), "parts": PARTS}))
         lines = [json.dumps({"epoch": epoch, "val_error": error}) for epoch, error in enumerate(ERRORS[precision])]
         (folder / "metrics.jsonl").write_text("\n".join(lines))
 
@@ -49,7 +50,7 @@ def test_a_recorded_pair_is_told_with_its_difference(record):
     words = parity.in_words(parity.recorded(runs.read))
     pair = "cpu/bf16-parity/fp32/seed-0 has 50.00% and bf16-parity/bf16/seed-0 51.00%"
     half = 100 * parity.half_width((0.5, 0.51), 7854)  # validation images of ImageNet-20
-    assert words == f"{pair} after 5 epochs, a difference of +1.00 +- {half:.2f} points"
+    assert words == f"{pair} after 5 epochs, a difference of +1.00 +- {half:.2f} points (on a GPU and a CPU, AVX2)"
     table = performance.parity_table().data
     assert "95.00% | 94.00% | -1.00 ± 0.71" in table
     assert "+1.00 ± 1.56 points: no larger than what counting errors on 7,854 images" in table
