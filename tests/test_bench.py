@@ -3,7 +3,7 @@ import torch
 
 from alexnet.bench import __main__ as bench
 from alexnet.bench import cifar, rows
-from alexnet.bench.rows import Row, both
+from alexnet.bench.rows import Place, Row, both
 from alexnet.claims.arithmetic import operations
 from alexnet.config import CifarNet
 from alexnet.model.cifar import build_cifar_net
@@ -65,6 +65,6 @@ def test_a_share_compares_with_the_product_timed_beside_it(monkeypatch):
     seconds, speeds = iter([0.1, 1.0, 0.5]), iter([100.0, 20.0, 25.0])
     monkeypatch.setattr(rows, "seconds_of", lambda work: next(seconds))
     monkeypatch.setattr(rows, "matmul_speed", lambda *_, **__: next(speeds))
-    share, figures = rows.share_of_matmul(lambda: None, 10e9, "fp32", repeats=3)
+    share, figures = rows.share_of_matmul(lambda: None, 10e9, Place("fp32", 64), repeats=3)
     assert share == 0.8  # of 100 / 100, 10 / 20 and 20 / 25
     assert figures == "20 against 25 GFLOP/s"

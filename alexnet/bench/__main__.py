@@ -1,6 +1,6 @@
 """`make bench`: how well this machine is used, as ratios within one run; written under runs/bench. Never a test.
 
-python -m alexnet.bench [cifar] [loader] [network]      all parts, or those named
+python -m alexnet.bench [cifar] [loader] [network] [device]      all parts; those named are printed only
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from alexnet import compiled
-from alexnet.bench import cifar, growth, layers, loader, network, profile
+from alexnet.bench import cifar, device, growth, layers, loader, network, profile
 from alexnet.bench.rows import Kind, Row, kind_of_machine
 from alexnet.claims import machine
 from alexnet.claims.runs import runs_dir
@@ -38,27 +38,48 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {"cifar": cifar_rows, "loader": 
 
 def main() -> None:
     """Measure, print the table, and write it under runs/bench."""
-    parts = sys.argv[1:] or list(PARTS)
+    known = (*PARTS, "device")
+    parts = sys.argv[1:] or known
     for part in parts:
-        if part not in PARTS:
-            sys.exit(f"error: the bench has no part {part!r}{nearest(part, PARTS)}. Parts: {', '.join(PARTS)}.")
+        if part not in known:
+            sys.exit(f"error: the bench has no part {part!r}{nearest(part, known)}. Parts: {', '.join(known)}.")
     threads, kind = use_processor(None), kind_of_machine()
     loops = compiled.use(True)
     if not loops:
         print(f"not compiled, so the plain paths are measured: {compiled.why_not()}", file=sys.stderr)
-    rows = []
-    for part in parts:
-        print(f"measuring: {part} ...", file=sys.stderr)
-        for row in PARTS[part]():
-            print(f"  {row.what}: {row.ratio:.2f}", file=sys.stderr)
-            rows.append(row)
+    rows = [row for part in parts if part in PARTS for row in _shown(part, PARTS[part]())]
     print(as_text(rows, kind))
     costs = {}
     if "network" in parts:
         costs = {
             "layers": layers.costs(kind), "profile": profile.operations(kind), "growth": growth.seconds_per_image(kind)
         }  # fmt: skip
-    print(f"written to {write(rows, kind, threads, loops, costs)}")
+    whole = set(parts) == set(known)
+    if whole:  # Why already: what is measured is not lost, should a device fail.
+        write(rows, kind, threads, loops, costs)
+    if "device" in parts:
+        costs["devices"] = _on_devices()
+    print(f"written to {write(rows, kind, threads, loops, costs)}" if whole else "not written: a record has all parts")
+
+
+def _shown(part: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Say what is measured while it is."""
+    print(f"measuring: {part} ...", file=sys.stderr)
+    for row in rows:
+        print(f"  {row.what}: {row.ratio:.2f}", file=sys.stderr)
+        yield row
+
+
+def _on_devices() -> list[dict[str, Any]]:
+    """Measure the CUDA device, if there is one, and print a table for each type."""
+    found = [device.described(at, list(_shown(f"device in {at.kind}", rows))) for at, rows in device.measured()]
+    for part in found:
+        table = [(row["what"], row["against"], f"{row['ratio']:.2f}", row["figures"]) for row in part["rows"]]
+        print(f"{part['device']}, {part['type']}")
+        print(tabulate(table, headers=("what", "against", "ratio", "speeds"), disable_numparse=True))
+    if not found:
+        print("CUDA device: not measured here.")
+    return found
 
 
 def as_text(rows: list[Row], kind: Kind) -> str:

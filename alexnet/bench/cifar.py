@@ -1,6 +1,5 @@
 """The nets of Figure 1: how well the training loop uses this machine."""
 
-import os
 from itertools import cycle, islice
 
 import numpy as np
@@ -10,10 +9,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.bench.rows import Row, both, compare, kind_of_machine, share_of_matmul
+from alexnet.bench.rows import Row, both, compare, here, kind_of_machine, share_of_matmul
 from alexnet.config import CifarNet, RunConfig, Topology
 from alexnet.model.cifar import LocallyConnected2d, build_cifar_net
 from alexnet.preprocessing.batches import Batches
+from alexnet.preprocessing.workers import available
 from alexnet.training.evaluate import num_wrong
 from alexnet.training.learner import Learner
 from alexnet.training.precision import autocast
@@ -67,7 +67,7 @@ def step_against_matmul(topology: Topology, batches: Batches) -> Row:
     learner = _learner(topology)
     images, labels = batches.take(slice(0, BATCH))
     operations = STEPS * BATCH * operations_per_image(learner.net)
-    share, figures = share_of_matmul(lambda: bare_steps(learner, images, labels), operations, learner.precision)
+    share, figures = share_of_matmul(lambda: bare_steps(learner, images, labels), operations, here())
     what, against = f"{topology}: FLOP/s of the step", f"matmul of 2048^3, {learner.precision}"
     return Row(what, against, share, figures, both(0.5, 0.25), both(0.75, 0.5))
 
@@ -117,7 +117,7 @@ def loop_against_obvious(topology: Topology, batches: Batches) -> Row:
     looped, count = _learner(topology), STEPS * BATCH * 4
     plain = plain_net(topology)
     optimiser = torch.optim.SGD(plain.parameters(), 0.001, 0.9)
-    loader = DataLoader(_Pictures(batches, count), BATCH, shuffle=True, num_workers=os.cpu_count() or 1, drop_last=True)
+    loader = DataLoader(_Pictures(batches, count), BATCH, shuffle=True, num_workers=available(), drop_last=True)
     stream = cycle(range(1000))
 
     def ours() -> None:

@@ -16,15 +16,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine
+from alexnet.bench.rows import Kind, Place, Row, both, compare, here, kind_of_machine
 from alexnet.config import ColumnNet, Optimiser, RunConfig
 from alexnet.model.layers import Moment
 from alexnet.preprocessing import datasets, formula, images
 from alexnet.preprocessing.batches import CroppedBatches
 from alexnet.preprocessing.codec import JpegImages
 from alexnet.preprocessing.store import PreparedSet, Split, is_prepared
+from alexnet.training.crew import Crew
 from alexnet.training.evaluate import count_errors_over_views
-from alexnet.training.learner import Learner
+from alexnet.training.learner import Learner, to_device
 
 BATCH, NUM_IMAGES, NUM_VAL = 128, 512, 20  # a set has to have some for validation; they are not used
 STEPS = 15  # compared, of each kind
@@ -36,14 +37,14 @@ PHOTOGRAPH = (500, 375)  # pixels of a common ILSVRC image
 def rows() -> Iterator[Row]:
     """Measure loading from both codecs, training with the loader, ten views, and preparing."""
     for images_of, (pixels, labels) in _sources().items():
-        with tempfile.TemporaryDirectory() as name, _data_in(Path(name) / "data"):
+        with tempfile.TemporaryDirectory() as name, data_in(Path(name) / "data"):
             source = Path(name) / "jpegs"
-            _write_jpegs(source, pixels, labels)
+            write_jpegs(source, pixels, labels)
             for codec, at_least in (("raw", 15.0), ("jpeg", 2.0)):
                 data = datasets.prepare("folders", source, force=True, codec=codec)
                 yield loader_against_torchvision(data, source, f"{codec}, {images_of}", at_least)
                 if (codec, images_of) == ("raw", FORMULA):
-                    yield training_against_one_batch(data, kind_of_machine())
+                    yield training_against_one_batch(data, here(), 0.5)
                 if (codec, images_of) == ("jpeg", FORMULA):
                     yield ten_views_against_one(data, kind_of_machine())
             yield preparing_against_pil(Path(name), pixels[:24], images_of)
@@ -60,7 +61,7 @@ def _sources() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 @contextmanager
-def _data_in(folder: Path) -> Iterator[None]:
+def data_in(folder: Path) -> Iterator[None]:
     """Keep prepared sets in another folder for a while."""
     before = os.environ.get("ALEXNET_DATA")
     os.environ["ALEXNET_DATA"] = str(folder)
@@ -72,7 +73,7 @@ def _data_in(folder: Path) -> Iterator[None]:
             os.environ["ALEXNET_DATA"] = before
 
 
-def _write_jpegs(folder: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
+def write_jpegs(folder: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
     """Write images as JPEGs of 256x256 in class folders."""
     for split in ("train", "val"):
         for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
@@ -99,18 +100,19 @@ def loader_against_torchvision(data: PreparedSet, source: Path, what: str, at_le
     return Row(f"loader, {what} images", against, ratio, speeds, both(at_least))
 
 
-def training_against_one_batch(data: PreparedSet, kind: Kind) -> Row:
+def training_against_one_batch(data: PreparedSet, at: Place, width: float) -> Row:
     """Compare training with the loader, on views with noise, with training on one batch that lies in memory.
 
     The two take turns at every step; the loader makes a batch ahead while its own step runs, as in a long epoch.
     """
     config = RunConfig(
-        net=ColumnNet("source2012", 0.5, 20), optimiser=Optimiser(batch_size=BATCH), augmentation="source2012"
+        net=ColumnNet("source2012", width, 20), optimiser=Optimiser(batch_size=BATCH), augmentation="source2012"
     )
-    looped, bare = Learner(config, kind), Learner(config, kind)
+    looped, bare = (Learner(config, at.kind, Crew(at.device)) for _ in range(2))
     train, times = data.splits["train"], -(-(STEPS + 3) * BATCH // NUM_IMAGES)
     long = Split(np.concatenate([train.images] * times), np.tile(train.labels, times))
-    stream = CroppedBatches(replace(data, splits={"train": long}), "train", "source2012", 224).epoch(0, 0, BATCH)
+    batches = CroppedBatches(replace(data, splits={"train": long}), "train", "source2012", 224, at.device)
+    stream = (to_device(batch, at.device) for batch in batches.epoch(0, 0, BATCH))
     one = next(stream)
     steps = iter(range(10**6))
 
@@ -119,7 +121,8 @@ def training_against_one_batch(data: PreparedSet, kind: Kind) -> Row:
 
     ratio, own, other = compare(lambda: step(looped, next(stream)), lambda: step(bare, one), repeats=STEPS)
     speeds = f"{BATCH / own:.1f} against {BATCH / other:.1f} images/s"
-    return Row("training with the loader, half width", "on one batch in memory", ratio, speeds, both(0.97))
+    words = "half width" if width == 0.5 else "full width"
+    return Row(f"training with the loader, {words}", "on one batch in memory", ratio, speeds, both(0.97))
 
 
 def ten_views_against_one(data: PreparedSet, kind: Kind) -> Row:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from alexnet import compiled
 from alexnet.bench import ranks
-from alexnet.bench.rows import Kind, Row, both, compare, kind_of_machine, seconds_of, share_of_matmul
+from alexnet.bench.rows import Kind, Place, Row, both, compare, here, seconds_of, share_of_matmul
 from alexnet.claims.arithmetic import operations
 from alexnet.config import ColumnNet, Optimiser, RunConfig
 from alexnet.model.layers import Moment, normalise_within_maps, response_normalise
 from alexnet.model.presets import MapNorm, ResponseNorm, source2012
+from alexnet.training.crew import Crew
 from alexnet.training.learner import Learner
 from alexnet.training.precision import autocast
 
@@ -27,57 +28,65 @@ STEPS = 7  # a step at full width takes seconds, and what is compared differs by
 
 def rows() -> Iterator[Row]:
     """Measure the normalisations, the training step, and its memory."""
-    kind = kind_of_machine()
-    batch = 128 if kind == "bf16" else 64
-    yield response_norm_row(kind, batch)
-    yield map_norm_row(kind, batch)
-    yield from step_rows(kind, batch)
-    yield ranks.row(kind, compiled.is_on())
-    yield memory_row(kind, batch)
-
-
-def _dtype(kind: Kind) -> torch.dtype:
-    return torch.bfloat16 if kind == "bf16" else torch.float32
+    at = here()
+    yield response_norm_row(at)
+    yield map_norm_row(at)
+    yield from step_rows(at)
+    yield ranks.row(at.kind, compiled.is_on())
+    yield memory_row(at)
 
 
 def _there_and_back(function: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Callable[[], None]:
-    """Return a call that runs `function` forward and backward."""
+    """Return a call that runs `function` forward and backward, often enough to be timed."""
     gradient = torch.ones_like(x_NCHW)
 
     def work() -> None:
-        x = x_NCHW.detach().requires_grad_()
-        function(x).backward(gradient)
+        for _ in range(_times(x_NCHW.device)):
+            x = x_NCHW.detach().requires_grad_()
+            function(x).backward(gradient)
 
     return work
 
 
-def _maps(batch: int, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
-    return (torch.randn(batch, *shape) * 50).to(dtype).to(memory_format=torch.channels_last)
+def _milliseconds(own: float, other: float, at: Place) -> str:
+    own, other = (1e3 * seconds / _times(at.device) for seconds in (own, other))
+    return f"{own:.3g} against {other:.3g} ms, batch {at.batch}"
 
 
-def response_norm_row(kind: Kind, batch: int) -> Row:
+def _times(device: torch.device) -> int:
+    """Return how often a normalisation is done in a go: on a device a single one is over before it is timed."""
+    return 1 if device.type == "cpu" else 50
+
+
+def maps(at: Place, shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return noise of the scale of pixels, in channels_last layout."""
+    noise = torch.randn(at.batch, *shape, device=at.device) * 50
+    return noise.to(dtype).to(memory_format=torch.channels_last)
+
+
+def response_norm_row(at: Place) -> Row:
     """Compare response normalisation of both layers with torch's in fp32, forward and backward."""
     norm = ResponseNorm(alpha_per_window=True)
-    ours = [_there_and_back(lambda x: response_normalise(x, norm), _maps(batch, s, _dtype(kind))) for s in NORM_SHAPES]
+    ours = [_there_and_back(lambda x: response_normalise(x, norm), maps(at, s, at.dtype)) for s in NORM_SHAPES]
     plain = [
-        _there_and_back(lambda x: F.local_response_norm(x, 5, 1e-4, 0.75, 2.0), _maps(batch, s, torch.float32).contiguous())
+        _there_and_back(lambda x: F.local_response_norm(x, 5, 1e-4, 0.75, 2.0), maps(at, s).contiguous())
         for s in NORM_SHAPES
     ]
     ratio, own, other = compare(lambda: [f() for f in ours], lambda: [f() for f in plain], REPEATS)
-    speeds = f"{1e3 * own:.0f} against {1e3 * other:.0f} ms, batch {batch}"
+    speeds = _milliseconds(own, other, at)
     return Row("response normalisation", "F.local_response_norm in fp32", ratio, speeds, both(5, 10), both(8, 20))
 
 
-def map_norm_row(kind: Kind, batch: int) -> Row:
+def map_norm_row(at: Place) -> Row:
     """Compare the normalisation within maps with its obvious form, forward and backward."""
     norm, shape = MapNorm(), NORM_SHAPES[1]
 
     def plain(x: Tensor) -> Tensor:
         return x * (norm.k + norm.alpha * F.avg_pool2d(x * x, norm.size, 1, norm.size // 2)).pow(-norm.beta)
 
-    ours = _there_and_back(lambda x: normalise_within_maps(x, norm), _maps(batch, shape, _dtype(kind)))
-    ratio, own, other = compare(ours, _there_and_back(plain, _maps(batch, shape, torch.float32).contiguous()), REPEATS)
-    speeds = f"{1e3 * own:.0f} against {1e3 * other:.0f} ms, batch {batch}"
+    ours = _there_and_back(lambda x: normalise_within_maps(x, norm), maps(at, shape, at.dtype))
+    ratio, own, other = compare(ours, _there_and_back(plain, maps(at, shape).contiguous()), REPEATS)
+    speeds = _milliseconds(own, other, at)
     return Row("normalisation within maps", "x (1 + alpha avg_pool2d(x^2))^-beta in fp32", ratio, speeds, both(3), both(5))
 
 
@@ -99,11 +108,12 @@ class ObviousAlexNet(nn.Sequential):
 
 def plain_step(net: nn.Module, images: Tensor, labels: Tensor, kind: Kind) -> Callable[[], None]:
     """Return a training step as it is usually written, with torch's SGD."""
+    net.to(images.device)
     optimiser = torch.optim.SGD(net.parameters(), 0.001, 0.9, weight_decay=5e-4)
 
     def work() -> None:
         optimiser.zero_grad()
-        with autocast(kind):
+        with autocast(kind, images.device.type):
             logits = net(images)
         F.cross_entropy(logits.float(), labels).backward()
         optimiser.step()
@@ -114,15 +124,17 @@ def plain_step(net: nn.Module, images: Tensor, labels: Tensor, kind: Kind) -> Ca
 def our_step(images: Tensor, labels: Tensor, kind: Kind, ablation: str = "") -> Callable[[], None]:
     """Return a step of the preset source2012, with or without its normalisations."""
     net = ColumnNet("source2012", 1.0, 1000, ablation)
-    learner = Learner(RunConfig(net=net, optimiser=Optimiser(rate=0.001, weight_decay=5e-4)), kind)
+    crew = Crew(images.device)
+    learner = Learner(RunConfig(net=net, optimiser=Optimiser(rate=0.001, weight_decay=5e-4)), kind, crew)
     return lambda: learner.step(images, labels, Moment(0, 0, 0))
 
 
-def step_rows(kind: Kind, batch: int) -> Iterator[Row]:
+def step_rows(at: Place) -> Iterator[Row]:
     """Compare the training step at full width with the same without normalisation, two plain nets, and a matrix product."""
     from torchvision.models import alexnet as torchvision_alexnet
 
-    images, labels = _maps(batch, (3, 224, 224), torch.float32), torch.arange(batch)
+    kind, batch = at.kind, at.batch
+    images, labels = maps(at, (3, 224, 224)), torch.arange(batch, device=at.device)
     faithful = our_step(images, labels, kind)
     without_norms = our_step(images, labels, kind, "no-norm")
     obvious = plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
@@ -135,32 +147,35 @@ def step_rows(kind: Kind, batch: int) -> Iterator[Row]:
         ratio, own, theirs = compare(faithful, other, STEPS)
         speeds = f"{batch / own:.1f} against {batch / theirs:.1f} images/s, batch {batch}"
         yield Row("training step, full width", name, ratio, speeds, at_least, aim)
-    share, figures = share_of_matmul(faithful, sum(operations(source2012()).values()) * batch, kind)
-    yield Row("FLOP/s of the step", f"matmul of 2048^3, {kind}", share, figures, both(0.7, 0.4), both(0.85, 0.6))
+    share, figures = share_of_matmul(faithful, sum(operations(source2012()).values()) * batch, at)
+    yield Row("FLOP/s of the step", f"matmul of {at.side}^3, {kind}", share, figures, both(0.7, 0.4), both(0.85, 0.6))
 
 
-def memory_row(kind: Kind, batch: int) -> Row:
+def memory_row(at: Place) -> Row:
     """Compare the peak memory of a step with that of the obvious net, each in a process of its own."""
-    ours, plain = (_peak_megabytes(which, kind, batch) for which in ("ours", "obvious"))
-    figures = f"{ours:.0f} against {plain:.0f} MB, batch {batch}"
+    ours, plain = (_peak_megabytes(which, at) for which in ("ours", "obvious"))
+    figures = f"{ours:.0f} against {plain:.0f} MB, batch {at.batch}"
     return Row("memory of the step, smaller by", "the obvious net", plain / ours, figures, both(1 / 0.8), both(1 / 0.5))
 
 
-def _peak_megabytes(which: str, kind: Kind, batch: int) -> float:
-    code = f"from alexnet.bench import network; network.print_peak({which!r}, {kind!r}, {batch})"
+def _peak_megabytes(which: str, at: Place) -> float:
+    words = f"{which!r}, {at.kind!r}, {at.batch}, {at.device.type!r}, {compiled.is_on()}"
+    code = f"from alexnet.bench import network; network.print_peak({words})"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def print_peak(which: str, kind: Kind, batch: int) -> None:
-    """Print by how many megabytes two training steps raise this process's peak of resident memory."""
-    images, labels = _maps(batch, (3, 224, 224), torch.float32), torch.arange(batch)
+def print_peak(which: str, kind: Kind, batch: int, device: str, loops: bool) -> None:
+    """Print by how many megabytes two training steps raise this process's peak of resident memory, or of a device's."""
+    compiled.use(loops)
+    at = Place(kind, batch, torch.device(device))
+    images, labels = maps(at, (3, 224, 224)), torch.arange(batch, device=at.device)
     before = _peak_kilobytes()
     if which == "ours":
         step = our_step(images, labels, kind)
     else:
         step = plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
     seconds_of(step), seconds_of(step)
-    print((_peak_kilobytes() - before) / 1024)
+    print((_peak_kilobytes() - before) / 1024 if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20)
 
 
 def _peak_kilobytes() -> int:

@@ -12,6 +12,7 @@ from alexnet.training.precision import WORTHWHILE, matmul_speed
 
 REPEATS = 7
 Kind = Literal["fp32", "bf16"]  # what a machine is fast in
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,51 @@ def both(fp32: float, bf16: float | None = None) -> dict[Kind, float]:
     return {"fp32": fp32, "bf16": fp32 if bf16 is None else bf16}
 
 
+@dataclass(frozen=True)
+class Place:
+    """On what, in which type, and on how many images a step is measured."""
+
+    kind: Kind
+    batch: int
+    device: torch.device = CPU
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the maps between layers."""
+        return torch.bfloat16 if self.kind == "bf16" else torch.float32
+
+    @property
+    def side(self) -> int:
+        """The side of the matrices whose product is the measure of the machine: so large that it is busy for a while."""
+        return 2048 if self.device.type == "cpu" else 8192
+
+
 def kind_of_machine() -> Kind:
     """Return in which type this machine multiplies matrices fast: measured, never assumed."""
     return "bf16" if matmul_speed(torch.bfloat16) >= WORTHWHILE * matmul_speed(torch.float32) else "fp32"
 
 
-def share_of_matmul(work: Callable[[], object], operations: float, kind: Kind, repeats: int = REPEATS) -> tuple[float, str]:
+def here() -> Place:
+    """Return what this machine's processor is measured at."""
+    kind = kind_of_machine()
+    return Place(kind, 128 if kind == "bf16" else 64)
+
+
+def share_of_matmul(work: Callable[[], object], operations: float, at: Place, repeats: int = REPEATS) -> tuple[float, str]:
     """Return which part of the speed of a product of matrices `work` has, timed in turn, and both speeds in words."""
     work()
-    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    speeds = [(operations / seconds_of(work) / 1e9, matmul_speed(dtype, side=2048, repeats=1)) for _ in range(repeats)]
+    how = {"side": at.side, "repeats": 1, "device": at.device.type}
+    speeds = [(operations / seconds_of(work) / 1e9, matmul_speed(at.dtype, **how)) for _ in range(repeats)]
     step, product = (statistics.median(column) for column in zip(*speeds, strict=True))
     return statistics.median(a / b for a, b in speeds), f"{step:.0f} against {product:.0f} GFLOP/s"
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Time one call."""
+    """Time one call, and what it asked of a CUDA device."""
     start = time.perf_counter()
     work()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 

@@ -45,13 +45,13 @@ def bench_table() -> Markdown:
     """Return every row of every machine: ratio, target of that kind of machine, and whether it is met."""
     rows = []
     for bench in recorded():
-        kind = bench["fast_in"]
-        rows.append((f"**{_machine(bench)}**", "", "", ""))
-        for row in bench["rows"]:
-            target = row["at_least"].get(kind)
-            against = f"{row['what']}, against {row['against']}"
-            judged = "" if target is None else f"{target:g}: {'met' if row['ratio'] >= target else 'not met'}"
-            rows.append((against, f"{row['ratio']:.2f}", judged, row["figures"]))
+        devices = [(f"{part['device']}, in {part['type']}", part["rows"]) for part in bench.get("devices", ())]
+        for title, measured in [(_machine(bench), bench["rows"]), *devices]:
+            rows.append((f"**{title}**", "", "", ""))
+            for row in measured:
+                target = row["at_least"].get(bench["fast_in"])
+                judged = "" if target is None else f"{target:g}: {'met' if row['ratio'] >= target else 'not met'}"
+                rows.append((f"{row['what']}, against {row['against']}", f"{row['ratio']:.2f}", judged, row["figures"]))
     headers = ("speed of", "ratio", "at least", "measured")
     return numbered(rows, headers, "What `make bench` recorded. A ratio above 1 means faster.", "tbl-bench")
 
@@ -146,7 +146,8 @@ def parity_table() -> Markdown:
         (epoch, *(f"{pair.errors[precision][epoch]:.2%}" for precision in ("fp32", "bf16")), _points(*difference))
         for epoch, difference in enumerate(pair.differences())
     ]
-    caption = f"One-view validation errors on {pair.fp32.data} ({pair.images:,} images), seed {pair.fp32.seed}."
+    where = " and ".join(pair.machines)
+    caption = f"One-view validation errors on {pair.fp32.data} ({pair.images:,} images), seed {pair.fp32.seed}: {where}."
     table = numbered(rows, ("epoch", "fp32", "bf16", "bf16 - fp32, points"), caption, "tbl-parity")
     difference, half = pair.differences()[-1]
     found = "no larger than" if abs(difference) <= half else "larger than"

@@ -46,6 +46,14 @@ def test_a_ratio_is_judged_by_the_target_of_its_kind_of_machine(bench):
     assert cells(performance.bench_table())[1][2] == "5: not met"
 
 
+def test_what_a_cuda_device_does_is_shown_and_not_judged(bench):
+    bench(devices=[{"device": "a GPU", "type": "bf16", "rows": [ROW | {"at_least": {}}]}])
+    assert cells(performance.bench_table())[2:] == [
+        ["**a GPU, in bf16**", "", "", ""],
+        ["ours, against theirs", "2.00", "", "2 against 1"],
+    ]
+
+
 def test_the_first_record_has_one_target_a_row(bench, tmp_path):
     bench()
     file = tmp_path / "runs" / "bench" / "a.json"
