@@ -3,6 +3,7 @@
 python -m alexnet.bench.ranks KIND COMPILED      starts two ranks, and prints the images/s of their steps
 """
 
+import os
 import subprocess
 import sys
 from typing import cast
@@ -26,7 +27,8 @@ PAIR = Layout(columns=2)
 def row(kind: Kind, compiled: bool) -> Row:
     """Compare training at half width on two ranks with training in this process; neither sees a loader."""
     words = [sys.executable, "-m", "alexnet.bench.ranks", kind, str(int(compiled))]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # both on the processor, also where there are devices
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
     pair, alone = float(done.stdout.split()[-1]), images_per_second(kind, Crew())
     what = f"two ranks with {max(1, torch.get_num_threads() // 2)} thread each, half width"
     against = f"one process with {torch.get_num_threads()} threads"

@@ -82,7 +82,7 @@ def _estimate(source: Source, form: Codec) -> tuple[float, float]:
     """Return about how many bytes an image will take, and how many seconds of one process, from a sample of them."""
     longest = max(source.splits.values(), key=len)
     job, chunks = decoding.Job(longest, SIDE, form), []
-    decoding.decode(job, (0, 1))  # Why: the first one may wait seconds for the compiler
+    compiled.why_not()  # Why: the first image may wait seconds for the compiler
     begin = time.perf_counter()
     for i in range(0, len(longest), max(1, len(longest) // SAMPLE)):
         chunks.append(decoding.decode(job, (i, i + 1)))
