@@ -27,8 +27,8 @@ book: setup ## build the book from the results that are here, training nothing
 serve: book ## build the book and show it at http://localhost:8000
 	@$(RUN) -m http.server --bind localhost --directory book/_build/html 8000
 
-test: setup ## run all tests, the notebooks included
-	@$(RUN) -m pytest --numprocesses 2 --dist loadscope
+test: setup ## run all tests, the notebooks included; two at a time, of one thread each
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadscope
 
 check: setup ## ruff: lint and format, notebooks too
 	@$(RUN) -m ruff check .

@@ -13,7 +13,7 @@ import torch
 import tyro
 from tyro.conf import Positional
 
-from alexnet.claims import compare, devices, doctor, plan, runs, scales
+from alexnet.claims import devices, doctor, plan, runs, scales
 from alexnet.cli_train import ScaleOption, Train, train_defaults
 from alexnet.config import CifarNet, ColumnNet, RunConfig, Scale, UserError, config_hash, from_dict, nearest
 from alexnet.model import weights
@@ -154,6 +154,8 @@ class Compare:
     def run(self) -> None:
         """Print the table."""
         scale, _ = scales.choose(self.scale)
+        from alexnet.claims import compare  # Why here: what draws and tabulates takes a second to load.
+
         print(compare.as_text(self.claim, scale))
 
 

@@ -7,9 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Protocol
-
-from scipy.special import ndtri
 
 from alexnet.claims.experiments import PARITY, runs_of
 from alexnet.claims.record import Metrics
@@ -58,7 +57,7 @@ def half_width(errors: Sequence[float], images: int, confidence: float = 0.95) -
     change is not in it.
     """
     variance = sum(error * (1 - error) for error in errors) / images
-    return float(ndtri((1 + confidence) / 2)) * math.sqrt(variance)
+    return NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance)
 
 
 def recorded(read: Callable[[RunConfig], Recorded | None]) -> Pair | None:
