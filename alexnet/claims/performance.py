@@ -53,7 +53,8 @@ def bench_table() -> Markdown:
                 judged = "" if target is None else f"{target:g}: {'met' if row['ratio'] >= target else 'not met'}"
                 rows.append((f"{row['what']}, against {row['against']}", f"{row['ratio']:.2f}", judged, row["figures"]))
     headers = ("speed of", "ratio", "at least", "measured")
-    return numbered(rows, headers, "What `make bench` recorded. A ratio above 1 means faster.", "tbl-bench")
+    unseen = "" if any(bench.get("devices") for bench in recorded()) else f" A CUDA device: {NOT_MEASURED}."
+    return numbered(rows, headers, f"What `make bench` recorded. A ratio above 1 means faster.{unseen}", "tbl-bench")
 
 
 def profiled() -> dict[str, Any] | None:

@@ -52,6 +52,9 @@ def test_what_a_cuda_device_does_is_shown_and_not_judged(bench):
         ["**a GPU, in bf16**", "", "", ""],
         ["ours, against theirs", "2.00", "", "2 against 1"],
     ]
+    assert "not measured" not in performance.bench_table().data
+    bench(devices=[])
+    assert "A CUDA device: not measured." in performance.bench_table().data
 
 
 def test_the_first_record_has_one_target_a_row(bench, tmp_path):
