@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -88,7 +88,18 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: int = REPEATS) -> tuple[float, float, float]:
     """Return (median of theirs / ours, median seconds of ours, of theirs), timed alternately after a warm-up."""
-    ours(), theirs()
-    pairs = [(seconds_of(ours), seconds_of(theirs)) for _ in range(repeats)]
-    ratio = statistics.median(b / a for a, b in pairs)
-    return ratio, statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+    return compared(*in_turn([ours, theirs], repeats))
+
+
+def in_turn(works: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Return the seconds of each work, `repeats` of them, timed one after the other in rounds after a warm-up."""
+    for work in works:
+        work()
+    rounds = [[seconds_of(work) for work in works] for _ in range(repeats)]
+    return [list(column) for column in zip(*rounds, strict=True)]
+
+
+def compared(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Return (median of theirs / ours, median of ours, of theirs), seconds of the same rounds."""
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    return ratio, statistics.median(ours), statistics.median(theirs)

@@ -113,7 +113,7 @@ class Column(nn.Module):
     def _follow(self, step: str, x: Tensor) -> Tensor:
         config = self.config
         if step == "activation":
-            return F.relu(x) if config.activation == "relu" else layers.wide_tanh(x)
+            return F.relu(x, inplace=True) if config.activation == "relu" else layers.wide_tanh(x)
         if step == "norm":
             return layers.response_normalise(x, config.norm, groups=len(self.names))
         if step == "map_norm":

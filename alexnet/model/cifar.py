@@ -9,6 +9,9 @@ are here, without normalisation and with ReLU or tanh:
 Shapes: N images, C maps, H, W pixels, K classes, P = H * W places.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +31,7 @@ class Tanh(nn.Module):
         return wide_tanh(x)
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": Tanh}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": partial(nn.ReLU, inplace=True), "tanh": Tanh}
 
 
 class LocallyConnected2d(nn.Module):

@@ -29,6 +29,8 @@ class Crew:
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # Why: Triton's loops and new streams are of the current one.
 
     def layout(self, net: Net) -> dict[str, Any]:
         """Return the arguments of `build_net` that say which columns live here and how they reach the others."""

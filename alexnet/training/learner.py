@@ -25,7 +25,7 @@ class Learner:
         settle_cuda(tf32=precision == "tf32")
         self.net = build_net(config.net, config.seed, **self.crew.layout(config.net)).to(self.crew.device)
         self.optimiser = build_optimiser(self.net, config.optimiser)
-        self.recorded = RecordedStep(self._step)
+        self.recorded = RecordedStep()
         self._given: Rates | None = None
 
     def set_rates(self, rates: Rates) -> None:
@@ -44,7 +44,7 @@ class Learner:
         """
         if not self._records():
             return self._step(images_NCHW, labels_N, at, share)
-        return self.recorded(images_NCHW, labels_N, at, share)
+        return self.recorded(self._step, images_NCHW, labels_N, at, share)
 
     def _records(self) -> bool:
         """Return whether steps are recorded: on one CUDA device, if masks need not come from the processor."""

@@ -26,8 +26,7 @@ class RecordedStep:
     Batches of other sizes, such as the last one of an epoch, are stepped one operation after the other.
     """
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self) -> None:
         self.keys: dict[str, Tensor] = {}  # of dropout's draws, where the graph reads them
         self.possible = True
         self.forget()
@@ -37,39 +36,43 @@ class RecordedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.seen: Counter[tuple] = Counter()
 
-    def __call__(self, images_NCHW: Tensor, labels_N: Tensor, at: Moment | None, share: float) -> tuple[Tensor, Tensor]:
-        """Move the weights once."""
+    def __call__(
+        self, step: Step, images_NCHW: Tensor, labels_N: Tensor, at: Moment | None, share: float
+    ) -> tuple[Tensor, Tensor]:
+        """Do `step`, the same one in all calls, or start what was recorded of it."""
         kind = images_NCHW.shape, images_NCHW.stride(), at.first_image if at else 0, share
         at = self._held(at)
         if self.graph is None and self.possible and self.seen[kind] >= WARM_UP:
-            self._record(images_NCHW, labels_N, at, share)
+            self._record(step, images_NCHW, labels_N, at, share)
             self.kind = kind
         if self.graph is None or kind != self.kind:
             self.seen[kind] += 1
-            return self._beside(images_NCHW, labels_N, at, share)
+            return self._beside(step, images_NCHW, labels_N, at, share)
         self.images_NCHW.copy_(images_NCHW)
         self.labels_N.copy_(labels_N)
         self.graph.replay()
         return self.loss.clone(), self.logits_NK.clone()
 
-    def _beside(self, images_NCHW: Tensor, labels_N: Tensor, at: Moment | None, share: float) -> tuple[Tensor, Tensor]:
+    def _beside(
+        self, step: Step, images_NCHW: Tensor, labels_N: Tensor, at: Moment | None, share: float
+    ) -> tuple[Tensor, Tensor]:
         """Step in a stream of its own, as a graph is recorded, so that libraries have their memory for that."""
         here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            found = self.step(images_NCHW, labels_N, at, share)
+            found = step(images_NCHW, labels_N, at, share)
         here.wait_stream(beside)
         for tensor in found:
             tensor.record_stream(here)
         return found
 
-    def _record(self, images_NCHW: Tensor, labels_N: Tensor, at: Moment | None, share: float) -> None:
+    def _record(self, step: Step, images_NCHW: Tensor, labels_N: Tensor, at: Moment | None, share: float) -> None:
         self.images_NCHW, self.labels_N = images_NCHW.clone(), labels_N.clone()
         graph = torch.cuda.CUDAGraph()
         try:
             # Why of this thread only: another one makes the next batch meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self.loss, self.logits_NK = self.step(self.images_NCHW, self.labels_N, at, share)
+                self.loss, self.logits_NK = step(self.images_NCHW, self.labels_N, at, share)
             self.graph = graph
         except RuntimeError as error:
             self.possible = False
