@@ -18,8 +18,6 @@ ROWS = (
     {"width": 0.25},
     {"width": 1.0},
     {"batch": 16},
-    {"batch": 32},
-    {"batch": 64},
     {"batch": 256},
     {"classes": 1000},
     {"classes": 10184},  # of the fall 2009 release (paper 6)

@@ -93,7 +93,7 @@ def loader_against_torchvision(data: PreparedSet, source: Path, what: str, at_le
     theirs = DataLoader(folders.ImageFolder(source / "train", change), BATCH, shuffle=True, num_workers=1)
     epochs = iter(range(1000))
     ratio, own, other = compare(
-        lambda: [None for _ in ours.epoch(0, next(epochs), BATCH)], lambda: [None for _ in theirs], repeats=5
+        lambda: [None for _ in ours.epoch(0, next(epochs), BATCH)], lambda: [None for _ in theirs], repeats=3
     )
     speeds = f"{NUM_IMAGES / own:.0f} against {NUM_IMAGES / other:.0f} images/s"
     against = "torchvision: ImageFolder, RandomCrop, flip, DataLoader"
