@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.bench.rows import Row, both, compare, here, kind_of_machine, share_of_matmul
+from alexnet.bench.rows import Place, Row, both, compare, kind_of_machine, share_of_matmul
 from alexnet.config import CifarNet, RunConfig, Topology
 from alexnet.model.cifar import LocallyConnected2d, build_cifar_net
 from alexnet.preprocessing.batches import Batches
@@ -67,7 +67,9 @@ def step_against_matmul(topology: Topology, batches: Batches) -> Row:
     learner = _learner(topology)
     images, labels = batches.take(slice(0, BATCH))
     operations = STEPS * BATCH * operations_per_image(learner.net)
-    share, figures = share_of_matmul(lambda: bare_steps(learner, images, labels), operations, here())
+    share, figures = share_of_matmul(
+        lambda: bare_steps(learner, images, labels), operations, Place(learner.precision, BATCH)
+    )
     what, against = f"{topology}: FLOP/s of the step", f"matmul of 2048^3, {learner.precision}"
     return Row(what, against, share, figures, both(0.5, 0.25), both(0.75, 0.5))
 

@@ -1,8 +1,8 @@
 """A training step on a CUDA device as one graph: recorded once, then started whole.
 
-A step at full width is some 300 small kernels, and starting them one by one takes longer than their work. Recorded, a step
-does the same operations in the same order on the same numbers; what differs between steps (images, labels, and the keys of
-dropout's draws) is copied to where the graph reads it.
+A step is hundreds of small kernels, which the processor would have to start one by one. Recorded, a step does the same
+operations in the same order on the same numbers; what differs between steps (images, labels, and the keys of dropout's
+draws) is copied to where the graph reads it.
 """
 
 import sys
