@@ -1,4 +1,4 @@
-"""How far the ratios of `make bench` differ from run to run on the same kind of machine: the records in runs/bench/repeats."""
+"""How far the ratios of `make bench` differ from run to run on the same kind of machine (runs/bench/repeats)."""
 
 import json
 
