@@ -1,7 +1,7 @@
-"""What a run is: frozen dataclasses with the unit or the reason beside each value.
+"""What a training is: frozen dataclasses with the unit or the reason beside each value.
 
-A `RunConfig` says everything that decides the numbers of one training. What only decides where and how fast it runs
-(threads, folders, progress bars) is not here, so that the hash of a config names an experiment, not a machine.
+A `RunConfig` says everything that decides the numbers of one training, and nothing else: not who asked for it, not the scale,
+not the machine. So equal trainings have equal configs, one hash and one folder, whichever claim wants them.
 """
 
 import dataclasses
@@ -14,15 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Scale = Literal["toy", "cpu", "paper"]
-Topology = Literal["19pct", "conv-local-13pct"]
+Topology = Literal["19pct", "conv-local-13pct", "conv-local-11pct"]
 Activation = Literal["relu", "tanh"]
 Precision = Literal["auto", "fp32", "bf16", "tf32"]
 Preset = Literal["paper", "source2012"]
-Views = Literal["central", "paper", "source2012"]
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
-SCALES: tuple[Scale, ...] = typing.get_args(Scale)
 
 
 class UserError(ValueError):
@@ -37,23 +34,25 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class CifarNet:
-    """One of the small nets of Figure 1 (paper 3.1): no normalisation, no dropout, no augmentation."""
+    """One of the small nets of the author's own cuda-convnet (paper 3.1, 3.3; `model/cifar.py`)."""
 
-    topology: Topology = "19pct"  # three conv layers and softmax, or two conv, two locally connected and softmax
+    topology: Topology = "19pct"
     activation: Activation = "relu"
-    first_sd: float = 1e-4  # initial deviation of conv1's weights; the 2012 files have 1e-4, tuned for ReLU
+    first_sd: float = 1e-4  # initial standard deviation of conv1's weights; the 2012 files have 1e-4, tuned for ReLU
     num_classes: int = 10
     width: float = 1.0  # multiplies the number of kernels; 1 is the 2012 net, less is for the scale toy
+    image_side: int = 32  # pixels that the net sees: 32, or 24 with the crops of the 13 % and 11 % nets
+    norms: bool | None = None  # conv-local-11pct without its two normalisations: False; None is as the topology has it
 
 
 @dataclass(frozen=True)
 class ColumnNet:
-    """The network of Figure 2 (paper 3): a preset, its size, and what is changed in it (`model/presets.py`)."""
+    """The network of Figure 2 (paper 3): a preset, its size, and the ablations applied to it (`model/presets.py`)."""
 
     preset: Preset = "source2012"  # paper: the text taken literally; source2012: config #145 of the 2012 code
-    width: float = 1.0  # multiplies the kernels and units of every layer but the last; the scale cpu has 0.5
+    width: float = 1.0  # multiplies the kernels and units of every layer but the last; the scale small has 0.5
     num_classes: int = 1000
-    ablation: str = ""  # changes, applied in order and separated by spaces, such as "no-norm no-overlap"
+    ablation: str = ""  # applied in order and separated by spaces, such as "no-norm no-overlap"
 
 
 Net = CifarNet | ColumnNet
@@ -69,46 +68,51 @@ class Optimiser:
     weight_decay: float = 0.0  # Figure 1: no regularisation of any kind
     batch_size: int = 128  # images of a step, over all replicas
     bias_decay: float | None = None  # None: biases do not decay, as in 2012; the paper's rule decays all parameters
+    # (layer, decay) of layers whose weights decay at a rate of their own, as in the 2012 files of the CIFAR-10 nets
+    layer_decay: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the rates drop (paper 5). The defaults are the 2012 log's of the net behind Table 1, of 93 epochs (#145-2010)."""
+    """When the rates drop (paper 5). The defaults are the 2012 run notes' of the net behind Table 1, of 93 epochs (#145-2010)."""
 
     kind: Literal["fractions", "plateau"] = "fractions"  # plateau: by the validation error, as the paper says it was done
     factor: float = 0.1  # of each drop
     drops: tuple[float, ...] = (0.25, 0.55, 0.85)  # fractions of the epochs; a plateau uses only their number
-    bias_drops: int = 1  # how many of the drops biases follow; the log keeps their rate after the first
+    bias_drops: int = 1  # how many of the drops biases follow; the run notes keep their rate after the first
     conv1_drop: float | None = 0.73  # fraction at which conv1's rate drops once more ahead of the rest and colour noise ends
     conv1_freeze: float | None = 0.77  # fraction at which conv1 stops moving
     patience: int = 3  # plateau: epochs without a new lowest validation error before a drop; after the last drop, the end
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """One training: which claim it serves, on which data, with which net, for how long."""
+class Augmentation:
+    """How an image is shown to the net (paper 4.1). The defaults are the paper's text."""
 
-    claim: str = "fig1-relu"
-    variant: str = "base"
-    scale: Scale = "toy"
+    crop_side: int = 224  # pixels of a view, out of 256; 24 of 32 in the CIFAR-10 nets of section 3.3
+    random: bool = True  # whether training sees random crops and flips; if not, the central view always
+    images_per_decision: int = 1  # consecutive images of an epoch that share offsets and flip; 2012: 32
+    mean_crop: Literal["own", "central"] = "own"  # the part of the mean image that is subtracted from a crop
+    noise: float = 0.1  # sd of the factors of the principal components' standard deviations; 0 is off
+    divide: bool = False  # training images, by 1 + noise, so that they and test images have about one scale
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training."""
+
     seed: int = 0
     data: str = "formula32"  # name of a prepared set
     net: Net = field(default_factory=CifarNet)
     optimiser: Optimiser = field(default_factory=Optimiser)
     epochs: int = 40  # passes through the training images, at most
-    stop_at_train_error: float | None = None  # fraction; the run is complete once the training error is this low
-    # fp32 is the reference. auto: bf16 where the machine multiplies it faster and a parity check passes. tf32: fp32 whose
-    # products a CUDA device rounds to 10 bits; off unless asked for.
+    stop_at_train_error: float | None = None  # fraction; the training is complete once the training error is this low
+    # auto: bf16 where the machine multiplies it faster, as the manifest records. tf32: fp32 whose products a CUDA device
+    # rounds to 10 bits. fp32 is the reference.
     precision: Precision = "auto"
     schedule: Schedule | None = None  # None: the rate is constant
-    # How training images are shown: one view in their centre, or the crops, flips and colour noise of section 4.1 in one
-    # of its two readings. None: whole.
-    augmentation: Views | None = None
-
-    @property
-    def name(self) -> str:
-        """Claim, variant and seed: the run's name and its folder below `runs/<scale>/`."""
-        return f"{self.claim}/{self.variant}/seed-{self.seed}"
+    augmentation: Augmentation | None = None  # None: images are shown whole
+    start_from: "RunConfig | None" = None  # the training whose weights, all but the last layer's, this one begins with
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
@@ -141,12 +145,13 @@ def _from_plain(hint: Any, value: Any) -> Any:
         choices = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
         fitting = [t for t in choices if set(value) <= {f.name for f in dataclasses.fields(t)}]
         return from_dict((fitting or choices)[0], value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(_from_plain(None, item) for item in value) if isinstance(value, list) else value
 
 
-def config_hash(config: Any) -> str:
-    """Return 12 hex digits that name the config: equal configs, equal hash, on any machine."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:12]
+def config_hash(config: RunConfig, seed: bool = True) -> str:
+    """Return 12 hex digits that name the config, or all of it but the seed: equal configs, equal hash, on any machine."""
+    said = {name: value for name, value in to_dict(config).items() if seed or name != "seed"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differing_fields(recorded: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

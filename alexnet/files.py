@@ -1,0 +1,145 @@
+"""How files are written: whole or not at all, by one process at a time, and read with one clear error.
+
+Every room writes through this module, so that a kill or a full disk leaves either the old file or the new one.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+import numpy as np
+
+from alexnet.config import UserError
+
+PARTIAL = ".partial"  # ends the name of a file that is being written; git ignores it
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[IO[bytes]]:
+    """Yield a binary stream whose content becomes `file` when the block ends well, and nothing otherwise.
+
+    The content is on the disk before it takes the name, so that neither a kill nor a power cut leaves half a file.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + PARTIAL)
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut, where the system can do that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Why: some systems open no folders.
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a UTF-8 text file."""
+    with replacing(file) as stream:
+        stream.write(text.encode())
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a JSON file."""
+    write_text(file, json.dumps(value, indent=1) + "\n")
+
+
+def write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a JSON-lines file."""
+    write_text(file, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_array(file: Path, array: np.ndarray) -> None:
+    """Write an .npy file."""
+    with replacing(file) as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def write_arrays(file: Path, **arrays: np.ndarray) -> None:
+    """Write a compressed .npz file of named arrays, without pickles."""
+    with replacing(file) as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def read_json(file: Path, mend: str) -> Any:
+    """Return what a JSON file holds. Raises UserError, which ends in `mend`, for one that is missing, cut or damaged."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({_said(error)}). {mend}") from error
+
+
+def read_lines(file: Path, mend: str = "") -> list[dict[str, Any]]:
+    """Return the objects of a JSON-lines file; an absent one is empty. Raises UserError for one that is damaged."""
+    if not file.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({_said(error)}). {mend}".rstrip()) from error
+
+
+def _said(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def locked(file: Path, otherwise: str) -> Iterator[None]:
+    """Hold the lock `file` for a block. Raises UserError with the text `otherwise` when another process holds it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(otherwise) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(file: Path) -> bool:
+    """Return whether a process holds the lock `file`."""
+    if not file.is_file():
+        return False
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+@contextmanager
+def disk_errors_named(folder: Path, variable: str) -> Iterator[None]:
+    """Turn a full disk or a refused write into a UserError that names the folder and the variable that moves it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(f"The disk of {folder} is full. Free some space, or set {variable} to another folder.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"{folder} may not be written to. Set {variable} to a folder that may.") from error
+        raise
