@@ -1,16 +1,16 @@
 """What the paper measured: headline numbers, tables 1 and 2, the gains of sections 3 to 7, figures 1, 3 and 4.
 
 A gain carries the pair of 2012 runs behind it where the released notes hold one (`layers/layer-params-*.cfg`): their
-difference, with all its digits, is the value's `log2012`. The paper does not say on which set a gain was measured; the
+difference, with all its digits, is the value's `notes2012`. The paper does not say on which set a gain was measured; the
 notes do.
 """
 
 from typing import Any
 
-from alexnet.claims.paper import ANY_ILSVRC, GAIN, QUOTED, RATE, RATIO, WHOLE_GAIN, WHOLE_RATE, Claim, Value, register
+from alexnet.paper.claims import ANY_ILSVRC, GAIN, QUOTED, RATE, RATIO, WHOLE_GAIN, WHOLE_RATE, Claim, Value, register
 
-TEN_2010: dict[str, Any] = {"dataset": "ilsvrc2010", "split": "test", "views": "ten-crop"}
-TEN_2012: dict[str, Any] = {"dataset": "ilsvrc2012", "split": "val", "views": "ten-crop"}
+TEN_2010: dict[str, Any] = {"dataset": "ilsvrc2010", "split": "test", "views": "ten"}
+TEN_2012: dict[str, Any] = {"dataset": "ilsvrc2012", "split": "val", "views": "ten"}
 RUN_2010, RUN_2012 = "layer-params-145-2010.cfg:178", "layer-params-145.cfg:182"
 RUN_2010_VIEWS = "layer-params-145-2010.cfg:178-180"
 Pair = tuple[float, float]  # top-1 and top-5 error of one 2012 run, in percent
@@ -22,7 +22,7 @@ def _rates(subject: str, top1: float, top5: float, log: Pair | None = None, sour
     margin = QUOTED if where.get("quoted") else RATE
     logs = log or (None, None)
     first, fifth = (
-        Value(f"top-{k} error", paper, "%", margin, subject=subject, log2012=of_log, log_source=source, **where)
+        Value(f"top-{k} error", paper, "%", margin, subject=subject, notes2012=of_log, notes_source=source, **where)
         for k, paper, of_log in ((1, top1, logs[0]), (5, top5, logs[1]))
     )
     return first, fifth
@@ -32,7 +32,7 @@ def _gains(top1: float, top5: float, without: Pair | None, with_: Pair | None, s
     """Return the top-1 and top-5 gain in points, beside the difference of the two 2012 runs, `without` minus `with_`."""
     logs = [round(a - b, 4) for a, b in zip(without, with_, strict=True)] if without and with_ else [None, None]
     first, fifth = (
-        Value(f"top-{k} gain", paper, "points", GAIN, log2012=of_log, log_source=source, **where)
+        Value(f"top-{k} gain", paper, "points", GAIN, notes2012=of_log, notes_source=source, **where)
         for k, paper, of_log in ((1, top1, logs[0]), (5, top5, logs[1]))
     )
     return first, fifth
@@ -43,12 +43,12 @@ def _gains(top1: float, top5: float, without: Pair | None, with_: Pair | None, s
 
 # Section 1
 register(
-    Claim("s1-training-time", "1, 5", "method",
+    Claim("s1-training-time", "1, 5", "result",
         "Training takes five to six days on two GTX 580 with 3 GB each, some 90 passes through 1.2 million images.",
         (
             Value("training time", 5.5, "days", 0.5, dataset=ANY_ILSVRC, split="train"),
-            Value("passes", 90, "epochs", 10, dataset=ANY_ILSVRC, split="train", log2012=93,
-                  log_source="layer-params-145-2010.cfg"),
+            Value("passes", 90, "epochs", 10, dataset=ANY_ILSVRC, split="train", notes2012=93,
+                  notes_source="layer-params-145-2010.cfg"),
         ),
         note="The time is the hardware's. By the notes the 2010 net stopped after 93 epochs and the 2012 net after 91.",
     ),
@@ -108,7 +108,7 @@ register(
     Claim("s6-ten-crop", "4.1, 6", "gain",
         "Averaging the predictions on ten views (corners, centre, reflections) makes fewer errors than the central view.",
         (
-            *_rates("centre", 39.0, 18.3, (39.0247, 18.2953), RUN_2010_VIEWS, **TEN_2010 | {"views": "centre"}),
+            *_rates("centre", 39.0, 18.3, (39.0247, 18.2953), RUN_2010_VIEWS, **TEN_2010 | {"views": "central"}),
             *_gains(1.5, 1.3, (39.0247, 18.2953), (37.4727, 16.9987), RUN_2010_VIEWS, **TEN_2010),
         ),
         note="The gains are differences of the rates that the paper prints.",
@@ -146,7 +146,7 @@ register(
     Claim("s3.3-lrn-cifar", "3.3", "gain",
         "On CIFAR-10 a four-layer net has 13 % test error without response normalisation and 11 % with it.",
         tuple(
-            Value(name, paper, unit, margin, subject=subject, dataset="cifar10", split="test", views="multi-view")
+            Value(name, paper, unit, margin, subject=subject, dataset="cifar10", split="test", views="grid")
             for name, paper, unit, margin, subject in (
                 ("error", 13.0, "%", WHOLE_RATE, "without"),
                 ("error", 11.0, "%", WHOLE_RATE, "with"),

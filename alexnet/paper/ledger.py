@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet.claims.arithmetic import count_parameters
+from alexnet.paper.arithmetic import count_parameters
 from alexnet.claims.experiments import OPTIMISERS, SCHEDULES
 from alexnet.model.alexnet import count_neurons, sides
 from alexnet.model.presets import CONV, paper, source2012, with_sixth_layer, without_exchange, without_overlap

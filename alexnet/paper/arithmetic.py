@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from alexnet.claims.paper import Value
+from alexnet.paper import Value
 from alexnet.claims.verdicts import Word
 from alexnet.model import presets
 from alexnet.model.alexnet import COLOURS, AlexNet, count_neurons, sides

@@ -1,10 +1,10 @@
 """What the paper built and did: data, architecture (section 3, figure 2), training and testing (sections 2, 4 and 5).
 
-`log2012` is what the released 2012 source has. Where it differs from the paper's value, the book's ledger owes a row. Source
+`notes2012` is what the released 2012 source has. Where it differs from the paper's value, the book's ledger owes a row. Source
 files: `layers/layers-145.cfg` is the net of the tables; `convdata_jpeg.py`, `layer.py` and `src/` read, shape and train it.
 """
 
-from alexnet.claims.paper import ANY_ILSVRC, Claim, Value, register
+from alexnet.paper.claims import ANY_ILSVRC, Claim, Value, register
 
 # Kernels of a layer, side of a kernel, maps each one sees, stride. Paper 3.5; no stride is printed for conv2 to conv5.
 CONV: dict[str, tuple[int, int, int, int | None]] = {
@@ -42,11 +42,11 @@ def _conv_values(layer: str) -> tuple[Value, ...]:
 
 # Data
 register(
-    Claim("s2-imagenet", "1, 2", "method",
+    Claim("s2-imagenet", "1, 2", "data",
         "ImageNet holds more than 15 million labelled images in about 22,000 categories.",
         (Value("images", 15e6, "count", bound="at least"), Value("categories", 22_000, "count", 1_000)),
     ),
-    Claim("s2-ilsvrc", "2", "method",
+    Claim("s2-ilsvrc", "2", "data",
         "The competition's subset has about 1000 images in each of 1000 categories: about 1.2 million to train on, 50,000 "
         "to validate and 150,000 to test.",
         (
@@ -56,17 +56,17 @@ register(
             Value("images", 150_000, "count", dataset=ANY_ILSVRC, split="test"),
         ),
     ),
-    Claim("s2-ilsvrc2010", "2", "method",
+    Claim("s2-ilsvrc2010", "2", "data",
         "Most experiments are on ILSVRC-2010, the only year whose test labels are public.",
         direction="Public test labels for 2010 alone.",
         note="By the 2012 notes the gains of 3.3 and 3.4 were measured on the validation set of ILSVRC-2012.",
     ),
-    Claim("s2-preprocessing", "2", "method",
+    Claim("s2-preprocessing", "2", "definition",
         "Images are scaled until the shorter side is 256, cropped to the central square, and lose the training set's mean "
         "at each pixel; the net sees raw centred RGB otherwise.",
         (Value("side of an image", 256, "px"),),
     ),
-    Claim("s4-ten-bits", "4", "method",
+    Claim("s4-ten-bits", "4", "arithmetic",
         "With 1000 classes a label constrains the mapping from image to label by ten bits, few for 60 million parameters.",
         (Value("bits of a label", 10, "bits", 1),),
     ),
@@ -74,12 +74,12 @@ register(
 
 # Architecture (section 3 and figure 2)
 register(
-    Claim("abstract-size", "abstract, 4", "architecture",
+    Claim("abstract-size", "abstract, 4", "arithmetic",
         "The net has 60 million parameters and 650,000 neurons.",
         (Value("parameters", 60e6, "count", 1e6), Value("neurons", 650_000, "count", 10_000)),
         note="By arithmetic 60,965,224 parameters and 659,272 neurons.",
     ),
-    Claim("s3.5-layers", "3, 3.5", "architecture",
+    Claim("s3.5-layers", "3, 3.5", "definition",
         "Eight layers learn: five convolutional and three fully connected, the last a softmax over 1000 classes.",
         (
             Value("learned layers", 8, "count"),
@@ -88,7 +88,7 @@ register(
             Value("classes", 1000, "count"),
         ),
     ),
-    Claim("s3.5-architecture", "3.5, figure 2", "architecture",
+    Claim("s3.5-architecture", "3.5, figure 2", "definition",
         "Kernels and units of each layer. Every layer but the last ends in ReLUs; conv2, conv4 and conv5 see their own "
         "GPU's maps, conv3 and the fully-connected layers see all.",
         (
@@ -98,48 +98,48 @@ register(
         ),
         note="The paper prints no padding. 224 pixels and a stride of 4 give 55 only rounded up (2012 layer.py:1004).",
     ),
-    Claim("s3.5-parameters", "3.5, 3.2", "architecture",
+    Claim("s3.5-parameters", "3.5, 3.2", "arithmetic",
         "The sizes of the layers decide the number of weights and biases; most are in the first fully-connected layer.",
         tuple(Value("parameters", count, "count", subject=layer) for layer, count in PARAMETERS.items()),
         note="The paper prints only their sum, rounded (abstract-size); these follow from the printed sizes by arithmetic.",
     ),
-    Claim("s3.5-objective", "3.5", "architecture",
+    Claim("s3.5-objective", "3.5", "definition",
         "Training maximises the mean log-probability of the correct label (multinomial logistic regression).",
         direction="The loss is the mean cross-entropy over the batch.",
     ),
-    Claim("fig2-neurons", "figure 2", "architecture",
+    Claim("fig2-neurons", "figure 2", "arithmetic",
         "The input has 150,528 dimensions, and the layers have the numbers of neurons given in the caption.",
         (
             Value("dimensions", 150_528, "count", subject="input"),
             *(
-                Value("neurons", count, "count", subject=layer, log2012=290_400 if layer == "conv1" else count,
-                      log_source="layers-145.cfg")
+                Value("neurons", count, "count", subject=layer, notes2012=290_400 if layer == "conv1" else count,
+                      notes_source="layers-145.cfg")
                 for layer, count in NEURONS.items()
             ),
         ),
         note="conv1 has 55 x 55 x 96 = 290,400 neurons; the caption's number is 55 x 48 x 96.",
     ),
-    Claim("s3.2-one-gpu-net", "3.2 footnote", "architecture",
+    Claim("s3.2-one-gpu-net", "3.2 footnote", "definition",
         "The net for one GPU has half the kernels, except in the last convolutional layer; fully-connected layers stay.",
         tuple(
-            Value("kernels", count, "count", subject=layer, log2012=count, log_source="layers-145-half.cfg")
+            Value("kernels", count, "count", subject=layer, notes2012=count, notes_source="layers-145-half.cfg")
             for layer, count in {"conv1": 48, "conv2": 128, "conv3": 192, "conv4": 192, "conv5": 256}.items()
         ),
         note="It was meant to have about as many parameters as the other (98 %), so the comparison favours it.",
     ),
-    Claim("s3.3-lrn-constants", "3.3", "architecture",
+    Claim("s3.3-lrn-constants", "3.3", "definition",
         "Response normalisation divides by (k + alpha times the sum of squares over n adjacent maps) to the power beta, "
         "after the ReLU of the first and the second layer; the constants were chosen on a validation set.",
         (
-            Value("k", 2.0, "constant", log2012=2.0, log_source="layers-145.cfg:35"),
-            Value("n", 5, "count", log2012=5, log_source="layers-145.cfg:35"),
-            Value("alpha", 1e-4, "constant", log2012=2e-5, log_source="layer.py:1183"),
-            Value("beta", 0.75, "constant", log2012=0.75, log_source="layers-145.cfg:35"),
+            Value("k", 2.0, "constant", notes2012=2.0, notes_source="layers-145.cfg:35"),
+            Value("n", 5, "count", notes2012=5, notes_source="layers-145.cfg:35"),
+            Value("alpha", 1e-4, "constant", notes2012=2e-5, notes_source="layer.py:1183"),
+            Value("beta", 0.75, "constant", notes2012=0.75, notes_source="layers-145.cfg:35"),
         ),
         note="The 2012 source divides alpha by n, normalises layer 1 before its ReLU, and has a third, unpublished "
         "normalisation within each map after the second (layers-145.cfg:107).",
     ),
-    Claim("s3.4-pooling", "3.4, 3.5", "architecture",
+    Claim("s3.4-pooling", "3.4, 3.5", "definition",
         "Max-pooling windows overlap; they follow both normalised layers and the fifth convolutional one.",
         (Value("side of a window", 3, "px"), Value("stride", 2, "px")),
     ),
@@ -147,29 +147,29 @@ register(
 
 # Training and testing (sections 4 and 5)
 register(
-    Claim("s4.1-patches", "4.1", "method",
+    Claim("s4.1-patches", "4.1", "arithmetic",
         "Training images are random patches and their reflections, which multiplies the training set by 2048.",
         (
             Value("side of a patch", 224, "px"),
-            Value("factor", 2048, "count", log2012=2178, log_source="convdata_jpeg.py:238-246"),
+            Value("factor", 2048, "count", notes2012=2178, notes_source="convdata_jpeg.py:238-246"),
         ),
         note="2048 is 32 x 32 x 2; the source draws one of 33 offsets each way, once for 32 successive images.",
     ),
-    Claim("s4.1-pca-noise", "4.1", "method",
+    Claim("s4.1-pca-noise", "4.1", "definition",
         "Every use of an image adds to all its pixels multiples of the principal components of the training set's RGB "
         "values, in proportion to the eigenvalues times a Gaussian draw.",
-        (Value("deviation of a draw", 0.1, "constant", log2012=0.1, log_source="convdata_jpeg.py:155-179"),),
+        (Value("deviation of a draw", 0.1, "constant", notes2012=0.1, notes_source="convdata_jpeg.py:155-179"),),
         note="The source multiplies by the square root of the eigenvalue and then divides the training image by 1.1.",
     ),
-    Claim("s4.1-background", "4.1", "method",
+    Claim("s4.1-background", "4.1", "definition",
         "The processor transforms the next batch of images while the GPUs train on the one before.",
         direction="Batches are made while the net trains on others.",
     ),
-    Claim("s4.1-ten-views", "4.1", "method",
+    Claim("s4.1-ten-views", "4.1", "definition",
         "At test time the softmax outputs of ten patches are averaged: four corners, the centre, and their reflections.",
         (Value("views", 10, "count"), Value("patches", 5, "count"), Value("side of a patch", 224, "px")),
     ),
-    Claim("s4.2-dropout-rule", "4.2", "method",
+    Claim("s4.2-dropout-rule", "4.2", "definition",
         "In the first two fully-connected layers each output is zero with probability 0.5; at test time all are halved.",
         (
             Value("probability of zero", 0.5, "constant"),
@@ -177,7 +177,7 @@ register(
             Value("layers", 2, "count"),
         ),
     ),
-    Claim("s5-sgd", "5", "method",
+    Claim("s5-sgd", "5", "definition",
         "Stochastic gradient descent with momentum; decay is part of the step and scaled by the rate.",
         (
             Value("batch size", 128, "count"),
@@ -186,12 +186,12 @@ register(
         ),
         note="The source decays weights and not biases.",
     ),
-    Claim("s5-initialisation", "5", "method",
+    Claim("s5-initialisation", "5", "definition",
         "Weights begin as Gaussian draws around zero, biases at one in conv2, conv4, conv5, fc6 and fc7, else at zero.",
         (
             *(
                 Value("deviation of weights", 0.01, "constant", subject=layer,
-                      log2012=0.03 if layer in LAYERS_CFG else 0.01, log_source=LAYERS_CFG.get(layer, "layers-145.cfg"))
+                      notes2012=0.03 if layer in LAYERS_CFG else 0.01, notes_source=LAYERS_CFG.get(layer, "layers-145.cfg"))
                 for layer in NEURONS
             ),
             *(
@@ -200,12 +200,12 @@ register(
             ),
         ),
     ),
-    Claim("s5-rates", "5", "method",
+    Claim("s5-rates", "5", "definition",
         "One rate for all layers, divided by ten by hand whenever the validation error stops improving, three times.",
         (
             Value("first rate", 0.01, "constant"),
             Value("divisor", 10, "constant"),
-            Value("drops", 3, "count", log2012=3, log_source="layer-params-145-2010.cfg"),
+            Value("drops", 3, "count", notes2012=3, notes_source="layer-params-145-2010.cfg"),
         ),
         note="In the 2012 runs biases begin at 0.02, conv1 is lowered early and frozen, colour noise is off at the end.",
     ),
