@@ -1,24 +1,52 @@
-# Every target first makes its environment: `.venv`, unless an environment with the pinned versions is active.
-SHELL := /bin/bash
-PYTHON ?= python3
+# Every target first makes its environment, `.venv`, with the versions that constraints.txt fixes.
+#   PYTHON=python3.12 names the interpreter to make it with: another one than before makes it anew.
+#   ALEXNET_PYTHON=python is an environment of your own (conda: environment.yml), which is used as it is.
+SHELL := /bin/sh
 SCALE ?= auto
-RUN = "$$(cat .make/python)"
+PYTHON ?= $(shell .venv/bin/python -c "import pip" 2>/dev/null && echo .venv/bin/python || echo python3)
+RUN := $(or $(ALEXNET_PYTHON),.venv/bin/python)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup plan reproduce book serve test check bench clean
+ifeq ($(OS),Windows_NT)
+$(error Windows itself is not supported. Inside WSL (install it with: wsl --install) everything works as on Linux)
+endif
+
+# Why: a container's user may have no home, or one that may not be written to, and pip, Jupyter and Matplotlib want one.
+ifneq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),yes)
+export HOME := $(or $(TMPDIR),/tmp)/alexnet-$(shell id -u)
+endif
+
+ifeq ($(shell test -w . && echo yes),yes)
+
+.PHONY: help setup plan reproduce book serve test check bench rehearse clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  SCALE=toy|cpu|paper sets the scale; without it, reproduce takes paper if this machine is ready for it, else toy."
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "  SCALE=toy|small|paper sets the scale; without it, reproduce takes paper if this machine is ready for it, else toy."
+	@echo "  FRESH=1 has reproduce train anew, beside the recorded runs."
 
-setup: ## make the environment (once), with the versions that constraints.txt fixes
-	@$(PYTHON) alexnet/environment.py
+VERSION = import sys; print(sys.version)
+PINS = "$$(cat pyproject.toml constraints.txt | cksum)"
+
+setup: ## make the environment (once): 3.2 GB to download, 6 GB of disk
+ifdef ALEXNET_PYTHON
+	@$(RUN) -c "import torch, jupyter_book, plotly, filelock" || { echo "error: ALEXNET_PYTHON=$(RUN) lacks what is needed:" \
+	  "$(RUN) -m pip install --constraint constraints.txt --editable ."; exit 1; }
+else
+	@mkdir -p "$$HOME"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	  echo "error: Python 3.11 or newer is needed; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test "$$($(PYTHON) -c "$(VERSION)")" = "$$(.venv/bin/python -c "import pip; $(VERSION)" 2>/dev/null)" || { \
+	  rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@test $(PINS) = "$$(cat .venv/pins 2>/dev/null)" || { \
+	  $(RUN) -m pip install --disable-pip-version-check --constraint constraints.txt --editable . && echo $(PINS) > .venv/pins; }
+endif
 
 plan: setup ## show which runs and notebooks are done or missing, how long the rest takes here, and the disk it needs
 	@$(RUN) -m alexnet plan --scale $(SCALE)
 
-reproduce: setup ## train what is missing, execute the notebooks, build the book; stop it at any moment, it goes on
-	@$(RUN) -m alexnet train --scale $(SCALE)
+reproduce: setup ## train what is missing, execute the notebooks, build the book; stop it at any moment, it resumes
+	@$(RUN) -m alexnet train --scale $(SCALE) $(if $(FRESH),--fresh)
 	@$(RUN) book/make.py --scale $(SCALE)
 
 book: setup ## build the book from the results that are here, training nothing
@@ -37,5 +65,19 @@ check: setup ## ruff: lint and format, notebooks too
 bench: setup ## measure this machine, as ratios within one run; writes runs/bench
 	@$(RUN) -m alexnet.bench
 
-clean: ## delete what can be made again: toy runs, executed notebooks, the built book (not .venv, not data)
-	rm -rf runs/toy runs/*/book book/_build .pytest_cache .ruff_cache
+rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives in ImageNet's layouts
+	@$(RUN) -m alexnet rehearse
+
+clean: ## delete what can be made again: runs on images made by formula, executed notebooks, the book (not .venv, not data)
+	rm -rf runs/formula* book/_executed book/_build .pytest_cache .ruff_cache
+
+else # Why a copy: the environment, the results and the book are all written into the checkout.
+
+COPY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/alexnet/checkout-$(firstword $(shell pwd | cksum))
+Makefile: ;
+%:
+	@echo "This folder may not be written to: its copy is used, $(COPY)"
+	@mkdir -p "$(COPY)" && tar -cf - --exclude=./.venv --exclude=./data . | tar -xf - -C "$(COPY)" --keep-newer-files 2>/dev/null && \
+	  chmod -R u+w "$(COPY)" && $(MAKE) --no-print-directory -C "$(COPY)" $@
+
+endif
