@@ -6,23 +6,24 @@ device here, something else where the other column lives elsewhere. The same lay
 
 Parameters are named `columns.<names>.<layer>.weight` and `.bias`: `columns.a.conv2.weight` (128, 48, 5, 5). `names` is a
 letter for a column and all the letters for columns merged: `columns.ab.conv2.weight` (256, 48, 5, 5). fc8 is a product in
-each column, its bias in column a. A *plain* state has the merged tensors as `conv2.weight`, whatever the layout.
+each column, its bias in column a. A plain state has the merged tensors as `conv2.weight`, whatever the layout.
 
 Shapes: N images, C maps, H, W pixels, D features, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from alexnet.model import layers
-from alexnet.model.layers import Moment, num_windows
-from alexnet.model.presets import CONV, ConvLayer, NetConfig
-
-COLOURS = 3
+from alexnet.model.column_parallel import gather_columns
+from alexnet.model.layers import StepKey
+from alexnet.model.net import Net, Of, check_state
+from alexnet.model.presets import COLOURS, CONV, NetConfig, sides
 
 
 class Exchange(Protocol):
@@ -50,26 +51,6 @@ class LocalExchange:
         return total
 
 
-def sides(config: NetConfig) -> dict[str, int]:
-    """Return the side of the maps after every convolution and pooling: conv1 55, pool1 27, ... pool5 6."""
-    side, found = config.image_side, {}
-    for name in CONV:
-        layer: ConvLayer = getattr(config, name)
-        if layer.kernels:
-            side = found[name] = num_windows(side, layer.side, layer.stride, layer.padding)
-        if "pool" in layer.then.split():
-            side = found[f"pool{name[-1]}"] = num_windows(side, config.pooling.side, config.pooling.stride)
-    return found
-
-
-def count_neurons(config: NetConfig) -> dict[str, int]:
-    """Return the neurons of every layer with weights, all columns together, as in the caption of Figure 2."""
-    side = sides(config)
-    conv = {name: getattr(config, name).kernels * config.columns * side[name] ** 2 for name in CONV if name in side}
-    full = {name: getattr(config, name).units * config.columns for name in ("fc6", "fc7") if config.learns(name)}
-    return {**conv, **full, "fc8": config.fc8.units}
-
-
 class Column(nn.Module):
     """One GPU's half of the net, or several halves merged: `names` has the letter of each."""
 
@@ -86,7 +67,7 @@ class Column(nn.Module):
                 continue
             layer = getattr(config, name)
             if name == "fc8":
-                self.fc8 = nn.Linear(maps * side**2, layer.units, bias=config.column_names[0] in names)
+                self.fc8 = layers.LogitsLinear(maps * side**2, layer.units, bias=config.column_names[0] in names)
             elif name in CONV:
                 out = layer.kernels * merged
                 conv = layers.EdgeConv2d(maps, out, layer.side, layer.stride, layer.padding, groups=groups)
@@ -97,7 +78,7 @@ class Column(nn.Module):
                 self.add_module(name, layers.GroupedLinear(maps * side**2, out, groups))
                 maps, groups, side = out, merged, 1
 
-    def run_layer(self, name: str, x: Tensor, at: Moment | None = None) -> Tensor:
+    def run_layer(self, name: str, x: Tensor, key: StepKey | None = None) -> Tensor:
         """Return what the layer `name`, with all that follows it, makes of its input."""
         if name not in CONV:
             x = x.flatten(1)
@@ -107,121 +88,102 @@ class Column(nn.Module):
             for step in getattr(self.config, name).then.split():
                 x = self._follow(step, x)
         elif name != "fc8":
-            x = self._drop(name, self._follow("activation", x), at)
+            x = self._drop(name, self._follow("activation", x), key)
         return x
 
     def _follow(self, step: str, x: Tensor) -> Tensor:
         config = self.config
         if step == "activation":
-            return F.relu(x, inplace=True) if config.activation == "relu" else layers.wide_tanh(x)
+            return F.relu(x, inplace=True) if config.activation == "relu" else layers.tanh_in_fp32(x)
         if step == "norm":
             return layers.response_normalise(x, config.norm, groups=len(self.names))
         if step == "map_norm":
             return layers.normalise_within_maps(x, config.map_norm)
         return layers.max_pool(x, config.pooling.side, config.pooling.stride)
 
-    def _drop(self, name: str, x_ND: Tensor, at: Moment | None) -> Tensor:
+    def _drop(self, name: str, x_ND: Tensor, key: StepKey | None) -> Tensor:
         if not self.config.dropout:
             return x_ND
         if not self.training:
             return layers.classic_dropout(x_ND, self.config.dropout, None)
-        if at is None:
-            raise ValueError("A net with dropout trains at a Moment(seed, epoch, step), of which its masks are a function.")
+        if key is None:
+            raise ValueError("A net with dropout needs a StepKey(seed, epoch, step) to train: its masks are a function of it.")
         shape = len(x_ND), x_ND.shape[1] // len(self.names)
-        masks = [layers.dropout_mask(at, name, column, shape, self.config.dropout, x_ND.device) for column in self.names]
+        masks = [layers.dropout_mask(key, name, column, shape, self.config.dropout, x_ND.device) for column in self.names]
         return layers.classic_dropout(x_ND, self.config.dropout, torch.cat(masks, dim=1) if len(masks) > 1 else masks[0])
 
 
-class AlexNet(nn.Module):
+class AlexNet(Net):
     """The columns of a net that live here; `names` has the letters of each, all columns of the config by default.
 
     `names=("ab",)` merges two columns into grouped convolutions; `names=("b",)` is one rank's share, with an `exchange` that
-    reaches the other. Weights are uninitialised: see `build_alexnet`.
+    reaches the other.
     """
 
     def __init__(self, config: NetConfig, names: Sequence[str] = (), exchange: Exchange | None = None) -> None:
         super().__init__()
         self.config = config
+        self.image_side, self.layer_names = config.image_side, config.layer_names
+        self.num_columns, self.has_dropout = config.columns, config.dropout > 0
         self.exchange = exchange or LocalExchange()
         self.columns = nn.ModuleDict({own: Column(config, own) for own in names or config.column_names})
 
-    def forward(self, images_NCHW: Tensor, at: Moment | None = None) -> Tensor:
-        """Return the (N, K) logits of images of raw 0-255 pixels minus the mean; `at` is needed to train with dropout."""
-        return self.exchange.add(self._run(images_NCHW, "fc8", at))
+    def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
+        """As in `Net`."""
+        return self.exchange.add(self._run(images_NCHW, "fc8", key))
 
     def features(self, images_NCHW: Tensor, layer: str) -> Tensor:
-        """Return every column's outputs of `layer` with all that follows it, side by side."""
-        if layer not in self.config.layer_names[:-1]:
-            raise ValueError(f"`layer` (={layer!r}) must be one of {', '.join(self.config.layer_names[:-1])}.")
+        """As in `Net`; columns are side by side along the second dimension."""
+        self._need_layer(layer)
         return self.exchange.concatenate(self._run(images_NCHW, layer))
 
-    def _run(self, images_NCHW: Tensor, last: str, at: Moment | None = None) -> list[Tensor]:
+    def _run(self, images_NCHW: Tensor, last: str, key: StepKey | None = None) -> list[Tensor]:
         own = [images_NCHW] * len(self.columns)
-        for name in self.config.layer_names:
+        for name in self.layer_names:
             if name in self.config.shared:
                 own = [self.exchange.concatenate(own)] * len(own)
-            own = [column.run_layer(name, x, at) for column, x in zip(self.columns.values(), own, strict=True)]
+            own = [column.run_layer(name, x, key) for column, x in zip(self.columns.values(), own, strict=True)]
             if name == last:
                 break
         return own
 
+    def initialise(self, seed: int) -> None:
+        """As in `Net`. Draws depend on the seed, the layer and the column, so any layout starts from the same weights."""
+        for column in self.columns.values():
+            for name in filter(self.config.learns, self.layer_names):
+                layer, preset = column.get_submodule(name), getattr(self.config, name)
+                weights = layer.weight.chunk(len(column.names), _split_dim(f"{name}.weight"))
+                for letter, weight in zip(column.names, weights, strict=True):
+                    layers.initialise(weight, layer.bias, preset.sd, preset.bias, seed, f"{name}/{letter}")
 
-def build_alexnet(
-    config: NetConfig, seed: int, names: Sequence[str] = (), exchange: Exchange | None = None, grouped: bool = False
-) -> AlexNet:
-    """Build a net with its initial weights for `seed`; `grouped` merges the columns.
+    def plain_state(self, of: Of = Tensor.detach, group: ProcessGroup | None = None) -> dict[str, Tensor]:
+        """As in `Net`. Raises ValueError for a net that lacks a column when no group has it."""
+        parts: dict[str, list[Tensor]] = {}
+        for column in self.columns.values():
+            for key, parameter in column.named_parameters():
+                parts.setdefault(key, []).append(of(parameter))
+        if (here := "".join(self.columns)) != self.config.column_names:
+            if group is None:
+                raise ValueError(f"The net has column {here} of {self.config.column_names}: a plain state needs all of them.")
+            parts = gather_columns({key: part for key, (part,) in parts.items()}, self.config.fc8.units, group)
+        return {key: torch.cat(values, dim=_split_dim(key)) for key, values in parts.items()}
 
-    Draws depend on the seed, the layer and the column, so any layout starts from the same weights.
-    """
-    with torch.device("meta"):
-        net = AlexNet(config, (config.column_names,) if grouped else names, exchange)
-    net.to_empty(device="cpu")
-    for column in net.columns.values():
-        for name in filter(config.learns, config.layer_names):
-            layer, preset = column.get_submodule(name), getattr(config, name)
-            weights = layer.weight.chunk(len(column.names), _split_dim(f"{name}.weight"))
-            for letter, weight in zip(column.names, weights, strict=True):
-                layers.initialise(weight, layer.bias, preset.sd, preset.bias, seed, f"{name}/{letter}")
-    # Why: channels_last makes pooling four times faster and the convolutions no slower.
-    return net.to(memory_format=torch.channels_last)
-
-
-def plain_state(net: AlexNet, of: Callable[[nn.Parameter], Tensor] = Tensor.detach) -> dict[str, Tensor]:
-    """Return the weights, or what `of` gives for each of them, under single-stream names.
-
-    Raises ValueError for a net that lacks a column.
-    """
-    if (here := "".join(net.columns)) != net.config.column_names:
-        raise ValueError(f"The net has column {here} of {net.config.column_names}: a plain state needs all of them.")
-    parts: dict[str, list[Tensor]] = {}
-    for column in net.columns.values():
-        for key, parameter in column.named_parameters():
-            parts.setdefault(key, []).append(of(parameter))
-    return {key: torch.cat(values, dim=_split_dim(key)) for key, values in parts.items()}
-
-
-@torch.no_grad()
-def load_plain_state(net: AlexNet, state: dict[str, Tensor], into: Callable[[nn.Parameter], Tensor] = Tensor.detach) -> None:
-    """Copy a plain state into the weights of a net, or what `into` gives for each; any layout takes its own columns' part.
-
-    Raises ValueError, before anything is copied, if a tensor is missing, is left over or has another shape.
-    """
-    copies: list[tuple[Tensor, Tensor]] = []
-    for column in net.columns.values():
-        for key, own in column.named_parameters():
-            if key not in state:
-                raise ValueError(f"The state has no {key!r}; it has {', '.join(state)}.")
-            dim, shape = _split_dim(key), list(own.shape)
-            if key != "fc8.bias":
-                shape[dim] = shape[dim] // len(column.names) * net.config.columns
-            if list(state[key].shape) != shape:
-                raise ValueError(f"{key} has shape {tuple(state[key].shape)}, the net has {tuple(shape)}.")
-            first = net.config.column_names.index(column.names[0]) * (own.shape[dim] // len(column.names))
-            copies.append((into(own), state[key].narrow(dim, first, own.shape[dim])))
-    if unknown := set(state) - {key for c in net.columns.values() for key, _ in c.named_parameters()} - {"fc8.bias"}:
-        raise ValueError(f"The state has {sorted(unknown)[0]!r}, which the net lacks.")
-    for own, given in copies:
-        own.copy_(given)
+    def load_plain_state(self, state: dict[str, Tensor], into: Of = Tensor.detach) -> None:
+        """As in `Net`."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        copies: list[tuple[str, nn.Parameter, int, int]] = []
+        for column in self.columns.values():
+            for key, own in column.named_parameters():
+                dim, shape = _split_dim(key), list(own.shape)
+                share = shape[dim] // len(column.names)
+                if key != "fc8.bias":
+                    shape[dim] = share * self.num_columns
+                shapes[key] = tuple(shape)
+                copies.append((key, own, dim, self.config.column_names.index(column.names[0]) * share))
+        check_state(state, shapes, ignored="fc8.bias")
+        with torch.no_grad():
+            for key, own, dim, first in copies:
+                into(own).copy_(state[key].narrow(dim, first, own.shape[dim]))
 
 
 def _split_dim(key: str) -> int:

@@ -16,31 +16,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import randomness
-from alexnet.model import fused
-from alexnet.model.presets import MapNorm, ResponseNorm
+from alexnet.model import kernels
+from alexnet.model.presets import MapNorm, ResponseNorm, num_windows
 
-PIECE = 2**18  # values normalised at once on a processor: 1 MB of fp32 stays in its cache
+PIECE = 2**18  # values normalised at once on a CPU: 1 MB of fp32 stays in its cache
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When in a training a batch is seen: all that dropout masks depend on, beside the layer and the column."""
+class StepKey:
+    """Which step of a training a batch is for: all that dropout masks depend on, besides the layer and the column."""
 
     seed: int
     epoch: int
     step: int
     first_image: int = 0  # place in the batch of the first image here: a replica or a part of a batch draws its own rows
-    keys: dict[str, Tensor] | None = field(default=None, compare=False)  # that lie on a device already, by purpose
+    streams: dict[str, Tensor] | None = field(default=None, compare=False)  # `stream`s that lie on a device already
 
-    def key(self, purpose: str, device: torch.device) -> Tensor:
+    def stream(self, purpose: str, device: torch.device) -> Tensor:
         """Return the key of a stream of draws, its lower and its upper 64 bits as int64 (2,), on a CUDA device."""
-        if self.keys is not None and purpose in self.keys:
-            return self.keys[purpose]
+        if self.streams is not None and purpose in self.streams:
+            return self.streams[purpose]
         number = randomness.key(self.seed, purpose, self.epoch, self.step)
         halves = torch.from_numpy(np.frombuffer(number.to_bytes(16, "little"), "<i8").copy())
         made = halves.pin_memory().to(device, non_blocking=True)
-        if self.keys is not None:
-            self.keys[purpose] = made
+        if self.streams is not None:
+            self.streams[purpose] = made
         return made
 
 
@@ -52,8 +52,8 @@ def response_normalise(x_NCHW: Tensor, norm: ResponseNorm, groups: int = 1) -> T
     first (`norm.alpha_per_window`).
     """
     alpha = norm.alpha / norm.size if norm.alpha_per_window else norm.alpha
-    if fused.applies(x_NCHW, norm.size):
-        return fused.normalise_across(x_NCHW, groups, norm.size // 2, norm.k, alpha, norm.beta)
+    if kernels.applies(x_NCHW, norm.size):
+        return kernels.normalise_across(x_NCHW, groups, norm.size // 2, norm.k, alpha, norm.beta)
     window = _window_matrix(x_NCHW, x_NCHW.shape[1] // groups, norm.size)
     return _normalise(x_NCHW, {1: torch.block_diag(*[window] * groups)}, norm.k, alpha, norm.beta)
 
@@ -64,8 +64,8 @@ def normalise_within_maps(x_NCHW: Tensor, norm: MapNorm) -> Tensor:
     Source 2012: the window is `norm.size` squared, and alpha is divided by that also at the border (layer.py:1183).
     """
     alpha = norm.alpha / norm.size**2
-    if fused.applies(x_NCHW, norm.size):
-        return fused.normalise_within(x_NCHW, norm.size // 2, norm.k, alpha, norm.beta)
+    if kernels.applies(x_NCHW, norm.size):
+        return kernels.normalise_within(x_NCHW, norm.size // 2, norm.k, alpha, norm.beta)
     _, _, H, W = x_NCHW.shape
     windows = {2: _window_matrix(x_NCHW, H, norm.size), 3: _window_matrix(x_NCHW, W, norm.size)}
     return _normalise(x_NCHW, windows, norm.k, alpha, norm.beta)
@@ -90,7 +90,7 @@ def _normalise(x_NCHW: Tensor, windows: dict[int, Tensor], k: float, alpha: floa
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalisation in pieces that fit a processor's cache; the backward pass computes the energies again.
+    """Normalisation in pieces that fit a CPU's cache; the backward pass computes the energies again.
 
     With s = k + alpha * energy, y = x s^-beta and the incoming gradient g, the gradient is
     g s^-beta - 2 alpha beta x * (sum of g x s^(-beta - 1) over the windows that x is in).
@@ -158,11 +158,6 @@ def _no_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
 
 
-def num_windows(side: int, window: int, stride: int, padding: int = 0) -> int:
-    """Return how many windows cover `side` pixels, the last one over the edge if need be (2012 layer.py:1004, 1164)."""
-    return 1 + math.ceil((2 * padding + side - window) / stride)
-
-
 class EdgeConv2d(nn.Conv2d):
     """A convolution that covers the whole image: its last windows see zeros beyond the right and the bottom edge.
 
@@ -195,8 +190,22 @@ class GroupedLinear(nn.Linear):
         return torch.cat([F.linear(x, weight, bias) for x, weight, bias in triples], dim=1)
 
 
-def wide_tanh(x: Tensor) -> Tensor:
-    """Return tanh(x) in the type of x, with a derivative that is taken in fp32 whatever type the net runs in."""
+class LogitsLinear(nn.Linear):
+    """The last layer: its product is in fp32 whatever the rest of the net runs in, and in float64 in a float64 net.
+
+    Rounded to the 8 bits of bf16, the largest logits of an image often tie, and a tie at the right class is no error to
+    count exactly.
+    """
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Return the (N, K) products."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        with _no_autocast(x_ND):
+            return F.linear(x_ND.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+
+
+def tanh_in_fp32(x: Tensor) -> Tensor:
+    """Return tanh(x) in the dtype of x, with a derivative that is taken in fp32 whatever dtype the net runs in."""
     # Why: bf16 rounds tanh to 1 from 3.47 on, where its derivative would then be 0, the very effect of Figure 1.
     return torch.tanh(x.float() if x.dtype == torch.bfloat16 else x).to(x.dtype)
 
@@ -216,18 +225,18 @@ def classic_dropout(x_ND: Tensor, probability: float, kept_ND: Tensor | None) ->
 
 
 def dropout_mask(
-    at: Moment, layer: str, column: str, shape: tuple[int, int], probability: float, device: torch.device | None = None
+    key: StepKey, layer: str, column: str, shape: tuple[int, int], probability: float, device: torch.device | None = None
 ) -> Tensor:
-    """Return which outputs (N, D) of a column's layer are kept at a moment, True with probability 1 - `probability`.
+    """Return which outputs (N, D) of a column's layer are kept in a step, True with probability 1 - `probability`.
 
-    The draws are those of rows `at.first_image` and on of the whole batch, 16 bits each (0.6 ms for 128 x 2048). They are
+    The draws are those of rows `key.first_image` and on of the whole batch, 16 bits each (0.6 ms for 128 x 2048). They are
     the same wherever they are made.
     """
     images, features = shape
-    purpose, skipped, least = f"dropout/{layer}/{column}", at.first_image * features, round(probability * 2**16)
-    if device is not None and fused.draws_on(device):
-        return fused.draws_at_least(at.key(purpose, device), skipped, shape, least)
-    draws = randomness.generator(at.seed, purpose, at.epoch, at.step)
+    purpose, skipped, least = f"dropout/{layer}/{column}", key.first_image * features, round(probability * 2**16)
+    if device is not None and kernels.draws_on(device):
+        return kernels.draws_at_least(key.stream(purpose, device), skipped, shape, least)
+    draws = randomness.generator(key.seed, purpose, key.epoch, key.step)
     numbers = np.frombuffer(draws.bytes(2 * (skipped + images * features)), dtype="<u2")[skipped:]
     kept = torch.from_numpy(numbers >= least).view(images, features)
     return kept if device is None else kept.to(device)
@@ -235,7 +244,7 @@ def dropout_mask(
 
 @torch.no_grad()
 def initialise(weight: Tensor, bias: Tensor | None, sd: float, start: float, seed: int, name: str) -> None:
-    """Fill one column's weights of a layer with normal draws of deviation `sd`, and its biases with `start` (paper 5).
+    """Fill one column's weights of a layer with normal draws of standard deviation `sd`, and its biases with `start` (paper 5).
 
     The draws depend on `seed` and `name` (layer/column) alone, whatever tensor the weights are a part of.
     """

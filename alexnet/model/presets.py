@@ -1,7 +1,8 @@
-"""What the network of section 3 is made of: two presets and every ablation, as configs.
+"""What nets are made of, as configs: two presets, every ablation, and the arithmetic that follows from them.
 
 `paper()` is the text taken literally. `source2012()` is config #145 of the 2012 source, the net behind Tables 1 and 2. An
 ablation takes a config and returns a config, so they compose: `with_width(without_layer(paper(), "conv4"), 0.5)`.
+Nothing here needs torch.
 """
 
 import math
@@ -9,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from alexnet.config import Activation
+from alexnet.config import Activation, CifarNet, ColumnNet, Net, UserError, nearest
 
 STEPS = ("activation", "norm", "map_norm", "pool")
 CONV = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
 FULL = ("fc6", "fc7", "fc8")
 LAYERS = (*CONV, *FULL)
 REMOVABLE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+COLOURS = 3  # maps of an image
 COLUMN_NAMES = "abcdefgh"  # Source 2012: the layers of the two GPUs end in a and b
 
 
@@ -27,7 +29,7 @@ class ConvLayer:
     side: int  # of a kernel
     stride: int = 1
     padding: int = 0  # zeros around the image; the paper prints none
-    sd: float = 0.01  # deviation of the initial weights
+    sd: float = 0.01  # of the initial weights
     bias: float = 0.0  # initial
     then: str = "activation"  # words of STEPS, in order
 
@@ -41,17 +43,19 @@ class ConvLayer:
 class FullLayer:
     """A fully-connected layer of one column."""
 
-    units: int  # in one column; 0: the layer is absent. For fc8 the classes, to which every column adds its product
+    # In one column; 0: the layer is absent. For fc8 the classes, to which every column adds the product with its own units.
+    # Source 2012: fc8 stands on one GPU and sees the units of both (layers-145.cfg:294); the sum of products is the same.
+    units: int
     sd: float = 0.01
     bias: float = 1.0
 
 
 @dataclass(frozen=True)
 class ResponseNorm:
-    """Response normalisation across kernel maps (paper 3.3)."""
+    """Response normalisation across kernel maps (paper 3.3; its values are those of layer-params-145.cfg:137-155)."""
 
     size: int = 5  # n: maps in the sum
-    k: float = 2.0
+    k: float = 2.0  # Source 2012: `minDiv`
     alpha: float = 1e-4
     beta: float = 0.75
     alpha_per_window: bool = False  # Source 2012: alpha is divided by n (layer.py:1183)
@@ -119,7 +123,7 @@ class NetConfig:
 
 
 def paper() -> NetConfig:
-    """Return the net as the paper prints it; paddings and the rounding up of sides are the 2012 source's."""
+    """Return the net as the paper prints it; what it does not print, paddings and ceilings, is from layers-145.cfg."""
     return NetConfig()
 
 
@@ -148,21 +152,24 @@ def one_column(config: NetConfig) -> NetConfig:
 def without_exchange(config: NetConfig) -> NetConfig:
     """Return columns that meet only in the sum of their logits.
 
-    As in #150, conv2 has 160 kernels a column in place of 128 and fc6 and fc7 have 4096 units a column.
+    As in #150, conv2 has 160 kernels a column in place of 128 and fc6 4096 units (layers-150.cfg:238-251), while fc7 has
+    2048 as before (layers-150.cfg:266-279).
     """
     _need_columns(config)
-    wider = {name: _resized(getattr(config, name), by) for name, by in (("conv2", 1.25), ("fc6", 2), ("fc7", 2))}
-    return replace(config, exchange="", **wider)
+    return replace(config, exchange="", conv2=_resized(config.conv2, 1.25), fc6=_resized(config.fc6, 2))
 
 
-def without_normalisation(config: NetConfig) -> NetConfig:
-    """Return the net without any normalisation: all three of a column go (#148)."""
-    layers = {name: getattr(config, name) for name in CONV}
-    return replace(config, **{name: replace(at, then=_without_norms(at.then)) for name, at in layers.items()})
+def without_steps(config: NetConfig, *steps: str, layers: tuple[str, ...] = CONV) -> NetConfig:
+    """Return the net without some of the steps that follow its convolutions, in all layers or in some."""
+    kept = {name: " ".join(s for s in getattr(config, name).then.split() if s not in steps) for name in layers}
+    return replace(config, **{name: replace(getattr(config, name), then=then) for name, then in kept.items()})
 
 
 def without_overlap(config: NetConfig) -> NetConfig:
-    """Return the net with 2x2 pooling and a final 6x6 as before: conv2 loses a pixel of padding, conv5 all (#147)."""
+    """Return the net with 2x2 pooling and a final 6x6 as before (#147): conv2 loses a pixel of padding, conv5 all.
+
+    These paddings are those of layers-147.cfg.
+    """
     conv2, conv5 = replace(config.conv2, padding=1), replace(config.conv5, padding=0)
     return replace(config, conv2=conv2, conv5=conv5, pooling=Pooling(2, 2))
 
@@ -184,12 +191,28 @@ def without_layer(config: NetConfig, name: str) -> NetConfig:
 
 
 def with_sixth_layer(config: NetConfig) -> NetConfig:
-    """Return the net with a sixth convolutional layer over pool5 that sees every column (#146; paper 6)."""
-    return replace(
-        config,
-        conv6=replace(config.conv5, padding=1, then="activation"),  # the paper says no more; conv5's values
-        exchange=_in_order({"conv6", *config.shared}),
-    )
+    """Return the net with a sixth convolutional layer over pool5 that sees every column (#146; paper 6).
+
+    Source 2012: as many kernels as conv5, padding 1, sd 0.03 and bias 1, which are conv5's (layers-146-2009.cfg:258-269).
+    """
+    conv6 = replace(config.conv5, padding=1, then="activation")
+    return replace(config, conv6=conv6, exchange=_in_order({"conv6", *config.shared}))
+
+
+def with_literal_alpha(config: NetConfig) -> NetConfig:
+    """Return the net whose alpha is not divided by n, as the paper prints the formula."""
+    return replace(config, norm=replace(config.norm, alpha_per_window=False))
+
+
+def with_first_norm_after_relu(config: NetConfig) -> NetConfig:
+    """Return the net with the paper's order in layer 1: ReLU, normalisation, pooling."""
+    words = config.conv1.then.split()
+    return replace(config, conv1=replace(config.conv1, then=" ".join(step for step in STEPS if step in words)))
+
+
+def with_paper_sd(config: NetConfig) -> NetConfig:
+    """Return the net whose initial sd is the paper's 0.01 also in conv3 and above, where the 2012 source has 0.03."""
+    return replace(config, **{name: replace(getattr(config, name), sd=0.01) for name in CONV[2:]})
 
 
 def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
@@ -200,8 +223,8 @@ def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
 def with_width(config: NetConfig, width: float) -> NetConfig:
     """Multiply the kernels and units of every layer but the last by `width`.
 
-    Initial deviations grow by 1 / sqrt(width) where the fan-in shrinks, everywhere but in conv1, so that activities start
-    at the same scale.
+    Initial sds grow by 1 / sqrt(width) where the fan-in shrinks, everywhere but in conv1, so that activities start at the
+    same scale.
     """
     sized = {name: _resized(getattr(config, name), width) for name in LAYERS[:-1]} | {"fc8": config.fc8}
     scaled = {name: replace(layer, sd=layer.sd / math.sqrt(width)) for name, layer in sized.items() if name != "conv1"}
@@ -211,23 +234,93 @@ def with_width(config: NetConfig, width: float) -> NetConfig:
 ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
     "one-column": one_column,
     "no-exchange": without_exchange,
-    "no-norm": without_normalisation,
+    "no-norm": lambda config: without_steps(config, "norm", "map_norm"),  # all three of a column, as in #148
+    "no-norm2": lambda config: without_steps(config, "norm", "map_norm", layers=("conv2",)),  # #167
     "no-overlap": without_overlap,
     "no-dropout": partial(replace, dropout=0.0),
     "tanh": partial(replace, activation="tanh"),
     "conv6": with_sixth_layer,
     **{f"no-{name}": partial(without_layer, name=name) for name in REMOVABLE},
+    # These four, each alone, turn one detail of source2012 into the paper's; together they turn one preset into the other.
+    "alpha-literal": with_literal_alpha,
+    "norm1-after-relu": with_first_norm_after_relu,
+    "no-map-norm": lambda config: without_steps(config, "map_norm"),
+    "sd-0.01": with_paper_sd,
 }
+PRESETS: dict[str, Callable[[], NetConfig]] = {"paper": paper, "source2012": source2012}
+
+
+def layers_of(net: ColumnNet) -> NetConfig:
+    """Return the layers that `net` names: its preset with its ablations, at its width.
+
+    Raises UserError for an ablation that is unknown, or that changes nothing of this net.
+    """
+    config = PRESETS[net.preset]()
+    for name in net.ablation.split():
+        if name not in ABLATIONS:
+            raise UserError(f"There is no ablation {name!r}{nearest(name, ABLATIONS)}. Known: {', '.join(ABLATIONS)}.")
+        before, config = config, ABLATIONS[name](config)
+        if config == before:
+            raise UserError(f"The ablation {name!r} changes nothing of {net.preset} here: leave it out of {net.ablation!r}.")
+    return with_classes(with_width(config, net.width), net.num_classes)
+
+
+def image_side_of(net: Net) -> int:
+    """Return how many pixels high and wide the images are that `net` sees."""
+    return net.image_side if isinstance(net, CifarNet) else layers_of(net).image_side
+
+
+def num_columns_of(net: Net | NetConfig) -> int:
+    """Return how many columns `net` has, each of which could have a device of its own."""
+    if isinstance(net, ColumnNet):
+        net = layers_of(net)
+    return net.columns if isinstance(net, NetConfig) else 1
+
+
+def label(net: Net) -> str:
+    """Return a readable name for folders, such as `19pct-tanh` or `source2012-half-no-norm`; classes are not in it."""
+    if isinstance(net, ColumnNet):
+        widths = {1.0: "full", 0.5: "half", 0.125: "eighth"}
+        return "-".join([net.preset, widths.get(net.width, f"width-{net.width:g}"), *net.ablation.split()])
+    usual = CifarNet()
+    said = {
+        {True: "norms", False: "no-norms"}.get(net.norms): net.norms is not None,
+        f"sd-{net.first_sd:g}": net.first_sd != usual.first_sd,
+        f"{net.image_side}px": net.image_side != usual.image_side,
+        f"width-{net.width:g}": net.width != usual.width,
+    }
+    return "-".join([net.topology, net.activation, *(word for word, is_said in said.items() if is_said)])
+
+
+def num_windows(side: int, window: int, stride: int, padding: int = 0) -> int:
+    """Return how many windows cover `side` pixels, the last one over the edge if need be (2012 layer.py:1004, 1164)."""
+    return 1 + math.ceil((2 * padding + side - window) / stride)
+
+
+def sides(config: NetConfig) -> dict[str, int]:
+    """Return the side of the maps after every convolution and pooling: conv1 55, pool1 27, ... pool5 6."""
+    side, found = config.image_side, {}
+    for name in CONV:
+        layer: ConvLayer = getattr(config, name)
+        if layer.kernels:
+            side = found[name] = num_windows(side, layer.side, layer.stride, layer.padding)
+        if "pool" in layer.then.split():
+            side = found[f"pool{name[-1]}"] = num_windows(side, config.pooling.side, config.pooling.stride)
+    return found
+
+
+def count_neurons(config: NetConfig) -> dict[str, int]:
+    """Return the neurons of every layer with weights, all columns together, as in the caption of Figure 2."""
+    side = sides(config)
+    conv = {name: getattr(config, name).kernels * config.columns * side[name] ** 2 for name in CONV if name in side}
+    full = {name: getattr(config, name).units * config.columns for name in ("fc6", "fc7") if config.learns(name)}
+    return {**conv, **full, "fc8": config.fc8.units}
 
 
 def _resized(layer, by: float):
     count = "kernels" if isinstance(layer, ConvLayer) else "units"
     old = getattr(layer, count)
     return replace(layer, **{count: max(1, round(old * by)) if old else 0})
-
-
-def _without_norms(then: str) -> str:
-    return " ".join(word for word in then.split() if word not in ("norm", "map_norm"))
 
 
 def _moved(config: NetConfig, removed: str) -> str:
@@ -243,4 +336,4 @@ def _in_order(names: set[str]) -> str:
 
 def _need_columns(config: NetConfig) -> None:
     if config.columns < 2:
-        raise ValueError(f"`columns` (={config.columns}) must be at least 2.")
+        raise UserError(f"`columns` (={config.columns}) must be at least 2.")

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from alexnet import randomness
 from alexnet.config import UserError, from_dict, to_dict
-from alexnet.model.alexnet import AlexNet, load_plain_state, plain_state
+from alexnet.model.alexnet import AlexNet
 from alexnet.model.presets import NetConfig
 
 FORMAT_VERSION = 1

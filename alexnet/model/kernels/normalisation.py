@@ -1,22 +1,22 @@
-"""The normalisations of section 3.3 as compiled loops, some ten times as fast as torch's own.
+"""The normalisations of section 3.3 as kernels, some ten times as fast as torch's own operations.
 
-In C for processors (`native/normalise.c`), in Triton for CUDA devices (`triton_loops.py`). They are the formulas of
-`layers`, with as few passes over memory as can be; the backward pass computes the energies again. Their results, within a
-few ulps of those of `layers`, are not the same bits.
+In C for CPUs (`normalise.c`), in Triton for CUDA devices (`cuda.py`). They are the formulas of `layers`, with as few passes
+over memory as can be; the backward pass computes the energies again. Their results are within a few ulps of those of
+`layers`, and not bit for bit the same.
 """
 
 import torch
 from torch import Tensor
 
-from alexnet import compiled
+from alexnet.model.kernels import build
 
 
 def applies(x_NCHW: Tensor, size: int) -> bool:
-    """Return whether the loops are on and can take these maps: channels last, an odd window, fp32 or bf16."""
-    if not compiled.is_on() or x_NCHW.device.type not in ("cpu", "cuda") or len(x_NCHW) == 0:
+    """Return whether the kernels are on and can take these maps: channels last, an odd window, fp32 or bf16."""
+    if not build.is_on() or x_NCHW.device.type not in ("cpu", "cuda") or len(x_NCHW) == 0:
         return False
-    lasting = x_NCHW.is_contiguous(memory_format=torch.channels_last)
-    return lasting and size % 2 == 1 and x_NCHW.dtype in (torch.float32, torch.bfloat16)
+    is_channels_last = x_NCHW.is_contiguous(memory_format=torch.channels_last)
+    return is_channels_last and size % 2 == 1 and x_NCHW.dtype in (torch.float32, torch.bfloat16)
 
 
 def normalise_across(x_NCHW: Tensor, groups: int, reach: int, k: float, alpha: float, beta: float) -> Tensor:
@@ -39,14 +39,14 @@ def normalise_within(x_NCHW: Tensor, reach: int, k: float, alpha: float, beta: f
 
 def draws_on(device: torch.device) -> bool:
     """Return whether dropout's draws can be made on a device."""
-    return compiled.is_on() and device.type == "cuda"
+    return build.is_on() and device.type == "cuda"
 
 
 def draws_at_least(key: Tensor, skipped: int, shape: tuple[int, ...], least: int) -> Tensor:
-    """Return which draws of 16 bits of a key's stream are at least `least`, as in `triton_loops`."""
-    from alexnet.model import triton_loops
+    """Return which draws of 16 bits of a key's stream are at least `least`, as in `cuda`."""
+    from alexnet.model.kernels import cuda
 
-    return triton_loops.draws_at_least(key, skipped, shape, least)
+    return cuda.draws_at_least(key, skipped, shape, least)
 
 
 class _Normalise(torch.autograd.Function):
@@ -66,11 +66,11 @@ class _Normalise(torch.autograd.Function):
 
 def _run(x: Tensor, gradient: Tensor | None, name: str, sizes: tuple[int, ...], constants: tuple[float, ...]) -> Tensor:
     if x.is_cuda:
-        from alexnet.model import triton_loops  # Why here: where there is no device there may be no Triton.
+        from alexnet.model.kernels import cuda  # Why here: where there is no device there may be no Triton.
 
-        return getattr(triton_loops, name)(x, gradient, *sizes, *constants)
-    loop, out = getattr(compiled.library()[0], name), torch.empty_like(x)
+        return getattr(cuda, name)(x, gradient, *sizes, *constants)
+    kernel, out = getattr(build.library()[0], name), torch.empty_like(x)
     given = x.data_ptr(), None if gradient is None else gradient.data_ptr()
-    if loop(*given, *sizes, *constants, x.dtype == torch.bfloat16, out.data_ptr()):
+    if kernel(*given, *sizes, *constants, x.dtype == torch.bfloat16, out.data_ptr()):
         raise MemoryError("no room for the normalisation of a few maps")
     return out

@@ -21,9 +21,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from alexnet.config import UserError
-from alexnet.model.alexnet import COLOURS, AlexNet, plain_state, sides
-from alexnet.model.presets import CONV, NetConfig
+from alexnet.config import Net, UserError
+from alexnet.model.presets import COLOURS, COLUMN_NAMES, CONV, NetConfig, num_columns_of, sides
 
 # Why: a rank waits for every exchange. conv3, fc6 and fc7 need all maps at once, and going backward the gradients that an
 # exchange waits for come out of the same operation as those of the weights, so nothing is left to compute meanwhile
@@ -47,22 +46,23 @@ class Layout:
         """The options of the command line that ask for this layout."""
         return f"--devices {self.columns} --replicas {self.replicas}"
 
-    def names(self, config: NetConfig, column: int) -> tuple[str, ...]:
-        """Return the `names` with which `AlexNet` has the columns of the ranks in place `column`.
+    def names(self, net: Net | NetConfig, column: int) -> tuple[str, ...]:
+        """Return the `names` with which `build` makes the columns of the ranks in place `column`.
 
         Raises UserError when the columns of the net cannot be shared out.
         """
         if self.columns == 1:
             return ()
-        if self.columns != config.columns:
+        if self.columns != (has := num_columns_of(net)):
+            spread = f"train it with --devices {has}, or with --devices 1 and" if has > 1 else "leave that out, or use"
             raise UserError(
-                f"--devices {self.columns} puts one column on each device, and this net has {config.columns}: train it with "
-                f"--devices {config.columns}, or with --devices 1 and --replicas {self.columns}, which splits the batch."
+                f"--devices {self.columns} puts one column on each device, and this net has {has}: "
+                f"{spread} --replicas {self.columns}, which splits the batch."
             )
-        return (config.column_names[column],)
+        return (COLUMN_NAMES[column],)
 
     def rows(self, replica: int, batch_size: int) -> slice:
-        """Return which images of a batch a replica sees; `Moment.first_image` is its `start`. Some are empty if need be."""
+        """Return which images of a batch a replica sees; `StepKey.first_image` is its `start`. Some are empty if need be."""
         return slice(replica * batch_size // self.replicas, (replica + 1) * batch_size // self.replicas)
 
     def mesh(self, device_type: str) -> DeviceMesh:
@@ -180,57 +180,31 @@ def exchanged_shapes(config: NetConfig) -> dict[str, tuple[int, ...]]:
 def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str], int]:
     """Return the bytes that a rank sends for each image of a step, by (layer, "forward" or "backward").
 
-    With n columns, maps * side^2 * itemsize * (n - 1) each way, itemsize being 4 in fp32 and 2 in bf16; for the logits
-    K * itemsize * 2 (n - 1) / n forward and nothing backward.
+    With n columns, maps * side^2 * itemsize * (n - 1) each way, itemsize being 4 in fp32 and 2 in bf16; for the logits,
+    which are never shorter than fp32, K * itemsize * 2 (n - 1) / n forward and nothing backward.
     """
     others = config.columns - 1
     counts: dict[tuple[str, str], int] = {}
     for layer, (maps, *side) in exchanged_shapes(config).items():
-        size = maps * (side[0] ** 2 if side else 1) * itemsize
         if layer == "fc8":
-            counts[layer, "forward"] = 2 * others * size // config.columns
+            counts[layer, "forward"] = 2 * others * maps * max(4, itemsize) // config.columns
         else:
-            counts[layer, "forward"] = counts[layer, "backward"] = others * size
+            counts[layer, "forward"] = counts[layer, "backward"] = others * maps * (side[0] ** 2 if side else 1) * itemsize
     return counts
 
 
-def standing_in(net: AlexNet, values: dict[str, Tensor]) -> AlexNet:
-    """Return a net of the same layout whose parameters are `values`, in the same memory, under the same names.
+def gather_columns(own: dict[str, Tensor], num_classes: int, group: ProcessGroup) -> dict[str, list[Tensor]]:
+    """Return the tensors of every column, in order of column, by name; `own` has those of the one column that lives here.
 
-    So velocities are split and joined as weights are: `load_plain_state(standing_in(net, velocities), plain)`.
+    Every rank of the group has to call it, and gets the same. Only column a has a bias of fc8 (of `num_classes` values).
     """
-    with torch.device("meta"):
-        other = AlexNet(net.config, tuple(net.columns))
-    other.load_state_dict(values, assign=True)
-    return other
-
-
-@torch.no_grad()
-def gathered_plain_state(
-    net: AlexNet, group: ProcessGroup | None = None, values: dict[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Return the plain state of a net whose other columns are on the ranks of `group`: the same on each of them.
-
-    `values` are tensors with the names and shapes of the net's parameters, such as velocities, to gather in their place.
-    Every rank of the group has to call it. A net that has all its columns needs no group.
-    """
-    own = dict(net.named_parameters()) if values is None else values
-    here = "".join(net.columns)
-    if here == net.config.column_names:
-        return plain_state(standing_in(net, own))
-    with torch.device("meta"):
-        whole = AlexNet(net.config)
-    everything: dict[str, Tensor] = {}
-    first = whole.columns[net.config.column_names[0]]
-    for key, like in first.named_parameters():
-        mine = own.get(f"columns.{here}.{key}")
-        if key == "fc8.bias":  # only column a has it
-            bias = next(iter(own.values())).new_empty(like.shape) if mine is None else mine.clone()
-            dist.broadcast(bias, group=group, group_src=0)
-            everything[f"columns.{first.names}.{key}"] = bias
-            continue
-        parts = mine.new_empty(net.config.columns, *mine.shape)
-        dist.all_gather(list(parts), mine.contiguous(), group=group)
-        everything |= {f"columns.{letter}.{key}": part for letter, part in zip(whole.columns, parts, strict=True)}
-    whole.load_state_dict(everything, assign=True)
-    return plain_state(whole)
+    found: dict[str, list[Tensor]] = {}
+    for key, mine in own.items():
+        if key != "fc8.bias":
+            parts = mine.new_empty(dist.get_world_size(group), *mine.shape)
+            dist.all_gather(list(parts), mine.contiguous(), group=group)
+            found[key] = list(parts)
+    mine = next(iter(own.values()))
+    bias = own["fc8.bias"].clone() if "fc8.bias" in own else mine.new_empty(num_classes)
+    dist.broadcast(bias, group=group, group_src=0)
+    return {**found, "fc8.bias": [bias]}

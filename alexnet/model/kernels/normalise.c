@@ -1,4 +1,4 @@
-/* The normalisations of section 3.3, forward and backward, in one pass over memory each, for model/fused.py.
+/* The normalisations of section 3.3, forward and backward, in one pass over memory each, for normalisation.py.
 
    With s = k + alpha * energy and the incoming gradient g: y = x s^-beta, and the gradient to x is
    g s^-beta - 2 alpha beta x * (sum of g x s^(-beta - 1) over the windows that x is in).

@@ -1,6 +1,6 @@
-"""The loops of `native/normalise.c` and `native/update.c`, and dropout's draws, for CUDA devices: compiled by Triton.
+"""The kernels of `normalise.c`, and dropout's draws, for CUDA devices: compiled by Triton.
 
-Maps lie as they do for the loops in C (channels_last), and the arithmetic is the same: fp32, whatever comes in and goes out.
+Maps lie as they do for the kernels in C (channels_last), and the arithmetic is the same: fp32, whatever comes in and goes out.
 Importing this needs Triton, which comes with torch's builds for CUDA; `why_not` says whether there is one that works.
 """
 
@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 1024  # activities that a program normalises at once
-# What a loop makes: y; g x s^(-beta - 1), of which neighbours get a share; the gradient to x.
+# What a kernel makes: y; g x s^(-beta - 1), of which neighbours get a share; the gradient to x.
 FORWARD, SHARES, BACKWARD = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-SINGLE = 1024  # weights, or draws, of a program
+SINGLE = 1024  # draws of a program
 
 M0, M1 = tl.constexpr(0xD2E7470EE14C6C93), tl.constexpr(0xCA5A826395121157)  # of Philox 4x64-10 (Salmon et al. 2011)
 W0, W1 = tl.constexpr(0x9E3779B97F4A7C15), tl.constexpr(0xBB67AE8584CAA73B)
@@ -97,16 +97,6 @@ def _within(x, gradient, shared, out, pixels, H, W, C, k, alpha, BETA: tl.conste
 
 
 @triton.jit
-def _update(weights, velocities, gradients, count, momentum, decay, rate, SIZE: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
-    there = at < count
-    w = tl.load(weights + at, mask=there)
-    v = momentum * tl.load(velocities + at, mask=there) - decay * w - rate * tl.load(gradients + at, mask=there)
-    tl.store(velocities + at, v, mask=there)
-    tl.store(weights + at, w + v, mask=there)
-
-
-@triton.jit
 def _keep(key, out, skipped, count, least, SIZE: tl.constexpr):
     """Compare 16 bits of the Philox stream of a key with `least`, those that numpy would give out at the same place."""
     i = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
@@ -152,27 +142,16 @@ def normalise_within(
 
 
 def _there_or_back(
-    loop: triton.JITFunction, grid: tuple[int, ...], x: Tensor, gradient: Tensor | None, sizes: tuple, how: dict
+    kernel: triton.JITFunction, grid: tuple[int, ...], x: Tensor, gradient: Tensor | None, sizes: tuple, how: dict
 ) -> Tensor:
     out = torch.empty_like(x)
     if gradient is None:
-        loop[grid](x, x, x, out, *sizes, MAKES=FORWARD, **how)
+        kernel[grid](x, x, x, out, *sizes, MAKES=FORWARD, **how)
         return out
     shared = torch.empty_like(x, dtype=torch.float32)
     for makes in (SHARES, BACKWARD):
-        loop[grid](x, gradient, shared, out, *sizes, MAKES=makes, **how)
+        kernel[grid](x, gradient, shared, out, *sizes, MAKES=makes, **how)
     return out
-
-
-def update_weights(
-    weights: Tensor, velocities: Tensor, gradients: Tensor, momentum: float, decay: float, rate: float
-) -> None:
-    """v <- momentum v - decay w - rate g, then w <- w + v, in place, in one pass over three tensors that lie alike.
-
-    `decay` is weight decay times rate.
-    """
-    count = weights.numel()
-    _update[(triton.cdiv(count, SINGLE),)](weights, velocities, gradients, count, momentum, decay, rate, SIZE=SINGLE)
 
 
 def draws_at_least(key: Tensor, skipped: int, shape: tuple[int, ...], least: int) -> Tensor:
@@ -187,7 +166,7 @@ def draws_at_least(key: Tensor, skipped: int, shape: tuple[int, ...], least: int
 
 @lru_cache(1)
 def why_not() -> str | None:
-    """Return why the loops do not work on this machine's device, in a line, or None where they do."""
+    """Return why the kernels do not work on this machine's device, in a line, or None where they do."""
     try:
         ones = torch.ones(1, 8, 1, 1, device="cuda")
         normalise_across(ones, None, 1, 8, 2, 2.0, 1e-4, 0.75).cpu()

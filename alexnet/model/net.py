@@ -1,0 +1,110 @@
+"""What every net can do, and from a config to a net with its initial weights."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from alexnet import config
+from alexnet.config import UserError
+from alexnet.model.layers import StepKey
+from alexnet.model.presets import NetConfig, layers_of
+
+if TYPE_CHECKING:
+    from alexnet.model.alexnet import Exchange
+
+Of = Callable[[nn.Parameter], Tensor]
+
+
+class Net(nn.Module):
+    """A net as training, evaluation and files of weights see it; what is inside is nobody else's business.
+
+    A *plain state* has the tensors of the whole net under names that do not depend on where its columns live, such as
+    `conv2.weight`. The tensors are the weights, or whatever belongs to each of them, such as velocities.
+    """
+
+    image_side: int  # pixels
+    layer_names: tuple[str, ...]  # in order; the last one gives the logits
+    num_columns: int = 1
+    has_dropout: bool = False  # if so, training needs a step key
+
+    def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
+        """Return the (N, K) logits of images of raw 0-255 pixels minus the mean; `key` is needed to train with dropout.
+
+        They are fp32 also where the rest of the net runs in bf16: rounded to bf16, a tenth of the largest ones would tie.
+        """
+        raise NotImplementedError
+
+    def features(self, images_NCHW: Tensor, layer: str) -> Tensor:
+        """Return the outputs of `layer` with all that follows it, of every column. Raises UserError for no such layer."""
+        raise NotImplementedError
+
+    def initialise(self, seed: int) -> None:
+        """Fill the weights and biases with their initial values for `seed` (paper 5)."""
+        raise NotImplementedError
+
+    def plain_state(self, of: Of = Tensor.detach, group: ProcessGroup | None = None) -> dict[str, Tensor]:
+        """Return the plain state of the weights, or of what `of` gives for each of them.
+
+        Where other ranks have the other columns, every rank of the column `group` has to call it, and each gets all.
+        """
+        return {name: of(parameter) for name, parameter in self.named_parameters()}
+
+    def load_plain_state(self, state: dict[str, Tensor], into: Of = Tensor.detach) -> None:
+        """Copy a plain state into the weights, or into what `into` gives for each; a net takes its own columns' part.
+
+        Raises ValueError, before anything is copied, if a tensor is missing, is left over or has another shape.
+        """
+        check_state(state, {name: tuple(parameter.shape) for name, parameter in self.named_parameters()})
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                into(parameter).copy_(state[name])
+
+    def _need_layer(self, layer: str) -> None:
+        if layer not in self.layer_names[:-1]:
+            raise UserError(f"`layer` (={layer!r}) must be one of {', '.join(self.layer_names[:-1])}.")
+
+
+def check_state(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], ignored: str = "") -> None:
+    """Raise ValueError unless a plain state has tensors of just these names and shapes; one more name may be `ignored`."""
+    for name, shape in shapes.items():
+        if name not in state:
+            raise ValueError(f"The state has no {name!r}; it has {', '.join(state)}.")
+        if state[name].shape != shape:
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, the net has {shape}.")
+    if unknown := sorted(set(state) - set(shapes) - {ignored}):
+        raise ValueError(f"The state has {unknown[0]!r}, which the net lacks.")
+
+
+def blank(net: config.Net | NetConfig, names: Sequence[str] = (), exchange: "Exchange | None" = None) -> Net:
+    """Return the net without initial weights: the one dispatch over the classes of configs."""
+    # Why here: both modules have a subclass of `Net`.
+    from alexnet.model.alexnet import AlexNet
+    from alexnet.model.cifar import CifarStack
+
+    if isinstance(net, config.CifarNet):
+        return CifarStack(net)
+    return AlexNet(net if isinstance(net, NetConfig) else layers_of(net), names, exchange)
+
+
+def build(
+    net: config.Net | NetConfig, seed: int, names: Sequence[str] = (), exchange: "Exchange | None" = None
+) -> Net:
+    """Build the net with its initial weights for `seed`. Takes channels_last images.
+
+    `names` and `exchange` say which columns live here and how they reach the others (`AlexNet`); any layout starts from the
+    same weights.
+    """
+    with torch.device("meta"):
+        made = blank(net, names, exchange)
+    made.to_empty(device="cpu")
+    made.initialise(seed)
+    # Why: channels_last makes pooling four times faster, the CIFAR nets' conv1 twice, and no convolution slower.
+    return made.to(memory_format=torch.channels_last)
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Return the number of learned values, biases included."""
+    return sum(parameter.numel() for parameter in net.parameters())
