@@ -1,64 +1,71 @@
-"""From measurements to an interval, and from the interval to a verdict on one value of the paper. Its words:
+"""From measurements to an interval, and from the interval to a verdict on one value of the paper.
 
-agrees                                 on the claim's own data, split and views: the estimate is within the margin, and the
-                                       interval of an effect excludes "no effect" on the claimed side
-same direction, smaller (or larger)    likewise, but the effect lies outside the margin
-lower (or higher) than the paper       a value that is no effect (an error rate) lies outside the margin
-not distinguishable from no effect     the interval contains "no effect"
-opposite direction                     the interval excludes "no effect" on the other side
-no interval from one run               an effect needs two runs or more
-not run at this scale                  nothing was measured
+The unit of repetition is the seed. Error rates are in percent and gains in points here, as the claims have them. With I the
+interval, m the margin of the value, p the paper's number and e what no effect would be, the words of a verdict are:
 
-At the scale toy, and on a stand-in or any data but the claim's, no number is compared. The words are then only
-direction seen, direction not seen, opposite direction seen, no interval from one run, not run at this scale, and
-not comparable (a value that is no effect has no direction).
+agrees                               I lies within p - m .. p + m, and excludes e on the claimed side
+compatible                           I contains p and excludes e on the claimed side, but reaches beyond the margin
+smaller, larger                      I excludes e on the claimed side, and excludes p
+not distinguishable from no effect   I contains e
+opposite                             I excludes e on the other side
+one run, no interval                 an effect needs two runs or more, on both sides
+not run at this scale                nothing was measured
+
+A value that is no effect (an error rate) has only agrees, compatible, lower and higher. Where the paper bounds a number,
+every number on the allowed side of the bound stands for p. On other data, another split or other views than the value's, at
+the scale toy, and where the paper gives no number, none is compared. The words are then direction seen, direction not
+seen, opposite, and for a value that is no effect, which has no direction, not compared.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, stdtrit
+from scipy.stats import chi, norm
 
-from alexnet.claims.paper import Value
-from alexnet.config import Scale
+from alexnet.paper.claims import Value
 
 Word = Literal[
-    "agrees", "same direction, smaller", "same direction, larger", "lower than the paper", "higher than the paper",
-    "not distinguishable from no effect", "opposite direction", "no interval from one run", "not run at this scale",
-    "direction seen", "direction not seen", "opposite direction seen", "not comparable",
+    "agrees", "compatible", "smaller", "larger", "not distinguishable from no effect", "opposite", "lower", "higher",
+    "direction seen", "direction not seen", "not compared", "one run, no interval", "not run at this scale",
 ]  # fmt: skip
-Side = Literal["claimed", "neither", "other", "one run", "no effect to see"]
-ELSEWHERE: dict[Side, Word] = {
-    "claimed": "direction seen",
-    "neither": "direction not seen",
-    "other": "opposite direction seen",
-    "one run": "no interval from one run",
-    "no effect to see": "not comparable",
-}
+ONE_RUN = "one run, no interval"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate from `n` runs and the interval around it; `low` and `high` are None when `n` is 1."""
+    """An estimate from `n` runs and the interval around it; `low` and `high` are None when nothing is known of the spread.
+
+    A one-sided interval has one end at infinity; its estimate is then a bound too.
+    """
 
     estimate: float
     low: float | None
     high: float | None
     confidence: float
-    n: int
+    n: int  # runs; of the arm with fewer, when two are compared
     method: str
 
-    def in_percent(self) -> "Interval":
-        """Return the interval of fractions in percent, the unit of the paper's error rates and gains."""
-        low, high = (None if bound is None else 100 * bound for bound in (self.low, self.high))
-        return replace(self, estimate=100 * self.estimate, low=low, high=high)
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
     def __str__(self) -> str:
+        runs = "1 run" if self.n == 1 else f"{self.n} runs"
         if self.low is None or self.high is None:
-            return f"{self.estimate:.3g} (one run, no interval)"
-        return f"{self.estimate:.3g} ({self.confidence:.0%} interval {self.low:.3g} to {self.high:.3g}, {self.n} runs)"
+            return f"{self.estimate:.3g} ({ONE_RUN if self.n == 1 else f'{runs}, no interval'})"
+        sign, ends = {
+            (False, False): ("", f"{self.confidence:.0%} interval {self.low:.3g} to {self.high:.3g}"),
+            (False, True): ("at least ", f"one-sided: above {self.low:.3g}"),
+            (True, False): ("at most ", f"one-sided: below {self.high:.3g}"),
+            (True, True): ("about ", "bounded on neither side"),
+        }[math.isinf(self.low), math.isinf(self.high)]
+        return f"{sign}{self.estimate:.3g} ({ends}, {runs})"
 
 
 @dataclass(frozen=True)
@@ -71,80 +78,173 @@ class Verdict:
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Return the mean of one value per seed and Student's t interval for it. Raises ValueError for none or infinite ones."""
-    if len(values) == 0 or not all(math.isfinite(value) for value in values):
+    if len(values) == 0 or not all(map(math.isfinite, values)):
         raise ValueError(f"`values` (={list(values)}) must be one or more finite numbers")
     n, mean = len(values), math.fsum(values) / len(values)
     if n < 2:
-        return Interval(mean, None, None, confidence, n, "no interval from one run")
+        return Interval(mean, None, None, confidence, n, ONE_RUN)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, confidence, n, "Student t on the values")
 
 
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], confidence: float = 0.95) -> Interval:
+def ratio_interval(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    confidence: float = 0.95,
+    limits: tuple[float, float] | None = None,
+) -> Interval:
     """Return the geometric mean of the ratios paired by seed, and Student's t interval on their logarithms.
 
-    Raises ValueError when the pairs do not match or a value is not positive and finite (a run that never crossed the line).
+    A value of infinity is a run that had not arrived when its epochs ended, after `limits[0]` for numerators and `limits[1]`
+    for denominators. It counts as the limit, which bounds the ratio: from below where a numerator is censored, from above
+    where a denominator is. So the interval of the limited ratios keeps only the end that bounds the true one, and none when
+    both kinds occur. Raises ValueError for pairs that do not match, for values that are not positive, and for infinity
+    without limits.
     """
     if len(numerators) != len(denominators):
         raise ValueError(f"{len(numerators)} `numerators` cannot be paired with {len(denominators)} `denominators`")
-    if not all(math.isfinite(value) and value > 0 for value in (*numerators, *denominators)):
-        raise ValueError(f"a ratio needs positive finite values, not {list(numerators)} over {list(denominators)}")
-    logs = mean_interval([math.log(a / b) for a, b in zip(numerators, denominators, strict=True)], confidence)
-    low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
+    above, below = (any(map(math.isinf, values)) for values in (numerators, denominators))
+    if (above or below) and limits is None:
+        raise ValueError(f"{list(numerators)} over {list(denominators)} has runs that never arrived; that needs `limits`")
+    tops, bottoms = (
+        [limit if math.isinf(value) else value for value in values]
+        for values, limit in zip((numerators, denominators), limits or (math.inf, math.inf), strict=True)
+    )
+    if not all(math.isfinite(value) and value > 0 for value in (*tops, *bottoms)):
+        raise ValueError(f"a ratio needs positive values, not {list(numerators)} over {list(denominators)}")
+    logs = mean_interval([math.log(a / b) for a, b in zip(tops, bottoms, strict=True)], confidence)
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
     method = logs.method.replace("values", "logarithms of the paired ratios")
+    if above or below:
+        pairs = sum(math.isinf(a) or math.isinf(b) for a, b in zip(numerators, denominators, strict=True))
+        method += f"; {pairs} of {logs.n} pairs censored: a bound"
+        low = None if low is None else -math.inf if below else low
+        high = None if high is None else math.inf if above else high
     return Interval(math.exp(logs.estimate), low, high, confidence, logs.n, method)
 
 
-def judge(
-    value: Value,
-    interval: Interval | None,
-    *,
-    dataset: str,
-    scale: Scale,
-    no_effect: float | None,
-    split: str | None = None,
-    views: str | None = None,
-) -> Verdict:
-    """Return the verdict on `value` from an interval in its unit (`Interval.in_percent`), or from None: not run.
+def family_intervals(
+    samples: Mapping[str, Sequence[float]], control: Sequence[float], confidence: float = 0.95
+) -> dict[str, Interval]:
+    """Return the difference of each sample's mean to the control's, with simultaneous intervals (Dunnett's, two-sided).
 
-    `no_effect` is 0 for a gain, 1 for a ratio, None for a value that is no effect. `dataset`, `split` and `views` are the
-    measurement's; a `split` or `views` of None is taken to be the claim's. Raises ValueError for a claim of no effect.
-    Counts and constants are of no data set and are never comparable here: ask `Value.is_close`.
+    The variance is pooled over all samples and the control, so that one with a single value has an interval too when others
+    have several. Without any repetition the intervals have no ends. Raises ValueError for an empty or infinite sample.
     """
-    where = f"on {dataset} at the scale {scale}"
-    bound, unit = (f"{value.bound} " if value.bound != "equal" else ""), ("" if value.unit == "ratio" else f" {value.unit}")
-    claims_data = " ".join(part for part in (value.dataset, value.split, value.views) if part)
-    paper = f"the paper's {value.name} is {bound}{value.paper:g}{unit}, on {claims_data or 'no data'}"
+    groups = {name: np.asarray(values, dtype=float) for name, values in samples.items()}
+    base = np.asarray(control, dtype=float)
+    for name, values in {**groups, "control": base}.items():
+        if len(values) == 0 or not np.isfinite(values).all():
+            raise ValueError(f"the sample {name!r} (={list(values)}) must be one or more finite numbers")
+    freedom = sum(len(values) - 1 for values in (base, *groups.values()))
+    method = f"Dunnett, {len(groups)} comparisons with one control, {freedom} degrees of freedom"
+    square = sum(float(((values - values.mean()) ** 2).sum()) for values in (base, *groups.values()))
+    sd = math.sqrt(square / freedom) if freedom else math.nan
+    sizes = [len(values) for values in groups.values()]
+    critical = dunnett_critical(sizes, len(base), freedom, confidence) if freedom else math.nan
+    found = {}
+    for name, values in groups.items():
+        estimate = float(values.mean() - base.mean())
+        half = critical * sd * math.sqrt(1 / len(values) + 1 / len(base))
+        low, high = (estimate - half, estimate + half) if freedom else (None, None)
+        found[name] = Interval(estimate, low, high, confidence, min(len(values), len(base)), method if freedom else ONE_RUN)
+    return found
+
+
+def dunnett_critical(sizes: Sequence[int], control: int, freedom: int, confidence: float = 0.95) -> float:
+    """Return Dunnett's two-sided critical value for samples of these sizes against a control of `control` values.
+
+    `freedom` is the pooled variance's. All comparisons share the control, so given its mean they are independent, which
+    leaves a product to integrate over it and over the pooled sd. By Gauss's rules, so the value is the same each time;
+    scipy's is drawn at random.
+    """
+    loading = np.sqrt([n / (n + control) for n in sizes])  # the correlation of comparisons i and j is the product of theirs
+    nodes, weights = np.polynomial.hermite_e.hermegauss(120)
+    weights = weights / weights.sum()
+    levels, level_weights = np.polynomial.legendre.leggauss(120)  # quantiles of the pooled sd over the true one
+    scale = chi.ppf((levels + 1) / 2, freedom) / math.sqrt(freedom)
+
+    def coverage(critical: float) -> float:
+        shift, reach = loading * nodes[:, None], critical * scale[:, None, None]  # (control, sample), (sd, 1, 1)
+        spread = np.sqrt(1 - loading**2)
+        inside = ndtr((reach - shift) / spread) - ndtr((-reach - shift) / spread)
+        return float(level_weights / 2 @ (inside.prod(axis=-1) @ weights))
+
+    return float(brentq(lambda critical: coverage(critical) - confidence, 0.01, 1e4, xtol=1e-8))
+
+
+def count_interval(wrong: int, total: int, confidence: float = 0.95) -> Interval:
+    """Return the error rate of a single net in percent, and Wilson's interval: what the sample of images leaves open."""
+    if not 0 <= wrong <= total or total == 0:
+        raise ValueError(f"`wrong` (={wrong}) of `total` (={total}) is no error rate")
+    z, rate = float(norm.ppf((1 + confidence) / 2)), wrong / total
+    middle = (rate + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(rate * (1 - rate) / total + z**2 / (4 * total**2))
+    method = f"Wilson on {total:,} images of one run"
+    return Interval(100 * rate, 100 * (middle - half), 100 * (middle + half), confidence, 1, method)
+
+
+def rate_interval(counts: Sequence[tuple[int, int]], confidence: float = 0.95) -> Interval:
+    """Return the mean error rate in percent from one (wrong, total) a seed; of a single seed, `count_interval`."""
+    if len(counts) == 1:
+        return count_interval(*counts[0], confidence)
+    return mean_interval([100 * wrong / total for wrong, total in counts], confidence)
+
+
+def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, views: str, scale: str) -> Verdict:
+    """Return the verdict on `value` from an interval in its unit, or from None: not run.
+
+    `dataset`, `split` and `views` are the measurement's. Counts and constants are of no data set and are never compared
+    here: ask `Value.is_close`.
+    """
+    where = ", ".join(filter(None, [dataset, split, f"{views} views" if views else "", f"scale {scale}"]))
+    theirs = ", ".join(filter(None, [value.dataset, value.split, f"{value.views} views" if value.views else ""]))
+    says = f"the paper gives {_printed(value)}, on {theirs or 'no data'}"
     if interval is None:
-        return Verdict("not run at this scale", f"Not run {where}; {paper}.")
-    comparable = scale != "toy" and value.is_measured_on(dataset, split, views)
-    side = _side(value, interval, no_effect)
-    word = _word(value, interval, no_effect, side) if comparable else ELSEWHERE[side]
-    return Verdict(word, f"{word.capitalize()}: {interval} {where}; {paper}{'' if comparable else ', and is not compared'}.")
+        return Verdict("not run at this scale", f"Not run ({where}): {value.key}; {says}.")
+    compared = scale != "toy" and value.is_measured_on(dataset, split, views) and not value.is_direction
+    word = _word(value, interval, compared)
+    aside = "" if compared or value.is_direction else ", and the numbers are not compared"
+    if word == ONE_RUN and interval.low is not None:
+        aside += "; the interval has its spread from other arms"
+    if word == "not distinguishable from no effect":
+        aside = f"; the interval {'contains' if _contains(value, interval.ends) else 'does not contain'} the paper's number"
+    return Verdict(word, f"{word.capitalize()}: {value.key} {interval} on {where}; {says}{aside}.")
 
 
-def _side(value: Value, interval: Interval, no_effect: float | None) -> Side:
-    """Return on which side of `no_effect` the interval lies, seen from the paper's value."""
-    if no_effect is None:
-        return "no effect to see"
-    if value.paper == no_effect:
-        raise ValueError(f"`no_effect` (={no_effect}) is the paper's own {value.name}: there is no direction to see")
-    if interval.low is None or interval.high is None:
-        return "one run"
-    if interval.low <= no_effect <= interval.high:
-        return "neither"
-    return "claimed" if (interval.low > no_effect) == (value.paper > no_effect) else "other"
+def _printed(value: Value) -> str:
+    if value.is_direction:
+        return "a direction and no number"
+    bound, unit = "" if value.bound == "equal" else f"{value.bound} ", "" if value.unit == "ratio" else f" {value.unit}"
+    return f"{bound}{value.paper:g}{unit}"
 
 
-def _word(value: Value, interval: Interval, no_effect: float | None, side: Side) -> Word:
-    if side == "one run":
-        return "no interval from one run"
-    if side in ("neither", "other"):
-        return "not distinguishable from no effect" if side == "neither" else "opposite direction"
-    if value.is_close(interval.estimate):
+def _word(value: Value, interval: Interval, compared: bool) -> Word:
+    effect = value.no_effect is not None
+    if not effect and not compared:
+        return "not compared"
+    if interval.ends is None or (effect and interval.n < 2):
+        return ONE_RUN
+    low, high = interval.ends
+    if not effect:
+        return _near(value, interval.ends) or ("higher" if low > value.stated[1] else "lower")
+    claims_more = value.paper >= value.no_effect
+    if low <= value.no_effect <= high:
+        return "not distinguishable from no effect" if compared else "direction not seen"
+    if (low > value.no_effect) != claims_more:
+        return "opposite"
+    if not compared:
+        return "direction seen"
+    return _near(value, interval.ends) or ("larger" if (low > value.stated[1]) == claims_more else "smaller")
+
+
+def _near(value: Value, ends: tuple[float, float]) -> Word | None:
+    """Return the word for an interval within the margin, or around the paper's number."""
+    if value.accepted[0] <= ends[0] and ends[1] <= value.accepted[1]:
         return "agrees"
-    if no_effect is None:
-        return "lower than the paper" if interval.estimate < value.paper else "higher than the paper"
-    larger = abs(interval.estimate - no_effect) > abs(value.paper - no_effect)
-    return "same direction, larger" if larger else "same direction, smaller"
+    return "compatible" if _contains(value, ends) else None
+
+
+def _contains(value: Value, ends: tuple[float, float]) -> bool:
+    return ends[0] <= value.stated[1] and value.stated[0] <= ends[1]

@@ -62,7 +62,7 @@ class Value:
     """
 
     name: str
-    paper: float | None  # None: the paper gives an effect in words only, and it has a direction to be seen
+    paper: float  # of an effect that the paper gives in words alone: what no effect would be, bound "at least"
     unit: Unit
     margin: float = 0.0  # same unit; the rules are above
     bound: Bound = "equal"  # "over 1 %" is at least 1; at most bounds a magnitude, whatever its sign
@@ -85,15 +85,19 @@ class Value:
         return None if self.bound == "at most" else {"points": 0.0, "ratio": 1.0}.get(self.unit)
 
     @property
+    def is_direction(self) -> bool:
+        """Whether the paper says which side has the effect, and no number."""
+        return self.paper == self.no_effect
+
+    @property
     def accepted(self) -> tuple[float, float]:
-        """The least and the greatest measurement that agree with the paper's value, of which there must be one."""
+        """The least and the greatest measurement that agree with the paper's value."""
         low, high = self.stated
         return low - self.margin - SLACK, high + self.margin + SLACK
 
     @property
     def stated(self) -> tuple[float, float]:
         """The least and the greatest number that the paper's value stands for, without a margin."""
-        assert self.paper is not None, f"the paper has no number for {self.key!r}"
         low = {"equal": self.paper, "at least": self.paper, "at most": -self.paper}[self.bound]
         return low, float("inf") if self.bound == "at least" else self.paper
 
@@ -133,9 +137,8 @@ class Claim:
         times = Counter(value.key for value in self.values)
         return {v.key if times[v.key] == 1 else f"{v.key}, {v.split}": v for v in self.values}
 
-    def value(self, name: str, subject: str = "") -> Value:
-        """Return the one value with this name and subject, or with this key. Raises UserError, with those there are."""
-        key = f"{name}, {subject}" if subject else name
+    def by_key(self, key: str) -> Value:
+        """Return the value with this key of `keyed`. Raises UserError, with those there are, when there is none."""
         if key not in self.keyed:
             known = "; ".join(map(repr, self.keyed)) or "none"
             raise UserError(f"Claim {self.id} has no value {key!r}{nearest(key, self.keyed)}. It has: {known}.")
