@@ -65,10 +65,10 @@ check: setup ## ruff: lint and format, notebooks too
 bench: setup ## measure this machine, as ratios within one run; writes runs/bench
 	@$(RUN) -m alexnet.bench
 
-rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives in ImageNet's layouts
+rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives like ImageNet's
 	@$(RUN) -m alexnet rehearse
 
-clean: ## delete what can be made again: runs on images made by formula, executed notebooks, the book (not .venv, not data)
+clean: ## delete what can be made again: runs on images made by formula, executed notebooks, the book
 	rm -rf runs/formula* book/_executed book/_build .pytest_cache .ruff_cache
 
 else # Why a copy: the environment, the results and the book are all written into the checkout.
