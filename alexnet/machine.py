@@ -1,0 +1,141 @@
+"""What this machine is: processor, cores, devices, versions, commit. Manifests carry it, and `alexnet doctor` prints it."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet.config import PROJECT_DIR
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pandas", "matplotlib", "jupyter-book", "papermill")
+# What decides results; `runs/` is left out because a run writes there itself.
+SOURCES = ("alexnet", "book", "pyproject.toml", "constraints.txt")
+
+
+def hardware() -> dict[str, Any]:
+    """Return processor, cores, memory (GB), the instructions that torch uses, and the CUDA devices."""
+    import torch
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def name_of(device: "torch.device") -> str:
+    """Return the name of a CUDA device, or "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use: by its affinity and by the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(cgroup_cores(Path("/")))))
+
+
+def cgroup_cores(root: Path) -> float:
+    """Return how many cores' time this process's control groups allow it, or a million.
+
+    Version 2 has one file with quota and period in microseconds, version 1 one for each. A group's limit holds for the
+    groups inside it. A container often sees its own group as the root.
+    """
+    limits = [10.0**6]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        is_first = "cpu" in controllers.split(",")
+        if controllers and not is_first:
+            continue
+        top = root / "sys/fs/cgroup" / ("cpu" if is_first else "")
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(top):
+                break
+            quota, _, period = _read(folder / "cpu.max").partition(" ")
+            if is_first:
+                quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+            if quota.strip().isdigit() and int(period):
+                limits.append(int(quota) / int(period))
+    return min(limits)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result or its looks."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def git_state() -> dict[str, Any]:
+    """Return this project's commit and whether its sources differ from it; both None where it is not a checkout of its own.
+
+    An installed package may lie inside a repository of somebody else: that one's commit says nothing about a result.
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    commit = _git("rev-parse", "HEAD")
+    if top is None or commit is None or Path(top).resolve() != PROJECT_DIR:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", *SOURCES))}
+
+
+def _git(*words: str) -> str | None:
+    # Why: inside a hook git names the hook's repository in variables, which win over the folder.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(PROJECT_DIR), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=env)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def report(more: Iterable[tuple[str, str]] = ()) -> str:
+    """Return what `alexnet doctor` prints of the machine itself, and `more` lines: (title, text)."""
+    import torch
+
+    has, found = hardware(), versions()
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    cores = f"{available_cores()} of {has['cores']} cores usable"
+    lines = [
+        ("processor", f"{has['processor']}, {cores}, {has['memory_gb']} GB, {has['cpu_capability']}"),
+        ("threads", str(torch.get_num_threads())),
+        ("torch", f"{found['torch']} ({build}), torchvision {found['torchvision']}, Python {found['python']}"),
+        ("devices", _devices()),
+        *more,
+    ]
+    return "\n".join(f"{title:12} {text}" for title, text in lines)
+
+
+def _devices() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if len(names) < 2:
+        return names[0] if names else "no CUDA device"
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if torch.cuda.can_device_access_peer(i, j)]
+    joined = ", ".join(f"{i}-{j}" for i, j in pairs)
+    return f"{', '.join(names)}; peer access between {joined or 'none of them'}"
