@@ -1,173 +1,178 @@
-"""Exact counts of errors, top-1 and top-5, from one view of each image or from ten (section 6).
+"""Exact counts of errors, probabilities and features of a whole split, and what is computed from them (section 6).
 
-Nothing is padded, and the counts are the same integers for any batch size and any number of workers and ranks: whatever
-batches come in, a net is shown the images of a split in pieces of `CHUNK`, of which the last may be smaller, so that it
-computes each image in the same company and to the same bits. A rank takes whole pieces (batches of `CHUNK` or a multiple of
-it), and counts of parts are added as integers. The number of threads is the machine's, and may change last bits.
+Nothing is padded, and the counts are the same integers for any number of ranks: a net is shown a split in batches of
+`CHUNK`, of which the last may be smaller, so that it computes each image in the same company and to the same bits. A rank
+takes whole batches, and counts of parts are added as integers. The number of threads is the machine's, and may change last
+bits. Counts are made from the nets' logits, which are fp32 in any precision.
 
-Shapes: N images, C maps, H, W pixels, K classes.
+Views of an image: "whole", "central", "ten" (four corners and centre, and their reflections) or "grid" (3 x 3).
+
+Shapes: N images, C maps, H, W pixels, K classes, Q queries, D features, M neighbours.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from alexnet.config import RunConfig, UserError
+from alexnet.model import image_side_of
+from alexnet.preprocessing import Batches, PreparedSet, batches
+from alexnet.preprocessing.loader import WHOLE, Part
 from alexnet.training.precision import autocast
+from alexnet.training.step import Learner
 
 CHUNK = 125  # images that a net sees at once; divides every validation and test set of the paper, and those of CIFAR-10
+KS = (1, 5)  # an image is wrong when its class is not among the k most probable
+CHUNK_BYTES = 2**25  # of differences in float64 at a time
 
-ViewBatches = Iterable[tuple[Iterable[Tensor], Tensor]]  # views, each (N, C, H, W) of the same images, and labels (N,)
-
-
-def num_wrong(logits_NK: Tensor, labels_N: Tensor) -> int:
-    """Return for how many images the true class is not more probable than every other: ties and NaN count against us."""
-    true_N1 = logits_NK.gather(1, labels_N[:, None])
-    num_below_N = (logits_NK < true_N1).sum(dim=1)
-    return int((num_below_N != logits_NK.shape[1] - 1).sum())
+Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many of `total` images were classified wrongly."""
-
-    wrong: int
-    total: int
-
-    @property
-    def rate(self) -> float:
-        """The error as a fraction."""
-        return self.wrong / self.total
-
-    def __add__(self, other: "Count") -> "Count":
-        return Count(self.wrong + other.wrong, self.total + other.total)
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Both errors of the paper's tables; those of two parts of a set add up to those of the whole."""
-
-    top1: Count
-    top5: Count
-
-    def __add__(self, other: "Errors") -> "Errors":
-        return Errors(self.top1 + other.top1, self.top5 + other.top5)
+def batches_for(config: RunConfig, data: PreparedSet, split: str, device: torch.device | None = None) -> Batches:
+    """Return the batches of a split as the net of `config` sees them. Raises UserError when they do not fit it."""
+    if split not in data.splits:
+        raise UserError(f"{data.name} has no split {split!r}; it has {', '.join(data.splits)}.")
+    if config.net.num_classes != len(data.classes):
+        raise UserError(f"The net has {config.net.num_classes} classes, the images of {data.name} {len(data.classes)}.")
+    side, pixels = image_side_of(config.net), data.splits[split].images.shape[1]
+    if pixels < side:
+        raise UserError(f"The images of {data.name} have {pixels} pixels a side, the net needs {side}. Change --data.")
+    shown = config.augmentation.crop_side if config.augmentation else pixels
+    if shown != side:
+        how = f"crops of {shown} pixels" if config.augmentation else f"whole images of {shown} pixels"
+        raise UserError(f"The net sees {side} pixels a side and would be shown {how}. Change --augmentation or --data.")
+    return batches(data, split, config.augmentation, device)
 
 
-NO_IMAGES = Errors(Count(0, 0), Count(0, 0))
+def watched_split(data: PreparedSet) -> str:
+    """Return the split whose errors are watched in training: `val` where there is one, else `test`."""
+    return "val" if "val" in data.splits else "test"
 
 
-@torch.no_grad()
-def count_errors(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32") -> Count:
-    """Count the images that `net` gets wrong, each seen once."""
-    training, device = net.training, device_of(net)
-    net.eval()
-    wrong = total = 0
-    for images, labels in batches:
-        with autocast(precision, device.type):
-            logits = net(images.to(device))
-        wrong += num_wrong(logits.float(), labels.to(device))
-        total += len(labels)
-    net.train(training)
-    return Count(wrong, total)
+def views_of_training(config: RunConfig) -> str:
+    """Return the views whose errors are watched in training."""
+    return "central" if config.augmentation else "whole"
 
 
-def errors_of(probabilities_NK: Tensor, labels_N: Tensor) -> Errors:
-    """Count the images whose true class is not among the 1 and the 5 most probable, ties and NaN decided against us.
+def count_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, views: str) -> Rows:
+    """Count the errors of a net over one split, each replica its share; every rank of the group has to call.
 
-    A class that is not less probable than the true one goes before it. A true class without a probability (NaN) is wrong
-    in both counts, even where there are no more than five classes. Paper 6.
+    One row {"split", "views", "k", "wrong", "total"} for each k of `KS`. With several views of an image, the mean of their
+    softmax outputs is judged (paper 4.1).
     """
-    top1, top5 = (Count(int(wrong.sum()), len(labels_N)) for wrong in _wrong(probabilities_NK, labels_N))
-    return Errors(top1, top5)
+    return count_batches(learner, batches_for(config, data, split, learner.group.device), split, views)
 
 
-def errors_by_class(probabilities_NK: Tensor, labels_N: Tensor) -> tuple[Errors, ...]:
-    """Return the errors among the images of each of the K classes, in the order of the classes; they add up to the whole."""
-    num_classes = probabilities_NK.shape[1]
-    totals, wrong1, wrong5 = (
-        torch.bincount(labels, minlength=num_classes).tolist()
-        for labels in (labels_N, *(labels_N[wrong_N] for wrong_N in _wrong(probabilities_NK, labels_N)))
-    )
-    return tuple(Errors(Count(a, n), Count(b, n)) for a, b, n in zip(wrong1, wrong5, totals, strict=True))
+def count_batches(learner: Learner, shown: Batches, split: str, views: str) -> Rows:
+    """Count as `count_split` does over batches that are there already."""
+    here = [0] * (len(KS) + 1)
+    for scores_NK, labels_N in _scores(learner, shown, views, learner.group.part):
+        found = [*(num_wrong(scores_NK, labels_N, k) for k in KS), len(labels_N)]
+        here = [a + b for a, b in zip(here, found, strict=True)]
+    *wrong, total = map(round, learner.group.total(here))
+    return [{"split": split, "views": views, "k": k, "wrong": w, "total": total} for k, w in zip(KS, wrong, strict=True)]
 
 
-def _wrong(probabilities_NK: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-    true_N1 = probabilities_NK.gather(1, labels_N[:, None])
-    ahead_N = (~(probabilities_NK < true_N1)).sum(dim=1) - 1  # without the true class itself
-    unknown_N = true_N1.isnan()[:, 0]
-    return (ahead_N >= 1) | unknown_N, (ahead_N >= 5) | unknown_N
+def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, views: str) -> tuple[Tensor, Tensor]:
+    """Return the probabilities (N, K) float32 of every image of a split, in the set's order, and the labels (N,) int64.
 
-
-def probabilities(net: nn.Module, batches: ViewBatches, precision: str = "fp32") -> tuple[Tensor, Tensor]:
-    """Return the probabilities (N, K) that `net` gives the classes of every image, float64, and the labels (N,).
-
-    They are the mean, over the views of an image, of the softmax outputs. The net is in evaluation mode while it is
-    asked. Raises ValueError without images. Paper 4.1 and 6.
+    They are the mean over the views of an image of the softmax outputs (paper 4.1 and 6). Every rank gets all.
     """
-    chunks = list(_probabilities(net, batches, precision))
-    if not chunks:
-        raise ValueError("There are no images among `batches`.")
-    mean_NK, labels_N = zip(*chunks, strict=True)
-    return torch.cat(mean_NK), torch.cat(labels_N)
+    shown = batches_for(config, data, split, learner.group.device)
+    found = [(p.double().softmax(1) if views in ONE_VIEW else p, y) for p, y in _scores(learner, shown, views, WHOLE)]
+    probabilities, labels = zip(*found, strict=True)
+    return torch.cat(probabilities).float(), torch.cat(labels)
 
 
-def count_errors_over_views(net: nn.Module, batches: ViewBatches, precision: str = "fp32") -> Errors:
-    """Count as `errors_of(*probabilities(...))` does, forgetting the probabilities of one piece before the next."""
-    return sum((errors_of(*chunk) for chunk in _probabilities(net, batches, precision)), NO_IMAGES)
+def features_split(
+    learner: Learner, data: PreparedSet, config: RunConfig, split: str, views: str = "central", layer: str = "fc7"
+) -> Tensor:
+    """Return the outputs (N, D) float32 of `layer` for one view of every image of a split, in the set's order.
+
+    fc7 is the last hidden layer, whose 4096 outputs Figure 4 compares; they are halved, as the paper's test time has them,
+    which changes no order. Raises ValueError for more than one view.
+    """
+    if views not in ONE_VIEW:
+        raise ValueError(f"Features are of one view of an image; `views` is {views!r}.")
+    shown = batches_for(config, data, split, learner.group.device)
+    found = [run(learner, view, layer).flatten(1) for (view,), _ in shown.in_order(CHUNK, views)]
+    return torch.cat(found)
 
 
-def _probabilities(net: nn.Module, batches: ViewBatches, precision: str) -> Iterator[tuple[Tensor, Tensor]]:
-    for views, labels_N in in_chunks(batches):
+ONE_VIEW = ("whole", "central")
+
+
+def _scores(learner: Learner, shown: Batches, views: str, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield for each batch the logits of its only view, or the mean probabilities over several, and the labels."""
+    for images, labels_N in shown.in_order(CHUNK, views, part):
+        if views in ONE_VIEW:
+            (image,) = images
+            yield run(learner, image), labels_N.cpu()
+            continue
         total_NK, num_views = torch.zeros((), dtype=torch.float64), 0
-        for images in views:
-            total_NK = total_NK + run(net, images, precision).double().softmax(dim=1)
-            num_views += 1
+        for view in images:
+            total_NK, num_views = total_NK + run(learner, view).double().softmax(dim=1), num_views + 1
         yield total_NK / num_views, labels_N.cpu()
 
 
-def run(net: nn.Module, images: Tensor, precision: str = "fp32", ask: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Return what `net`, or its method `ask`, makes of a piece of images in evaluation mode: fp32, on the processor.
-
-    The mode is restored. The images get memory of their own in one layout, on which the bits of a product may depend.
-    """
-    layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
-    device, training = device_of(net), net.training
+@torch.no_grad()
+def run(learner: Learner, images_NCHW: Tensor, layer: str | None = None) -> Tensor:
+    """Return the net's logits, or its outputs of `layer`, for images: in evaluation mode, fp32, on the CPU."""
+    net, device = learner.net, learner.group.device
+    was_training = net.training
     net.eval()
     try:
-        with torch.no_grad(), autocast(precision, device.type):
-            return (ask or net)(images.clone(memory_format=layout).to(device)).float().cpu()
+        with autocast(learner.precision, device.type):
+            images = images_NCHW.to(device, memory_format=torch.channels_last)
+            return (net.features(images, layer) if layer else net(images)).float().cpu()
     finally:
-        net.train(training)
+        net.train(was_training)
 
 
-def device_of(net: nn.Module) -> torch.device:
-    """Return where the weights of a net are; without weights, the processor."""
-    return next((weight.device for weight in net.parameters()), torch.device("cpu"))
+def num_wrong(scores_NK: Tensor, labels_N: Tensor, k: int = 1) -> int:
+    """Return for how many images the true class is not among the `k` most probable: ties and NaN count against us.
+
+    A class that is not less probable than the true one goes before it. A true class without a probability (NaN) is wrong,
+    even where there are no more than `k` classes. Paper 6.
+    """
+    true_N1 = scores_NK.gather(1, labels_N[:, None])
+    ahead_N = (~(scores_NK < true_N1)).sum(dim=1) - 1  # without the true class itself
+    return int(((ahead_N >= k) | true_N1.isnan()[:, 0]).sum())
 
 
-def in_chunks(batches: ViewBatches) -> Iterator[tuple[Iterable[Tensor], Tensor]]:
-    """Yield the same images in pieces of `CHUNK`, the last one smaller; a batch of that size is passed on as it is."""
-    held: list[tuple[list[Tensor], Tensor]] = []
-    num_held = 0
-    for views, labels_N in batches:
-        if not held and len(labels_N) == CHUNK:
-            yield views, labels_N
-            continue
-        held.append((list(views), labels_N))
-        num_held += len(labels_N)
-        if num_held >= CHUNK:
-            pieces = _cut(held)
-            held = [pieces.pop()] if num_held % CHUNK else []
-            num_held %= CHUNK
-            yield from pieces
-    if num_held:
-        yield from _cut(held)
+def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean (N, K), float64, of the probabilities that several nets give to the same images.
+
+    So the rows "5 CNNs" and "7 CNNs" of Table 2 are made. (The 2012 source adds them with coefficients that were tuned on
+    the validation set in steps of .05, avg-valid.py.) Raises ValueError for nets of different images or classes.
+    """
+    shapes = {net.shape for net in nets_NK}
+    if len(shapes) != 1:
+        raise ValueError(f"The nets must give probabilities of the same images and classes; their shapes are {shapes}.")
+    return sum(net.astype(np.float64) for net in nets_NK) / len(nets_NK)
 
 
-def _cut(parts: list[tuple[list[Tensor], Tensor]]) -> list[tuple[list[Tensor], Tensor]]:
-    """Join parts and cut them into pieces of `CHUNK`, of which the last may be smaller."""
-    views, labels = zip(*parts, strict=True)
-    joined = [torch.cat(view).split(CHUNK) for view in zip(*views, strict=True)]
-    return list(zip(map(list, zip(*joined, strict=True)), torch.cat(labels).split(CHUNK), strict=True))
+def nearest(queries_QD: np.ndarray, gallery_ND: np.ndarray, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices (Q, M) of the `count` gallery vectors nearest to each query, and their squared distances.
+
+    Euclidean, nearest first; of equal distances the lower index first; NaN last. Differences are squared and added in
+    float64, not expanded into products, which would lose the small distances. Paper 6.1: six neighbours are shown;
+    Source 2012: squared distances (findsimilar.py). Raises ValueError when the gallery has fewer than `count` vectors.
+    """
+    if not 1 <= count <= len(gallery_ND):
+        raise ValueError(f"`count` (={count}) must be from 1 to the size of the gallery (={len(gallery_ND)}).")
+    queries_QD = queries_QD.astype(np.float64)
+    rows = max(1, CHUNK_BYTES // (8 * gallery_ND.shape[1]))
+    best_d, best_i = np.empty((len(queries_QD), 0)), np.empty((len(queries_QD), 0), np.int64)
+    for start in range(0, len(gallery_ND), rows):
+        part = gallery_ND[start : start + rows].astype(np.float64)
+        # Why not torch: numpy adds each row in the same order whatever the number of rows, so equal vectors stay equal.
+        distances = np.stack([np.square(part - query).sum(axis=1) for query in queries_QD])
+        indices = np.broadcast_to(np.arange(start, start + len(part)), distances.shape)
+        both_d, both_i = np.hstack([best_d, distances]), np.hstack([best_i, indices])
+        order = np.argsort(both_d, axis=1, kind="stable")[:, :count]  # Why stable: lower indices come first in both.
+        best_d, best_i = np.take_along_axis(both_d, order, 1), np.take_along_axis(both_i, order, 1)
+    return best_i, best_d

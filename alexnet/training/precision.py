@@ -1,22 +1,23 @@
-"""Which type a machine should train in: measured, never assumed.
+"""In which dtype and how fast this process computes: precision, threads, kernels.
 
-The 2012 code is fp32 throughout. Processors differ a hundredfold in bf16: some multiply it natively, others emulate it.
-`decide` times a product of matrices in both types and answers with its measurements, for the run's manifest.
+The 2012 code is fp32 throughout. CPUs differ a hundredfold in bf16: some multiply it natively, others emulate it. `decide`
+times a matmul in both dtypes and answers with its measurements, for the run's manifest. Whether bf16 trains as well as fp32
+is an experiment of its own.
 """
 
+import ctypes
+import os
+import sys
 import time
-from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from alexnet.model import kernels
+from alexnet.training.distributed import Group
 
 WORTHWHILE = 1.5  # bf16 must multiply this many times faster than fp32
-PARITY_STEPS = 60
-PARITY_BOUND = 0.03  # relative difference of the mean loss over the last third of the parity steps
-
-
 CHOICES = ("fp32", "bf16", "tf32")  # what a run can be trained in
 
 
@@ -35,7 +36,7 @@ def settle_cuda(tf32: bool) -> None:
 
 
 def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5, device: str = "cpu") -> float:
-    """Return the GFLOP/s of a square matrix product, the best of `repeats` after one to warm up."""
+    """Return the GFLOP/s of a square matmul, the best of `repeats` after one to warm up."""
     a = torch.ones(side, side, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(repeats + 1):
@@ -50,37 +51,47 @@ def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5, device: 
     return 2 * side**3 / best / 1e9
 
 
-def decide(wanted: str, parity: Callable[[], dict[str, Any]] | None = None, device: str = "cpu") -> dict[str, Any]:
+def decide(wanted: str, device: str = "cpu") -> dict[str, Any]:
     """Choose the precision of a run on a type of device and return {"choice", "why", and what was measured}.
 
-    `wanted` is "auto" or one of `CHOICES`. "auto" takes bf16 only where it multiplies `WORTHWHILE` times faster and
-    `parity` (see `compare_losses`) finds the losses of both types equal within `PARITY_BOUND`.
+    `wanted` is "auto" or one of `CHOICES`. "auto" takes bf16 only where it multiplies `WORTHWHILE` times faster.
     """
     if wanted != "auto":
         return {"choice": wanted, "why": "asked for"}
-    # Why: a product that a processor needs milliseconds for is over on a GPU before it is timed.
+    # Why: a matmul that a CPU needs milliseconds for is over on a GPU before it is timed.
     size = {"side": 4096, "device": device} if device == "cuda" else {}
     fp32, bf16 = matmul_speed(torch.float32, **size), matmul_speed(torch.bfloat16, **size)
-    record: dict[str, Any] = {
+    record = {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "matmul_gflops": {"fp32": round(fp32, 1), "bf16": round(bf16, 1)},
     }
     if bf16 < WORTHWHILE * fp32:
-        return {"choice": "fp32", "why": "bf16 is not fast enough on this processor to be worth it", **record}
-    if parity is None:
-        return {"choice": "fp32", "why": "no parity check of bf16 for this net", **record}
-    record["parity"] = parity()
-    if record["parity"]["relative_difference"] > PARITY_BOUND:
-        return {"choice": "fp32", "why": "the losses in bf16 differ from those in fp32", **record}
-    return {"choice": "bf16", "why": "bf16 is faster and its losses agree with fp32", **record}
+        return {"choice": "fp32", "why": "bf16 is not fast enough on this device to be worth it", **record}
+    return {"choice": "bf16", "why": f"bf16 is more than {WORTHWHILE} times as fast here", **record}
 
 
-def compare_losses(losses_of: Callable[[str], Iterable[float]], steps: int = PARITY_STEPS) -> dict[str, Any]:
-    """Return how far the first losses of a training in bf16 are from those in fp32.
+def use_threads(num_threads: int | None) -> int:
+    """Set the number of threads of torch's operations (None leaves torch's choice) and return it."""
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    # Why: glibc gives every large buffer back to the system and asks for it again at the next step, and the kernel clears
+    # each page anew. Keeping them (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD) makes a step of the small nets 5 to 20 % faster.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
+            mallopt(option, value)
+    return torch.get_num_threads()
 
-    `losses_of(precision)` trains from the same weights on the same batches and gives `steps` losses.
+
+def use_kernels(wanted: bool, group: Group) -> bool:
+    """Switch the compiled kernels on if they are `wanted` and can be had, else off; return whether they are on.
+
+    What the main rank wants decides for the group, and $ALEXNET_COMPILE=0 says no for all. Where they cannot be compiled all
+    take the plain path, and one line says so.
     """
-    tail = steps // 3
-    means = {p: float(Tensor(list(losses_of(p)))[-tail:].mean()) for p in ("fp32", "bf16")}
-    difference = abs(means["bf16"] - means["fp32"]) / means["fp32"]
-    return {"steps": steps, "mean_loss": means, "relative_difference": difference}
+    (wanted,) = group.any(wanted and group.is_main and os.environ.get("ALEXNET_COMPILE") != "0")
+    why = kernels.why_not(group.device.type) if wanted else None
+    (missing,) = group.any(why is not None)
+    if missing and group.is_main:
+        print(f"no kernels, so the slower plain path is used: {why or 'another rank has none'}", file=sys.stderr)
+    return kernels.use(wanted and not missing, group.device.type)

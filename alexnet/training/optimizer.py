@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from alexnet import compiled
-from alexnet.config import Optimiser, Schedule
+from alexnet.config import Optimiser, Schedule, UserError, nearest
 
 
 class PaperSGD:
@@ -42,40 +41,21 @@ class PaperSGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every weight that has a gradient once."""
+        """Move every weight that has a gradient once.
+
+        Source 2012: at rate 0 nothing moves and velocities are kept (weights.cu updates only where epsW > 0); the printed
+        rule would let such weights coast on their velocity.
+        """
         for group in self.param_groups:
             weights = [w for w in group["params"] if w.grad is not None]
-            gradients = [w.grad for w in weights]
-            velocities = [self.state[w]["velocity"] for w in weights]
-            if all(map(_in_one_pass, weights, velocities)):
-                for each in zip(weights, velocities, gradients, strict=True):
-                    _update(*each, group["momentum"], group["weight_decay"] * group["rate"], group["rate"])
+            if not weights or not group["rate"]:
                 continue
+            velocities = [self.state[w]["velocity"] for w in weights]
             torch._foreach_mul_(velocities, group["momentum"])
             if group["weight_decay"]:
                 torch._foreach_add_(velocities, weights, alpha=-group["weight_decay"] * group["rate"])
-            torch._foreach_add_(velocities, gradients, alpha=-group["rate"])
+            torch._foreach_add_(velocities, [w.grad for w in weights], alpha=-group["rate"])
             torch._foreach_add_(weights, velocities)
-
-
-def _in_one_pass(weight: Tensor, velocity: Tensor) -> bool:
-    """Return whether a compiled loop can update a weight: in fp32, without gaps in memory."""
-    dense = weight.is_contiguous() or (weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last))
-    alike = weight.stride() == velocity.stride() and weight.dtype == velocity.dtype == torch.float32
-    return compiled.is_on() and weight.device.type in ("cpu", "cuda") and dense and alike
-
-
-def _update(weight: Tensor, velocity: Tensor, gradient: Tensor, momentum: float, decay: float, rate: float) -> None:
-    """Do in half the time what the tensor operations do, to the same bits where the processor rounds a b + c once."""
-    if gradient.stride() != weight.stride() or gradient.dtype != weight.dtype:
-        gradient = torch.empty_like(weight).copy_(gradient)
-    if weight.is_cuda:
-        from alexnet.model import triton_loops  # Why here: where there is no device there may be no Triton.
-
-        triton_loops.update_weights(weight, velocity, gradient, momentum, decay, rate)
-        return
-    pointers = (tensor.data_ptr() for tensor in (weight, velocity, gradient))
-    compiled.library()[0].update_weights(*pointers, weight.numel(), momentum, decay, rate)
 
 
 @dataclass(frozen=True)
@@ -89,17 +69,17 @@ class Rates:
     colour_noise: bool = True
 
 
-def rates_of(schedule: Schedule | None, epochs: int, validation_errors: Sequence[float]) -> Rates | None:
-    """Return the rates of the epoch that follows one validation error for each finished epoch; None: training has ended.
+def rates_of(schedule: Schedule | None, epochs: int, epoch: int, errors: Sequence[float] = ()) -> Rates | None:
+    """Return the rates of `epoch`, which counts from 0, in a training of `epochs`; None: the training has ended.
 
     A fraction f of the training is the start of epoch round(f * epochs), which for the 93 epochs of #145-2010 gives the
-    epochs of its log within one. A plateau is a function of the errors alone, so that resuming needs no state. Paper 5.
+    epochs of its run notes within one; the first epoch has the full rates always. A plateau is a function of the watched
+    errors (fractions) after each finished epoch alone, so that resuming needs no state. Paper 5.
     """
-    epoch = len(validation_errors)
     if schedule is None:
         return Rates()
     if schedule.kind == "plateau":
-        drops = plateau_drops(validation_errors, schedule.patience)
+        drops = plateau_drops(errors, schedule.patience)
         if drops > len(schedule.drops):
             return None
         following = drops
@@ -118,10 +98,10 @@ def rates_of(schedule: Schedule | None, epochs: int, validation_errors: Sequence
     )
 
 
-def plateau_drops(validation_errors: Sequence[float], patience: int) -> int:
+def plateau_drops(errors: Sequence[float], patience: int) -> int:
     """Return how often the error has gone `patience` epochs without a new lowest value, counted anew after each time."""
     lowest, waited, drops = math.inf, 0, 0
-    for error in validation_errors:
+    for error in errors:
         waited = 0 if error < lowest else waited + 1
         lowest = min(lowest, error)
         if waited >= patience:
@@ -130,20 +110,29 @@ def plateau_drops(validation_errors: Sequence[float], patience: int) -> int:
 
 
 def _reached(fraction: float | None, epoch: int, epochs: int) -> bool:
-    return fraction is not None and epoch >= math.floor(fraction * epochs + 0.5)
+    # Why at least 1: a fraction of a short training may round to 0, and no step would be made at the full rate.
+    return fraction is not None and epoch >= max(1, math.floor(fraction * epochs + 0.5))
 
 
 def build_optimiser(net: nn.Module, config: Optimiser) -> PaperSGD:
-    """Return the optimiser of `net`: weights and biases of conv1 and of all other layers, each group at its own rate."""
-    groups: dict[str, dict[str, Any]] = {}
+    """Return the optimiser of `net`: weights and biases of conv1 and of all other layers, each group at its own rate.
+
+    Raises UserError when `config.layer_decay` names a layer that the net lacks.
+    """
+    layer_decay = dict(config.layer_decay or ())
+    names = {name.split(".")[-2] for name, _ in net.named_parameters()}
+    for layer in layer_decay:
+        if layer not in names:
+            raise UserError(f"The net has no weights of a layer {layer!r} to decay{nearest(layer, names)}.")
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
-        bias = name.endswith("bias")
-        kind = ("conv1_" if name.split(".")[-2] == "conv1" else "") + ("biases" if bias else "weights")
+        layer, bias = name.split(".")[-2], name.endswith("bias")
+        kind = ("conv1_" if layer == "conv1" else "") + ("biases" if bias else "weights")
         # Source 2012: biases move at twice the rate and never decay (WeightLayer's constructor gives them wc=0).
         rate = config.rate * (config.bias_rate_factor if bias else 1.0)
-        decay = (config.bias_decay or 0.0) if bias else config.weight_decay
+        decay = (config.bias_decay or 0.0) if bias else layer_decay.get(layer, config.weight_decay)
         group = {"params": [], "kind": kind, "initial_rate": rate, "rate": rate, "weight_decay": decay}
-        groups.setdefault(kind, group)["params"].append(parameter)
+        groups.setdefault((kind, decay), group)["params"].append(parameter)
     return PaperSGD(groups.values(), rate=config.rate, momentum=config.momentum)
 
 
