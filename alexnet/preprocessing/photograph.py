@@ -3,18 +3,16 @@
 import struct
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from alexnet.config import UserError
-from alexnet.preprocessing import resizing
-
 # Why: Pillow knows some forty formats, some of which call other programs; no data set needs more than these.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 KINDS = {**dict.fromkeys(("1", "L", "LA", "I", "I;16"), "grey"), "CMYK": "CMYK", "P": "palette", "PA": "palette"}
+# Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
+RESAMPLING = Image.Resampling.BICUBIC
 LARGE = 8 * 10**6  # pixels; a decoded photograph takes 4 bytes for each, and up to twice that while it is converted
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error)
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -30,32 +28,19 @@ TURNS = {
 }
 
 
-def read_square(source: Path | BinaryIO, side: int = 256, name: str = "") -> np.ndarray:
-    """Read a photograph as (side, side, 3) uint8: turned upright, made RGB, shorter side scaled to `side`, centre cut out.
-
-    Raises UserError, naming the file (or `name`), for one that is missing, damaged, in a mode without a defined range, or
-    so large (Pillow's limit, 89 million pixels) that it may be a decompression bomb. Paper 2.
-    """
-    try:
-        return read_photograph(source, side)[0]
-    except UNREADABLE as error:
-        what = name or (source if isinstance(source, Path) else getattr(source, "name", "The image"))
-        raise UserError(
-            f"{what} cannot be read as an image ({error}). Replace it and repeat the command: it goes on from there."
-        ) from error
-
-
-def read_photograph(
-    source: Path | BinaryIO, side: int = 256, turn: AbstractContextManager | None = None
+def read(
+    stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a photograph as `read_square` does, and say what is unusual about it. Raises what is in UNREADABLE.
+    """Read a photograph as (side, side, 3) uint8: turned upright, made RGB, shorter side scaled to `side`, centre cropped.
 
-    Of the processes that share the lock `turn`, one at a time holds a photograph of more than LARGE pixels.
+    Also says its format and what is unusual about it. Raises what is in UNREADABLE for one that is damaged, in a mode
+    without a defined range, or so large (Pillow's limit, 89 million pixels) that it may be a decompression bomb. Paper 2. Of
+    the processes that share the lock `turn`, one at a time holds a photograph of more than LARGE pixels.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-        with Image.open(source, formats=FORMATS) as image, _turn(turn, image):
+        with Image.open(stream, formats=FORMATS) as image, _turn(turn, image):
             turned = upright(image)
             remarks = (image.format, KINDS.get(image.mode, ""), "" if turned is image else "turned upright")
             return square(to_rgb(turned), side), tuple(filter(None, remarks))
@@ -102,7 +87,7 @@ def square(image: Image.Image, side: int = 256) -> np.ndarray:
     """Scale an RGB image until its shorter side is `side`, and return the central (side, side, 3) uint8.
 
     The longer side is rounded to whole pixels. An odd margin leaves its extra pixel on the right or at the bottom (as
-    cuda-convnet2's make-data does): the window starts at (longer - side) // 2. Paper 2.
+    cuda-convnet2's make-data does): the crop starts at (longer - side) // 2. Paper 2.
     """
     scaled = [round(length * side / min(image.size)) for length in image.size]
     starts = [(length - side) // 2 for length in scaled]
@@ -111,6 +96,4 @@ def square(image: Image.Image, side: int = 256) -> np.ndarray:
     # some grey levels apart from those of the whole, resized.
     low = [start * length / s for start, length, s in zip(starts, image.size, scaled, strict=True)]
     high = [min((start + side) * length / s, length) for start, length, s in zip(starts, image.size, scaled, strict=True)]
-    if image.width * image.height > LARGE:  # Why: it would be copied first
-        return np.array(image.resize((side, side), resizing.RESAMPLING, box=(*low, *high)))
-    return resizing.resize(image, side, (*low, *high))
+    return np.array(image.resize((side, side), RESAMPLING, box=(*low, *high)))

@@ -1,0 +1,253 @@
+"""Make a prepared set: find its images, write them, report everything that was unusual.
+
+CIFAR-10 and the sets made by formula fit into memory and are written whole. Photographs are written shard by shard
+(`shards.py`), so that a call resumes where an earlier one stopped.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL
+
+from alexnet import files
+from alexnet.config import UserError
+from alexnet.preprocessing import catalog, cifar10, imagenet, prepared_set, shards, synthetic
+from alexnet.preprocessing.image_index import ImageIndex, Source
+from alexnet.preprocessing.prepared_set import Codec, PreparedSet
+
+SIDE = 256
+TOLERATED = 0.001  # fraction of a split's images that may be missing or unreadable without being accepted explicitly
+SHOWN = 20  # names on the screen; prepare.json has all
+SAMPLE = 32  # images decoded to estimate how long the others take
+DOWNLOAD_BYTES = 1_400_000_000  # of imagenet20: both archives, and what is unpacked from them
+WAIT = 1.0  # seconds between two looks whether another process is done
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for besides the name of the set."""
+
+    source: Path | None = None
+    force: bool = False  # to start again
+    processes: int | None = None  # None: one for each core
+    codec: Codec | None = None  # None: raw for a set that is not too large
+    accept_bad: bool = False
+
+    def clear(self, folder: Path) -> None:
+        """Remove what is in `folder` if that was asked for; to be called when the source was found to be good."""
+        if self.force:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepare(
+    name: str,
+    source: Path | None = None,
+    force: bool = False,
+    processes: int | None = None,
+    codec: Codec | None = None,
+    accept_bad: bool = False,
+    verify: bool | None = None,
+) -> PreparedSet:
+    """Make the prepared set `name` unless it is there, resuming where an earlier call stopped, and return it opened.
+
+    `source` is a folder to read from instead of a download. `force` starts again. Photographs are decoded by `processes`, by
+    default one on each core, and kept in the form `codec`, by default chosen by size; `accept_bad` accepts that some are
+    missing or unreadable even if they are more than 0.1 %. `verify` compares every byte with the checksums. Raises UserError
+    for an unknown set, a source that is not what it should be (the message names the file), or a full disk; what was done
+    is kept.
+    """
+    catalog.info(name)
+    folder = prepared_set.data_dir() / name
+    if force or not prepared_set.is_prepared(name):
+        with files.disk_errors_named(folder.parent, "ALEXNET_DATA"):
+            lock = folder.parent / f"{name}.lock"
+            _wait_for(lock, name)
+            with files.locked(lock, f"Another process is preparing {name}. Repeat the command when it is done."):
+                if force or not prepared_set.is_prepared(name):  # Why again: another process may have made it meanwhile
+                    _make(name, folder, Request(source, force, processes, codec, accept_bad))
+    data = prepared_set.open_set(name, verify)
+    if codec not in (None, data.codec):
+        raise UserError(f"{name} is prepared with --codec {data.codec}. To make it again with {codec}, add --force.")
+    return data
+
+
+def _wait_for(lock: Path, name: str) -> None:
+    if files.is_locked(lock):
+        print(f"Another process is preparing {name}; waiting for it.", file=sys.stderr)
+    while files.is_locked(lock):
+        time.sleep(WAIT)
+
+
+def _make(name: str, folder: Path, request: Request) -> None:
+    if name == "cifar10":
+        _make_cifar10(folder, request)
+    elif name in synthetic.SPECS:
+        _make_by_formula(synthetic.SPECS[name], folder, request)
+    else:
+        _make_of_photographs(name, folder, request)
+
+
+def _make_cifar10(folder: Path, request: Request) -> None:
+    download = folder.with_name(f"{folder.name}.download")
+    _refuse_small_disk(folder, catalog.SETS["cifar10"].num_bytes * (3 if request.source is None else 1))
+    splits = cifar10.read(request.source, download)
+    request.clear(folder)
+    for split, (images, labels) in splits.items():
+        prepared_set.write_split(folder / split, images, labels)
+    source = "class folders" if request.source and cifar10.has_class_folders(request.source) else "torchvision"
+    prepared_set.finish_set(folder, cifar10.CLASSES, tuple(splits), stand_in=False, source=source)
+    shutil.rmtree(download, ignore_errors=True)
+
+
+def _make_by_formula(spec: synthetic.Spec, folder: Path, request: Request) -> None:
+    if request.source is not None:
+        raise UserError(f"{spec.name} is computed from a seed; leave out --source.")
+    _refuse_small_disk(folder, catalog.SETS[spec.name].num_bytes)
+    request.clear(folder)
+    for split, count in spec.counts.items():
+        prepared_set.write_split(folder / split, *synthetic.generate(spec, split, count))
+    prepared_set.finish_set(folder, spec.classes, tuple(spec.counts), stand_in=True, source="formula", seed=spec.seed)
+
+
+def _make_of_photographs(name: str, folder: Path, request: Request) -> None:
+    source, download = request.source, folder.with_name(f"{name}.download")
+    if source is None and name in imagenet.PARTS_OF:
+        _refuse_small_disk(download, DOWNLOAD_BYTES)
+        source = imagenet.download_imagenet20(download, name)
+    if source is None:
+        raise UserError(f"{name} is made of images on disk. Say where: alexnet prepare {name} --source DIR")
+    if not source.is_dir():
+        raise UserError(f"{source} is not a folder. Point --source at the images of {name}.")
+    found = imagenet.FINDERS[name](source)
+    request.clear(folder)
+    write_photographs(folder, found, request)
+    shutil.rmtree(download, ignore_errors=True)
+
+
+def _refuse_small_disk(folder: Path, bytes_needed: float) -> None:
+    """Raise UserError when the disk is too small for a set, before hours are spent on it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    present = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    free = shutil.disk_usage(folder).free
+    if free + present < bytes_needed:
+        raise UserError(
+            f"The disk of {folder} cannot hold this set: it needs {bytes_needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are "
+            "free. Free some space or set ALEXNET_DATA to another disk, and repeat the command: what is done is kept."
+        )
+
+
+def write_photographs(folder: Path, source: Source, request: Request) -> None:
+    """Make the set in `folder` from its indexed images. Raises UserError for a full disk or too many bad images."""
+    processes = request.processes or _available_cores()
+    begun = [found for split in source.splits if (found := shards.begun(folder / split))]
+    codec = request.codec or (begun[0][0] if begun else _default_codec(source))
+    num_bytes, seconds = _estimate(source, codec)
+    count, done = sum(map(len, source.splits.values())), sum(number for kept, number in begun if kept == codec)
+    _say_what_it_takes(folder.name, source, codec, done, num_bytes * count, seconds * (count - done) / processes)
+    _refuse_small_disk(folder, num_bytes * count)
+    written = {s: shards.write(folder / s, index, SIDE, codec, processes) for s, index in source.splits.items()}
+    report = {s: _report(index, written[s], source.official.get(s)) for s, index in source.splits.items()}
+    _show(folder.name, report)
+    _refuse_empty(report)
+    if not request.accept_bad:
+        _refuse_bad(f"alexnet prepare {folder.name} --source {shlex.quote(str(request.source))} --accept-bad", report)
+    for split, index in source.splits.items():
+        shards.finish(folder / split, index, written[split])
+    train = written["train"]
+    statistics = prepared_set.statistics_of(train.total, train.outer, train.num_images)
+    facts = {"stand_in": False, "words": list(source.words), "codec": codec, "pillow": PIL.__version__}
+    prepared_set.finish_set(folder, source.classes, tuple(written), statistics, **facts, **source.facts, report=report)
+    for split in written:  # Why last: a kill before this line must not cost the decoded images
+        shards.forget_progress(folder / split)
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_codec(source: Source) -> Codec:
+    num_bytes = sum(map(len, source.splits.values())) * SIDE * SIDE * 3
+    return "raw" if num_bytes <= catalog.RAW_UP_TO else "jpeg"
+
+
+def _estimate(source: Source, codec: Codec) -> tuple[float, float]:
+    """Return about how many bytes an image will take, and how many seconds of one process, from a sample of them."""
+    longest = max(source.splits.values(), key=len)
+    job, begin = shards.Job(longest, SIDE, codec), time.perf_counter()
+    chunks = [shards.decode(job, (i, i + 1)) for i in range(0, len(longest), max(1, len(longest) // SAMPLE))]
+    sizes = [length for chunk in chunks for length in chunk.lengths] or [0]
+    return sum(sizes) / len(sizes), (time.perf_counter() - begin) / max(len(chunks), 1)
+
+
+def _say_what_it_takes(name: str, source: Source, codec: Codec, done: int, num_bytes: float, seconds: float) -> None:
+    counts = ", ".join(f"{len(index):,} {split}" for split, index in source.splits.items())
+    kept = "as they are" if codec == "raw" else f"as JPEGs of quality {prepared_set.QUALITY}"
+    rest = f"{done:,} are done; decoding the others" if done else "decoding them"
+    print(
+        f"{name}: {counts} images in {len(source.classes):,} classes. Kept {kept} (--codec {codec}) they take about "
+        f"{num_bytes / 1e9:.1f} GB; {rest}, about {_duration(seconds)}.",
+        file=sys.stderr,
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _report(index: ImageIndex, written: shards.Written, official: int | None) -> dict[str, Any]:
+    """Return what was unusual about a split, for the manifest."""
+    found = len(index) + len(index.refused)
+    examples = {kind: names[: shards.EXAMPLES] for kind, names in index.remarks.items()}
+    examples |= {kind: [index.name(i) for i in numbers] for kind, numbers in written.examples.items()}
+    return {
+        "listed": found,
+        "official": official,
+        "missing": max(0, (official or 0) - found),
+        "skipped": [*map(list, index.refused), *([index.name(i), why] for i, why in written.refused)],
+        "unusual": {kind: len(names) for kind, names in index.remarks.items()} | written.remarks(),
+        "examples": examples,
+    }
+
+
+def _show(name: str, report: dict[str, Any]) -> None:
+    """Print the report, its lists cut short."""
+    lines = []
+    for split, entries in report.items():
+        skipped = entries["skipped"]
+        lines += [f"{name} {split}: skipped {file}: {why}" for file, why in skipped[:SHOWN]]
+        if len(skipped) > SHOWN:
+            lines.append(f"{name} {split}: skipped {len(skipped) - SHOWN:,} more")
+        for kind, count in sorted(entries["unusual"].items()):
+            lines.append(f"{name} {split}: {count:,} {kind}, for example {entries['examples'][kind][0]}")
+        if entries["missing"]:
+            lines.append(f"{name} {split}: {entries['missing']:,} of the published {entries['official']:,} are missing")
+    print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+
+
+def _refuse_empty(report: dict[str, Any]) -> None:
+    for split, entries in report.items():
+        if entries["listed"] == len(entries["skipped"]):
+            raise UserError(f"The split {split} has no image that can be read. Is --source the right folder?")
+
+
+def _refuse_bad(command: str, report: dict[str, Any]) -> None:
+    """Raise UserError for a split with more than 0.1 % bad images or a surplus; `command` accepts them."""
+    for split, entries in report.items():
+        bad, whole = len(entries["skipped"]) + entries["missing"], entries["official"] or entries["listed"]
+        if bad <= TOLERATED * whole and entries["listed"] <= whole:
+            continue
+        what = f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%}"
+        if entries["listed"] > whole:
+            what = f"{entries['listed']:,} images where {whole:,} were published"
+        raise UserError(
+            f"The split {split} has {what} (see above). Mend the source and repeat the command, which keeps what is done, "
+            f"or accept what there is: {command}"
+        )
