@@ -107,7 +107,9 @@ class Column(nn.Module):
         if not self.training:
             return layers.classic_dropout(x_ND, self.config.dropout, None)
         if key is None:
-            raise ValueError("A net with dropout needs a StepKey(seed, epoch, step) to train: its masks are a function of it.")
+            raise ValueError(
+                "A net with dropout needs a StepKey(seed, epoch, step) to train: its masks are a function of it."
+            )
         shape = len(x_ND), x_ND.shape[1] // len(self.names)
         masks = [layers.dropout_mask(key, name, column, shape, self.config.dropout, x_ND.device) for column in self.names]
         return layers.classic_dropout(x_ND, self.config.dropout, torch.cat(masks, dim=1) if len(masks) > 1 else masks[0])
@@ -164,7 +166,9 @@ class AlexNet(Net):
                 parts.setdefault(key, []).append(of(parameter))
         if (here := "".join(self.columns)) != self.config.column_names:
             if group is None:
-                raise ValueError(f"The net has column {here} of {self.config.column_names}: a plain state needs all of them.")
+                raise ValueError(
+                    f"The net has column {here} of {self.config.column_names}: a plain state needs all of them."
+                )
             parts = gather_columns({key: part for key, (part,) in parts.items()}, self.config.fc8.units, group)
         return {key: torch.cat(values, dim=_split_dim(key)) for key, values in parts.items()}
 

@@ -49,7 +49,7 @@ TOPOLOGIES = {
         "fc5": (0, 0.01, ""),
     },
 }
-# Source 2012: scale 0.001, which is divided by the size, and pow 0.75 (layer-params-conv-local-11pct.cfg); cuda-convnet's k is 1.
+# Source 2012: scale 0.001, which is divided by the size, pow 0.75 (layer-params-conv-local-11pct.cfg), and always 1 for k.
 NORM = ResponseNorm(size=9, k=1.0, alpha=1e-3, beta=0.75, alpha_per_window=True)
 
 

@@ -103,8 +103,8 @@ class _Normalise(torch.autograd.Function):
         y = torch.empty_like(x)
         with _no_autocast(x):
             for part, out in zip(_pieces(x), _pieces(y), strict=True):
-                wide, s = _energies(part, windows, k, alpha)
-                out.copy_(_negative_power(s, beta).mul_(wide))
+                x32, s = _energies(part, windows, k, alpha)
+                out.copy_(_negative_power(s, beta).mul_(x32))
         return y
 
     @staticmethod
@@ -115,12 +115,12 @@ class _Normalise(torch.autograd.Function):
         result = torch.empty_like(x)
         with _no_autocast(x):
             for part, g, out in zip(_pieces(x), _pieces(gradient), _pieces(result), strict=True):
-                wide, s = _energies(part, windows, k, alpha)
+                x32, s = _energies(part, windows, k, alpha)
                 scaled = _negative_power(s, beta).mul_(g)
-                shared = (scaled * wide).div_(s)
+                shared = (scaled * x32).div_(s)
                 for dim, window in windows.items():
                     shared = _sum_along(shared, dim, window.T)
-                out.copy_(shared.mul_(wide).mul_(-2 * alpha * beta).add_(scaled))
+                out.copy_(shared.mul_(x32).mul_(-2 * alpha * beta).add_(scaled))
         return result, None, None, None, None
 
 
@@ -132,11 +132,11 @@ def _negative_power(s: Tensor, beta: float) -> Tensor:
 
 
 def _energies(part: Tensor, windows: dict[int, Tensor], k: float, alpha: float) -> tuple[Tensor, Tensor]:
-    wide = part.to(next(iter(windows.values())).dtype)
-    energy = wide * wide
+    x32 = part.to(next(iter(windows.values())).dtype)
+    energy = x32 * x32
     for dim, window in windows.items():
         energy = _sum_along(energy, dim, window)
-    return wide, energy.mul_(alpha).add_(k)
+    return x32, energy.mul_(alpha).add_(k)
 
 
 def _sum_along(x: Tensor, dim: int, window: Tensor) -> Tensor:
@@ -244,7 +244,7 @@ def dropout_mask(
 
 @torch.no_grad()
 def initialise(weight: Tensor, bias: Tensor | None, sd: float, start: float, seed: int, name: str) -> None:
-    """Fill one column's weights of a layer with normal draws of standard deviation `sd`, and its biases with `start` (paper 5).
+    """Fill one column's weights of a layer with normal draws of sd `sd`, and its biases with `start` (paper 5).
 
     The draws depend on `seed` and `name` (layer/column) alone, whatever tensor the weights are a part of.
     """

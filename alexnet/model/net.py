@@ -89,9 +89,7 @@ def blank(net: config.Net | NetConfig, names: Sequence[str] = (), exchange: "Exc
     return AlexNet(net if isinstance(net, NetConfig) else layers_of(net), names, exchange)
 
 
-def build(
-    net: config.Net | NetConfig, seed: int, names: Sequence[str] = (), exchange: "Exchange | None" = None
-) -> Net:
+def build(net: config.Net | NetConfig, seed: int, names: Sequence[str] = (), exchange: "Exchange | None" = None) -> Net:
     """Build the net with its initial weights for `seed`. Takes channels_last images.
 
     `names` and `exchange` say which columns live here and how they reach the others (`AlexNet`); any layout starts from the

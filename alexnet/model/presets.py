@@ -112,6 +112,11 @@ class NetConfig:
         return (layer.kernels if name in CONV else layer.units) > 0
 
     @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        return self.fc8.units
+
+    @property
     def column_names(self) -> str:
         """One letter for each column."""
         return COLUMN_NAMES[: self.columns]

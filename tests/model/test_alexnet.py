@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.model.alexnet import AlexNet, LocalExchange, build_alexnet, load_plain_state, plain_state
-from alexnet.model.layers import Moment
+from alexnet.config import UserError
+from alexnet.model import StepKey, build
+from alexnet.model.alexnet import AlexNet, LocalExchange
 from alexnet.model.presets import (
     ABLATIONS,
     LAYERS,
@@ -26,7 +27,7 @@ CONFIGS = {
     for preset, config in PRESETS.items()
     for name, change in {"base": lambda config: config, **ABLATIONS}.items()
 }
-AT = Moment(seed=0, epoch=2, step=17)
+AT = StepKey(seed=0, epoch=2, step=17)
 
 
 def small(config, side=99, num_classes=5):
@@ -49,13 +50,13 @@ def test_merged_columns_compute_what_the_columns_compute(name):
     """Outputs, dropout masks and every gradient, in float64, for both presets and every ablation."""
     config = small(CONFIGS[name])
     x, results = images(2), []
-    for grouped in (False, True):
-        net = build_alexnet(config, seed=1, grouped=grouped).double()
+    for names in ((), (config.column_names,)):
+        net = build(config, seed=1, names=names).double()
         logits = net(x, AT)
         F.cross_entropy(logits, torch.tensor([0, 3])).backward()
         for parameter in net.parameters():
             parameter.data = parameter.grad
-        results.append((logits, plain_state(net), net.eval()(x)))
+        results.append((logits, net.plain_state(), net.eval()(x)))
     (logits, gradients, _), (merged_logits, merged_gradients, _) = results
     torch.testing.assert_close(merged_logits, logits)
     assert gradients.keys() == merged_gradients.keys()
@@ -114,7 +115,7 @@ def test_each_column_can_run_elsewhere_with_its_own_exchange():
         first = letter == "a"
         exchange = ThreadExchange(first, *(boxes if first else boxes[::-1]))
         with torch.no_grad():
-            logits[letter] = build_alexnet(config, 4, names=(letter,), exchange=exchange)(x, AT)
+            logits[letter] = build(config, 4, names=(letter,), exchange=exchange)(x, AT)
 
     threads = [threading.Thread(target=run, args=(letter,)) for letter in "ab"]
     for thread in threads:
@@ -122,66 +123,66 @@ def test_each_column_can_run_elsewhere_with_its_own_exchange():
     for thread in threads:
         thread.join(timeout=60)
     with torch.no_grad():
-        together = build_alexnet(config, 4)(x, AT)
+        together = build(config, 4)(x, AT)
     assert torch.equal(logits["a"], together)
     assert torch.equal(logits["b"], together)
 
 
 def test_any_layout_starts_from_the_same_weights():
     config = small(source2012())
-    columns, merged = build_alexnet(config, seed=3), build_alexnet(config, seed=3, grouped=True)
-    for key, value in plain_state(columns).items():
-        assert torch.equal(plain_state(merged)[key], value), key
-    alone = build_alexnet(config, seed=3, names=("b",))
+    columns, merged = build(config, seed=3), build(config, seed=3, names=("ab",))
+    for key, value in columns.plain_state().items():
+        assert torch.equal(merged.plain_state()[key], value), key
+    alone = build(config, seed=3, names=("b",))
     for key, value in alone.state_dict().items():
         assert torch.equal(columns.state_dict()[key], value), key
     assert not torch.equal(columns.columns.a.conv4.weight, columns.columns.b.conv4.weight)
-    assert not torch.equal(columns.columns.a.conv4.weight, build_alexnet(config, seed=4).columns.a.conv4.weight)
+    assert not torch.equal(columns.columns.a.conv4.weight, build(config, seed=4).columns.a.conv4.weight)
 
 
 def test_building_a_net_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    build_alexnet(small(paper()), seed=0)
+    build(small(paper()), seed=0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_one_column_of_a_seed_starts_as_column_a_where_they_agree():
-    alone, pair = build_alexnet(small(one_column(paper())), seed=0), build_alexnet(small(paper()), seed=0)
+    alone, pair = build(small(one_column(paper())), seed=0), build(small(paper()), seed=0)
     assert torch.equal(alone.columns.a.conv1.weight, pair.columns.a.conv1.weight)
 
 
-@pytest.mark.parametrize("layout", [{}, {"grouped": True}])
-def test_a_plain_state_goes_into_every_layout(layout):
+@pytest.mark.parametrize("names", [(), ("ab",)])
+def test_a_plain_state_goes_into_every_layout(names):
     config = small(paper())
-    state = plain_state(build_alexnet(config, seed=5, **layout))
+    state = build(config, seed=5, names=names).plain_state()
     assert state["conv2.weight"].shape == (16, 3, 5, 5)
     assert state["conv3.weight"].shape == (24, 16, 3, 3)
     assert state["fc8.weight"].shape == (5, 256)
-    original = build_alexnet(config, seed=5)
-    for names in ((), ("ab",), ("a",), ("b",)):
-        net = build_alexnet(config, seed=6, names=names)
-        load_plain_state(net, state)
+    original = build(config, seed=5)
+    for others in ((), ("ab",), ("a",), ("b",)):
+        net = build(config, seed=6, names=others)
+        net.load_plain_state(state)
         if len("".join(net.columns)) == 2:
-            assert all(torch.equal(value, state[key]) for key, value in plain_state(net).items())
+            assert all(torch.equal(value, state[key]) for key, value in net.plain_state().items())
         for key, value in net.state_dict().items():
             if "ab" not in key:
                 assert torch.equal(value, original.state_dict()[key]), key
 
 
 def test_a_plain_state_that_does_not_fit_is_refused_and_nothing_is_copied():
-    net, other = build_alexnet(small(paper()), seed=5), build_alexnet(small(paper(), num_classes=6), seed=6)
+    net, other = build(small(paper()), seed=5), build(small(paper(), num_classes=6), seed=6)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(ValueError, match=r"fc8.weight has shape \(6, 256\), the net has \(5, 256\)"):
-        load_plain_state(net, plain_state(other))
-    state = plain_state(build_alexnet(small(with_sixth_layer(paper())), seed=6))
+        net.load_plain_state(other.plain_state())
+    state = build(small(with_sixth_layer(paper())), seed=6).plain_state()
     with pytest.raises(ValueError, match="conv6"):
-        load_plain_state(net, {key: state[key] for key in plain_state(net)} | {"conv6.bias": state["conv6.bias"]})
+        net.load_plain_state({key: state[key] for key in net.plain_state()} | {"conv6.bias": state["conv6.bias"]})
     with pytest.raises(ValueError, match=r"no 'fc8.bias'"):
-        load_plain_state(net, {key: value for key, value in plain_state(net).items() if key != "fc8.bias"})
+        net.load_plain_state({key: value for key, value in net.plain_state().items() if key != "fc8.bias"})
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     with pytest.raises(ValueError, match="column b of ab"):
-        plain_state(build_alexnet(small(paper()), seed=5, names=("b",)))
+        build(small(paper()), seed=5, names=("b",)).plain_state()
 
 
 def test_parameters_are_named_by_column_and_layer():
@@ -195,10 +196,10 @@ SD["source2012"] |= dict.fromkeys(("conv3", "conv4", "conv5"), 0.03)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_initial_deviations_and_biases_are_those_of_the_preset(preset):
-    """Fewer units than the paper's, so that drawing them is quick; deviations do not depend on that."""
+def test_initial_sds_and_biases_are_those_of_the_preset(preset):
+    """Fewer units than the paper's, so that drawing them is quick; sds do not depend on that."""
     config = PRESETS[preset]
-    net = build_alexnet(replace(config, fc6=replace(config.fc6, units=64), fc7=replace(config.fc7, units=64)), seed=0)
+    net = build(replace(config, fc6=replace(config.fc6, units=64), fc7=replace(config.fc7, units=64)), seed=0)
     for column in net.columns.values():
         for name, layer in column.named_children():
             error = 4 / np.sqrt(2 * layer.weight.numel())
@@ -207,12 +208,12 @@ def test_initial_deviations_and_biases_are_those_of_the_preset(preset):
                 assert (layer.bias == (name in ("conv2", "conv4", "conv5", "fc6", "fc7"))).all(), name
 
 
-def test_a_mask_depends_on_the_moment_and_outputs_are_halved_at_test_time():
-    net = build_alexnet(small(paper()), seed=0)
+def test_a_mask_depends_on_the_step_key_and_outputs_are_halved_at_test_time():
+    net = build(small(paper()), seed=0)
     x = images(2).float()
     with torch.no_grad():
         assert torch.equal(net(x, AT), net(x, AT))
-        for other in (Moment(1, 2, 17), Moment(0, 3, 17), Moment(0, 2, 18)):
+        for other in (StepKey(1, 2, 17), StepKey(0, 3, 17), StepKey(0, 2, 18)):
             assert not torch.equal(net(x, AT), net(x, other))
         first_row = net(x[1:], replace(AT, first_image=1))
         torch.testing.assert_close(first_row, net(x, AT)[1:])
@@ -220,27 +221,64 @@ def test_a_mask_depends_on_the_moment_and_outputs_are_halved_at_test_time():
         undropped = AlexNet(replace(net.config, dropout=0.0))
         undropped.load_state_dict(net.state_dict())
         torch.testing.assert_close(net.features(x, "fc6"), undropped.features(x, "fc6") / 2)
-    with pytest.raises(ValueError, match="Moment"):
+    with pytest.raises(ValueError, match="StepKey"):
         net.train()(x)
 
 
 def test_features_are_every_columns_outputs_side_by_side():
-    net = build_alexnet(small(source2012()), seed=0).eval()
+    net = build(small(source2012()), seed=0).eval()
     x = images(2).float()
     with torch.no_grad():
         assert net.features(x, "conv1").shape == (2, 6, 11, 11)
         fc7 = net.features(x, "fc7")
-        weight = plain_state(net)["fc8.weight"]
+        weight = net.plain_state()["fc8.weight"]
         torch.testing.assert_close(F.linear(fc7, weight, net.columns.a.fc8.bias), net(x))
-    with pytest.raises(ValueError, match="'fc8'"):
+    with pytest.raises(UserError, match="'fc8'"):
         net.features(x, "fc8")
 
 
-def test_a_net_runs_in_bf16_and_stays_near_fp32():
-    net = build_alexnet(small(source2012()), seed=0).eval()
+def test_a_plain_state_can_be_of_what_belongs_to_the_weights():
+    """Velocities, for example: split and joined as weights are, in any layout."""
+    config = small(source2012())
+    given = {key: -value for key, value in build(config, seed=5).plain_state().items()}
+    for names in ((), ("ab",)):
+        net = build(config, seed=6, names=names)
+        velocities = {parameter: torch.zeros_like(parameter) for parameter in net.parameters()}
+        net.given.load_plain_state(into=velocities.get)
+        assert all(torch.equal(value, given[key]) for key, value in net.plain_state(of=velocities.get).items())
+        before = build(config, seed=6, names=names).plain_state()
+        assert all(torch.equal(value, before[key]) for key, value in net.plain_state().items())
+
+
+@pytest.mark.parametrize("names", [(), ("ab",)])
+def test_a_net_runs_in_bf16_and_stays_near_fp32(names):
+    net = build(small(source2012()), seed=0, names=names).eval()
     x = images(2).float()
     with torch.no_grad():
         expected = net(x)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = net(x)
-    assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+            hidden = net.features(x, "fc7")
+    assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
+    assert logits.dtype == torch.float32
+    assert hidden.dtype == torch.bfloat16
+
+
+def test_in_bf16_logits_are_the_fp32_products_of_the_last_layer_and_do_not_tie():
+    """Classes whose weights differ by less than bf16 can tell: its product has ties at the top, where ours has none."""
+    net = build(small(source2012(), num_classes=50), seed=0).eval()
+    with torch.no_grad():
+        for column in net.columns.values():
+            column.fc8.weight[1:] = column.fc8.weight[0] * (1 + 2e-4 * torch.randn(49, 1, generator=torch.Generator().manual_seed(1)))
+    x = images(8).float()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, hidden = net(x), net.features(x, "fc7")
+        short = sum(F.linear(h, c.fc8.weight) for h, c in zip(hidden.chunk(2, 1), net.columns.values(), strict=True))
+    state = net.plain_state()
+    expected = F.linear(hidden.double(), state["fc8.weight"].double(), state["fc8.bias"].double())
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
+    best_in_bf16 = (short == short.amax(1, keepdim=True)).sum(1)
+    assert short.dtype == torch.bfloat16
+    assert (best_in_bf16 > 1).all()  # top-1 would depend on the order of the classes
+    assert ((logits == logits.amax(1, keepdim=True)).sum(1) == 1).all()
+    assert torch.equal(logits.argmax(1), expected.argmax(1))

@@ -4,7 +4,7 @@ import torch
 
 from alexnet.config import UserError
 from alexnet.model import weights
-from alexnet.model.alexnet import build_alexnet, load_plain_state, sides
+from alexnet.model.alexnet import build, load_plain_state, sides
 from alexnet.model.caffe import MEAN_BGR, _check_inputs, _config, import_caffe
 from alexnet.model.weights import ModelCard
 
@@ -104,8 +104,8 @@ def as_tensorflow(arrays):
 
 
 def logits_of(imported, images_bgr, grouped=True):
-    net = build_alexnet(imported.config, seed=0, grouped=grouped).eval()
-    load_plain_state(net, imported.state)
+    net = build(imported.config, seed=0, grouped=grouped).eval()
+    net.load_plain_state(imported.state)
     with torch.no_grad():
         return net.double()(torch.from_numpy(images_bgr[:, ::-1].copy())).numpy()
 
@@ -176,8 +176,8 @@ def test_in_training_the_doubled_weights_do_what_caffes_dropout_does(arrays, tmp
 
 def test_an_imported_net_is_exported_like_one_of_ours(arrays, tmp_path):
     imported = import_caffe(saved(tmp_path / "net.npy", arrays), image_side=SIDE)
-    net = build_alexnet(imported.config, seed=0)
-    load_plain_state(net, imported.state)
+    net = build(imported.config, seed=0)
+    net.load_plain_state(imported.state)
     card = ModelCard("bvlc_alexnet", imported.config, "imported", tuple("abcdef"))
     weights.save(tmp_path / "net.safetensors", net, card, imported.mean_image)
     assert weights.load(tmp_path / "net.safetensors").card == card

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 
 from alexnet.claims.devices import ALONE, DTYPES, PAIR, PAIRS, differences, run_ranks, trial, trial_batch, trial_net
 from alexnet.config import UserError
-from alexnet.model.alexnet import build_alexnet, load_plain_state, plain_state
+from alexnet.model.alexnet import build, load_plain_state, plain_state
 from alexnet.model.columns import Layout, bytes_per_image, exchanged_shapes, gathered_plain_state, standing_in
-from alexnet.model.layers import Moment
+from alexnet.model.layers import StepKey
 from alexnet.model.presets import ABLATIONS, one_column, paper, source2012, with_sixth_layer
 
 FOUND = {ALONE: "one", PAIR: "two", PAIRS: "four"}
 NETS = {"base": trial_net(), "conv6": with_sixth_layer(trial_net()), "no-exchange": ABLATIONS["no-exchange"](trial_net())}
-AT = Moment(seed=0, epoch=0, step=0)
+AT = StepKey(seed=0, epoch=0, step=0)
 
 
 def work(rank, folder):
@@ -51,7 +51,7 @@ def exchange_by_hand(rank):
 def count_bytes(rank, config, name):
     """Train two steps and look at the net once; return the bytes by place and the images."""
     exchange = rank.exchange(config)
-    net = build_alexnet(config, 0, rank.names(config), exchange)
+    net = build(config, 0, rank.names(config), exchange)
     images, labels = trial_batch(0, 3)
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=name == "bf16"):
@@ -67,9 +67,9 @@ def count_bytes(rank, config, name):
 def move_states(rank):
     """Load a plain state and plain velocities into this rank's share of another net, and gather them again."""
     config = trial_net()
-    given = plain_state(build_alexnet(config, seed=7))
-    net = build_alexnet(config, 8, rank.names(config))
-    load_plain_state(net, given)
+    given = plain_state(build(config, seed=7))
+    net = build(config, 8, rank.names(config))
+    net.load_plain_state(given)
     velocities = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     load_plain_state(standing_in(net, velocities), {key: -value for key, value in given.items()})
     group = rank.column_group
@@ -129,7 +129,7 @@ def test_every_replica_and_every_column_ends_with_the_same_state(ranks, dtype):
 
 def test_ten_steps_move_every_tensor_a_hundred_times_beyond_the_limit(ranks):
     """Or agreement after them would say little."""
-    start = plain_state(build_alexnet(trial_net(), 0))
+    start = plain_state(build(trial_net(), 0))
     for key, value in start.items():
         moved = (ranks["one-0"]["fp32"][f"weights/{key}"] - value).norm()
         assert moved > 100 * 1e-6 * value.norm(), key
@@ -181,7 +181,7 @@ def test_bytes_sent_are_those_of_the_formula(ranks, name, index):
 @pytest.mark.parametrize("rank", ["two-0", "two-1", "four-0", "four-3"])
 def test_a_state_goes_through_ranks_unchanged(ranks, rank):
     """So a checkpoint of any layout is one of all: each rank takes its share, and what they gather is what was given."""
-    given, found = plain_state(build_alexnet(trial_net(), seed=7)), ranks[rank]["states"]
+    given, found = plain_state(build(trial_net(), seed=7)), ranks[rank]["states"]
     for key, value in given.items():
         assert torch.equal(found["weights"][key], value), key
         assert torch.equal(found["velocities"][key], -value), key
@@ -189,8 +189,8 @@ def test_a_state_goes_through_ranks_unchanged(ranks, rank):
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_a_net_with_all_columns_needs_no_group_to_give_its_state(grouped):
-    net = build_alexnet(trial_net(), seed=7, grouped=grouped)
-    expected = plain_state(net)
+    net = build(trial_net(), seed=7, grouped=grouped)
+    expected = net.plain_state()
     assert all(torch.equal(value, expected[key]) for key, value in gathered_plain_state(net).items())
     doubled = gathered_plain_state(net, values={name: 2 * p.detach() for name, p in net.named_parameters()})
     assert all(torch.equal(value, 2 * expected[key]) for key, value in doubled.items())

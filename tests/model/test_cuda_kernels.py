@@ -93,7 +93,7 @@ def test_what_is_no_number_stays_none():
 @pytest.mark.parametrize("first", [0, 3])
 def test_draws_are_those_of_the_processor(first):
     """Philox in Triton against numpy's; a part of a batch begins anywhere among four numbers of 64 bits."""
-    at, shape, purpose = layers.Moment(3, 2, 5, first_image=first), (5, 37), "dropout/fc6/a"
+    at, shape, purpose = layers.StepKey(3, 2, 5, first_image=first), (5, 37), "dropout/fc6/a"
     halves = np.frombuffer(randomness.key(3, purpose, 2, 5).to_bytes(16, "little"), "<i8").copy()
     kept = triton_loops.draws_at_least(torch.from_numpy(halves).to(DEVICE), first * 37, shape, 2**15)
     assert torch.equal(kept.cpu(), layers.dropout_mask(at, "fc6", "a", shape, 0.5))

@@ -5,7 +5,7 @@ import torch
 
 from alexnet import compiled
 from alexnet.config import CifarNet, ColumnNet
-from alexnet.model import fused, layers
+from alexnet.model import kernels, layers
 from alexnet.model.presets import MapNorm, ResponseNorm
 from alexnet.training.compiling import compile_loops
 from alexnet.training.crew import Crew

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from alexnet.model import layers
-from alexnet.model.layers import EdgeConv2d, GroupedLinear, Moment, classic_dropout, dropout_mask, max_pool
+from alexnet.model.layers import EdgeConv2d, GroupedLinear, LogitsLinear, StepKey, classic_dropout, dropout_mask, max_pool
 from alexnet.model.presets import MapNorm, ResponseNorm, paper, source2012
 
 PAPER, SOURCE = paper().norm, source2012().norm
@@ -111,7 +111,7 @@ NORMALISATIONS = {
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", NORMALISATIONS)
 def test_gradients_of_normalisation_are_right(name, memory, monkeypatch):
-    """Image by image, as large maps are normalised on a processor."""
+    """Image by image, as large maps are normalised on a CPU."""
     monkeypatch.setattr(layers, "PIECE", 1)
     x = draw(2, 4, 3, 3).to(memory_format=memory).requires_grad_()
     assert torch.autograd.gradcheck(NORMALISATIONS[name], (x,))
@@ -203,18 +203,33 @@ def test_a_grouped_fully_connected_layer_gives_each_column_its_own_input():
     torch.testing.assert_close(layer(x), torch.cat(halves, dim=1))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "found"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)]
+)
+def test_logits_are_never_shorter_than_fp32(dtype, found):
+    layer = LogitsLinear(6, 4).to(dtype)
+    x = draw(3, 6).to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = layer(x)
+    logits.sum().backward()
+    assert logits.dtype == found
+    assert (x.grad.dtype, layer.weight.grad.dtype) == (dtype, dtype)
+    expected = x.double() @ layer.weight.double().T + layer.bias.double()
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_dropout_zeroes_and_does_not_rescale_in_training_and_halves_at_test_time():
     x = draw(4, 6).requires_grad_()
-    kept = dropout_mask(Moment(0, 0, 0), "fc6", "a", (4, 6), 0.5)
+    kept = dropout_mask(StepKey(0, 0, 0), "fc6", "a", (4, 6), 0.5)
     assert torch.equal(classic_dropout(x, 0.5, kept), torch.where(kept, x, 0.0))
     assert torch.equal(classic_dropout(x, 0.5, None), x / 2)
     assert torch.equal(classic_dropout(x, 0.25, None), x * 0.75)
     assert torch.autograd.gradcheck(lambda x: classic_dropout(x, 0.5, kept), (x,))
 
 
-def test_a_mask_can_be_drawn_again_and_is_another_at_every_moment_layer_and_column():
+def test_a_mask_can_be_drawn_again_and_is_another_at_every_step_layer_and_column():
     def mask(seed=0, epoch=0, step=0, layer="fc6", column="a"):
-        return dropout_mask(Moment(seed, epoch, step), layer, column, (8, 64), 0.5)
+        return dropout_mask(StepKey(seed, epoch, step), layer, column, (8, 64), 0.5)
 
     assert torch.equal(mask(), mask())
     others = [mask(seed=1), mask(epoch=1), mask(step=1), mask(layer="fc7"), mask(column="b")]
@@ -225,14 +240,14 @@ def test_a_mask_can_be_drawn_again_and_is_another_at_every_moment_layer_and_colu
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
 def test_a_mask_drops_the_given_share(probability):
-    kept = dropout_mask(Moment(0, 3, 7), "fc7", "b", (128, 2048), probability)
+    kept = dropout_mask(StepKey(0, 3, 7), "fc7", "b", (128, 2048), probability)
     assert kept.float().mean().item() == pytest.approx(1 - probability, abs=5 / np.sqrt(12 * kept.numel()))
 
 
 def test_parts_of_a_batch_draw_their_own_rows_of_the_mask():
-    whole = dropout_mask(Moment(0, 0, 5), "fc6", "a", (10, 32), 0.5)
+    whole = dropout_mask(StepKey(0, 0, 5), "fc6", "a", (10, 32), 0.5)
     for first, last in ((0, 4), (4, 10)):
-        part = dropout_mask(Moment(0, 0, 5, first_image=first), "fc6", "a", (last - first, 32), 0.5)
+        part = dropout_mask(StepKey(0, 0, 5, first_image=first), "fc6", "a", (last - first, 32), 0.5)
         assert torch.equal(part, whole[first:last])
 
 

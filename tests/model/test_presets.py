@@ -1,27 +1,32 @@
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
-from alexnet.config import config_hash, from_dict
-from alexnet.model.alexnet import AlexNet, build_alexnet, count_neurons, sides
+from alexnet.config import CifarNet, ColumnNet, UserError, config_hash, from_dict
+from alexnet.model import build, image_side_of, label, layers_of, num_columns_of
+from alexnet.model.alexnet import AlexNet
 from alexnet.model.presets import (
     ABLATIONS,
     LAYERS,
     REMOVABLE,
     ConvLayer,
     NetConfig,
+    ResponseNorm,
+    count_neurons,
     one_column,
     paper,
+    sides,
     source2012,
     with_classes,
     with_sixth_layer,
     with_width,
     without_exchange,
     without_layer,
-    without_normalisation,
     without_overlap,
 )
 
@@ -120,7 +125,7 @@ def forward_by_loops(image, p, preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_net_computes_what_loops_in_float64_compute(preset):
-    net = build_alexnet(small(PRESETS[preset], side=67), seed=2).double().eval()
+    net = build(small(PRESETS[preset], side=67), seed=2).double().eval()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             parameter.add_(0.02 if name.endswith("bias") else 0)  # so that every bias takes part
@@ -130,7 +135,7 @@ def test_a_net_computes_what_loops_in_float64_compute(preset):
     np.testing.assert_allclose(logits, forward_by_loops(x[0].numpy(), p, preset), rtol=1e-9)
 
 
-def test_half_width_is_half_of_every_count_and_deviations_grow_where_the_fan_in_halves():
+def test_half_width_is_half_of_every_count_and_sds_grow_where_the_fan_in_halves():
     half = with_width(source2012(), 0.5)
     assert [getattr(half, name).kernels for name in LAYERS[:5]] == [24, 64, 96, 96, 64]
     assert (half.fc6.units, half.fc7.units, half.fc8.units) == (1024, 1024, 1000)
@@ -154,7 +159,7 @@ def test_one_column_is_145_half():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_148_removes_every_normalisation_and_nothing_else(preset):
-    config = without_normalisation(PRESETS[preset])
+    config = ABLATIONS["no-norm"](PRESETS[preset])
     assert not any("norm" in getattr(config, name).then for name in LAYERS[:6])
     assert count(on_meta(config)) == count(on_meta(PRESETS[preset]))
     expected = {"paper": ["activation pool"] * 2, "source2012": ["pool activation", "activation pool"]}
@@ -171,8 +176,9 @@ def test_147_has_windows_that_touch_and_ends_in_the_same_six_pixels():
 
 def test_150_has_columns_that_never_meet_before_the_logits():
     config = without_exchange(source2012())
-    assert (config.conv2.kernels, config.fc6.units, config.fc7.units, config.shared) == (160, 4096, 4096, ())
-    net = build_alexnet(small(config), seed=0).eval()
+    assert (config.conv2.kernels, config.fc6.units, config.fc7.units, config.shared) == (160, 4096, 2048, ())
+    assert on_meta(config).columns.a.fc7.weight.shape == (2048, 4096)
+    net = build(small(config), seed=0).eval()
     x = images(1).float()
     with torch.no_grad():
         before = net._run(x, "fc8")  # each column's share of the logits
@@ -205,6 +211,96 @@ def test_only_layers_between_the_first_and_the_last_can_be_removed():
             without_layer(paper(), name)
 
 
+def test_the_sixth_layer_is_that_of_146():
+    """layers-146-2009.cfg:258-269: 128 kernels a column, padding 1, sd 0.03, bias 1."""
+    assert with_sixth_layer(source2012()).conv6 == ConvLayer(128, 3, padding=1, sd=0.03, bias=1.0)
+    assert with_sixth_layer(without_overlap(source2012())).conv6.padding == 1
+
+
+def test_167_lacks_the_normalisations_of_layer_2_only():
+    """Both of them, across maps and within."""
+    config = ABLATIONS["no-norm2"](source2012())
+    assert (config.conv1.then, config.conv2.then) == ("norm pool activation", "activation pool")
+    assert replace(config, conv2=source2012().conv2) == source2012()
+
+
+def test_the_unpublished_normalisation_can_be_removed_alone():
+    config = ABLATIONS["no-map-norm"](source2012())
+    assert config.conv2.then == "activation norm pool"
+    assert replace(config, conv2=source2012().conv2) == source2012()
+
+
+WALK = {
+    "alpha-literal": {"norm": ResponseNorm()},
+    "norm1-after-relu": {"conv1": ConvLayer(48, 11, stride=4, then="activation norm pool")},
+    "no-map-norm": {"conv2": ConvLayer(128, 5, padding=2, bias=1.0, then="activation norm pool")},
+    "sd-0.01": {
+        "conv3": ConvLayer(192, 3, padding=1),
+        "conv4": ConvLayer(192, 3, padding=1, bias=1.0),
+        "conv5": ConvLayer(128, 3, padding=1, bias=1.0, then="pool activation"),
+    },
+}
+
+
+def test_one_factor_at_a_time_leads_from_one_preset_to_the_other():
+    """Each word changes what it says and nothing else; with all of them only conv5's order is left, which changes nothing."""
+    for word, fields in WALK.items():
+        assert ABLATIONS[word](source2012()) == replace(source2012(), **fields), word
+    config = layers_of(ColumnNet(ablation=" ".join(WALK)))
+    assert replace(config, conv5=paper().conv5) == paper()
+    x, logits = images(1).float(), []
+    for each in (config, paper()):
+        with torch.no_grad():
+            logits.append(build(small(each), seed=0).eval()(x))
+    assert torch.equal(*logits)
+
+
+def test_a_step_of_the_walk_keeps_what_another_ablation_removed():
+    walked = layers_of(ColumnNet(ablation="no-norm norm1-after-relu sd-0.01", width=0.5))
+    assert walked.conv1.then == "activation pool"
+    assert walked.conv4.sd == pytest.approx(0.01 * 2**0.5)
+
+
+def test_an_ablation_that_is_unknown_or_changes_nothing_is_refused():
+    with pytest.raises(UserError, match="no ablation 'no-nrom'; did you mean 'no-norm'"):
+        layers_of(ColumnNet(ablation="no-nrom"))
+    for net in (ColumnNet("paper", ablation="no-map-norm"), ColumnNet(ablation="no-norm no-norm2")):
+        with pytest.raises(UserError, match="changes nothing"):
+            layers_of(net)
+    with pytest.raises(UserError, match="`columns`"):
+        layers_of(ColumnNet(ablation="one-column no-exchange"))
+
+
+LABELS = {
+    "source2012-full": ColumnNet(),
+    "paper-half-no-norm-tanh": ColumnNet("paper", 0.5, 20, "no-norm tanh"),
+    "source2012-eighth": ColumnNet(width=0.125),
+    "source2012-width-0.3-one-column": ColumnNet(width=0.3, ablation="one-column"),
+    "19pct-relu": CifarNet(),
+    "conv-local-13pct-tanh-sd-0.001-24px": CifarNet("conv-local-13pct", "tanh", 1e-3, image_side=24),
+    "conv-local-11pct-relu-no-norms-width-0.5": CifarNet("conv-local-11pct", width=0.5, norms=False),
+}
+
+
+def test_nets_have_readable_labels():
+    assert {name: label(net) for name, net in LABELS.items()} == {name: name for name in LABELS}
+
+
+def test_what_is_known_of_a_net_before_it_is_built():
+    assert [image_side_of(net) for net in (ColumnNet(), CifarNet(), CifarNet(image_side=24))] == [224, 32, 24]
+    assert [num_columns_of(net) for net in (ColumnNet(), ColumnNet(ablation="one-column"), CifarNet(), paper())] == [
+        2,
+        1,
+        1,
+        2,
+    ]
+
+
+def test_presets_need_no_torch():
+    code = "import sys, alexnet.model, alexnet.model.presets; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_sixth_layer_sees_the_pooled_maps_of_both_columns():
     config = with_classes(with_sixth_layer(source2012()), 10_184)
     net = on_meta(config).eval()
@@ -215,13 +311,13 @@ def test_the_sixth_layer_sees_the_pooled_maps_of_both_columns():
 
 def test_ablations_compose_with_width_and_with_each_other():
     config = small(without_layer(without_layer(one_column(source2012()), "conv3"), "fc7"))
-    net = build_alexnet(config, seed=0).eval()
+    net = build(config, seed=0).eval()
     assert net(images(1).float()).shape == (1, 5)
     assert list(dict(net.columns.a.named_children())) == ["conv1", "conv2", "conv4", "conv5", "fc6", "fc8"]
 
 
 def test_tanh_takes_the_place_of_every_relu():
-    net = build_alexnet(small(ABLATIONS["tanh"](ABLATIONS["no-norm"](paper()))), seed=0).eval()
+    net = build(small(ABLATIONS["tanh"](ABLATIONS["no-norm"](paper()))), seed=0).eval()
     x = images(2).float()
     for layer in ("conv1", "conv3"):  # whose biases begin at 0
         outputs = net.features(x, layer)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import alexnet
 from alexnet.config import UserError
 from alexnet.model import weights
-from alexnet.model.alexnet import build_alexnet, plain_state
+from alexnet.model.alexnet import build, plain_state
 from alexnet.model.presets import one_column, paper, source2012, with_classes, with_sixth_layer, with_width
 from alexnet.model.weights import ModelCard
 from alexnet.preprocessing.cutting import fixed_views
@@ -27,7 +27,7 @@ def small(config):
 
 def trained(config, **layout):
     """A net whose weights are larger than at the start, so that its logits and normalisations say something."""
-    net = build_alexnet(config, seed=0, **layout)
+    net = build(config, seed=0, **layout)
     with torch.no_grad():
         for name, weight in net.named_parameters():
             if name.endswith("weight") and "conv1" not in name:
@@ -91,7 +91,7 @@ def test_a_net_of_any_layout_comes_back_grouped_with_the_same_function(config, l
     assert loaded.card == card
     assert not loaded.training
     assert list(loaded.columns) == [net.config.column_names]
-    assert all(torch.equal(value, plain_state(net)[key]) for key, value in plain_state(loaded).items())
+    assert all(torch.equal(value, net.plain_state()[key]) for key, value in loaded.plain_state().items())
     x = torch.randn(2, 3, 99, 99, generator=torch.Generator().manual_seed(0)) * 60
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), net(x), rtol=1e-5, atol=1e-5)

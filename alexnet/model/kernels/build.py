@@ -1,7 +1,7 @@
 """The kernels in C (`normalise.c`): compiled in a second when they are first needed, and whether they are on.
 
-Whoever calls one also has torch's plain operations, for where there is no C compiler. The kernels round otherwise than those,
-and are off in a process until `use(True)`: a run keeps what it began with.
+Whoever calls one also has torch's plain operations, for where there is no C compiler. The kernels round otherwise than
+those, and are off in a process until `use(True)`: a run keeps what it began with.
 """
 
 import ctypes

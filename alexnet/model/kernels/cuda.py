@@ -1,6 +1,7 @@
 """The kernels of `normalise.c`, and dropout's draws, for CUDA devices: compiled by Triton.
 
-Maps lie as they do for the kernels in C (channels_last), and the arithmetic is the same: fp32, whatever comes in and goes out.
+Maps lie as they do for the kernels in C (channels_last), and the arithmetic is the same: fp32, whatever comes in and goes
+out.
 Importing this needs Triton, which comes with torch's builds for CUDA; `why_not` says whether there is one that works.
 """
 
