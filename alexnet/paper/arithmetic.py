@@ -1,130 +1,126 @@
 """The numbers of the paper that follow from its net by arithmetic: sizes, neurons, parameters and views.
 
-`computed` gives them for a claim, from the preset `paper`; they have neither a scale nor an interval.
+`computed` gives them for a claim, counted on the preset `paper`; they have neither a scale nor an interval.
 """
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
-from alexnet.paper import Value
-from alexnet.claims.verdicts import Word
 from alexnet.model import presets
-from alexnet.model.alexnet import COLOURS, AlexNet, count_neurons, sides
-from alexnet.model.presets import CONV, NetConfig
-from alexnet.preprocessing.views import PAPER as PAPER_VIEWS
+from alexnet.model.alexnet import AlexNet
+from alexnet.model.presets import COLOURS, CONV, NetConfig, count_neurons, sides
+from alexnet.paper.claims import Claim, Value
+from alexnet.preprocessing import augment
+
+Word = Literal["by construction", "arithmetic: true", "arithmetic: false"]
+Numbers = dict[str, float]  # by the keys of a claim's values
 
 
-def count_parameters(config: NetConfig) -> dict[str, int]:
-    """Return the learned values of every layer, biases included, all columns together."""
+def _shapes(config: NetConfig) -> dict[tuple[str, str], torch.Size]:
+    """Return the shapes of what a layer learns, by (layer, weight or bias), with the columns merged into one."""
     with torch.device("meta"):
-        net = AlexNet(config)
-    counts = dict.fromkeys(filter(config.learns, config.layer_names), 0)
-    for name, parameter in net.named_parameters():
-        counts[name.split(".")[-2]] += parameter.numel()
+        (column,) = AlexNet(config, (config.column_names,)).columns.values()
+    return {(name.split(".")[0], name.split(".")[1]): tensor.shape for name, tensor in column.named_parameters()}
+
+
+def layer_parameters(config: NetConfig) -> dict[str, int]:
+    """Return the learned values of every layer, biases included, all columns together."""
+    counts: dict[str, int] = {}
+    for (layer, _), shape in _shapes(config).items():
+        counts[layer] = counts.get(layer, 0) + math.prod(shape)
     return counts
 
 
 def operations(config: NetConfig) -> dict[str, int]:
     """Return the additions and multiplications of every layer for one image of a training step, all columns together.
 
-    Products with weights only: forward, to the weights' gradient, and to the input's, which conv1 has none of.
+    Matmuls with weights only: forward, to the weights' gradient, and to the input's, which conv1 has none of.
     """
     side = sides(config)
-    with torch.device("meta"):
-        net = AlexNet(config)
-    counts = dict.fromkeys(filter(config.learns, config.layer_names), 0)
-    for name, weight in net.named_parameters():
-        layer = name.split(".")[-2]
-        if weight.ndim > 1:
-            places = side[layer] ** 2 if layer in CONV else 1
-            counts[layer] += 2 * weight.numel() * places * (2 if layer == "conv1" else 3)
-    return counts
+    weights = {layer: math.prod(shape) for (layer, what), shape in _shapes(config).items() if what == "weight"}
+    passes = {"conv1": 2}
+    return {
+        layer: 2 * count * (side[layer] ** 2 if layer in CONV else 1) * passes.get(layer, 3)
+        for layer, count in weights.items()
+    }
 
 
 def maps_seen(config: NetConfig) -> dict[str, int]:
     """Return how many maps or features each kernel or unit of a layer sees."""
-    with torch.device("meta"):
-        (column,) = AlexNet(config, (config.column_names,)).columns.values()
-    return {name: layer.weight.shape[1] for name, layer in column.named_children()}
+    return {layer: shape[1] for (layer, what), shape in _shapes(config).items() if what == "weight"}
 
 
-def printed_layers(config: NetConfig) -> dict[tuple[str, str], float]:
-    """Return what section 3.5 lists of every layer, all columns together, by (name, layer) of the claim's values."""
-    found: dict[tuple[str, str], float] = {("side of the input", ""): config.image_side}
+def largest_share(config: NetConfig) -> float:
+    """Return the largest share of a convolutional layer in the net's parameters, in percent."""
+    counts = layer_parameters(config)
+    return 100 * max(count for layer, count in counts.items() if layer in CONV) / sum(counts.values())
+
+
+def _printed_layers(config: NetConfig) -> Numbers:
+    """Return what section 3.5 lists of every layer, all columns together."""
+    found: Numbers = {"side of the input": config.image_side}
     for name in filter(config.learns, config.layer_names):
         layer = getattr(config, name)
         if name not in CONV:
-            found["units", name] = layer.units * (1 if name == "fc8" else config.columns)
+            found[f"units, {name}"] = layer.units * (1 if name == "fc8" else config.columns)
             continue
-        found["kernels", name] = layer.kernels * config.columns
-        found["side of a kernel", name] = layer.side
-        found["maps of a kernel", name] = maps_seen(config)[name]
-        found["stride", name] = layer.stride
+        found[f"kernels, {name}"] = layer.kernels * config.columns
+        found[f"side of a kernel, {name}"] = layer.side
+        found[f"maps of a kernel, {name}"] = maps_seen(config)[name]
+        found[f"stride, {name}"] = layer.stride
     return found
 
 
-def _sizes() -> dict[tuple[str, str], float]:
-    neurons, parameters = count_neurons(presets.paper()), count_parameters(presets.paper())
-    return {("parameters", ""): sum(parameters.values()), ("neurons", ""): sum(neurons.values())}
+def _sizes(config: NetConfig) -> Numbers:
+    return {"parameters": sum(layer_parameters(config).values()), "neurons": sum(count_neurons(config).values())}
 
 
-def _layers() -> dict[tuple[str, str], float]:
-    config = presets.paper()
-    names = [name for name in config.layer_names if config.learns(name)]
+def _layers(config: NetConfig) -> Numbers:
+    names = list(filter(config.learns, config.layer_names))
     conv = sum(name in CONV for name in names)
     counts = {"learned layers": len(names), "convolutional layers": conv, "fully-connected layers": len(names) - conv}
-    return {(name, ""): count for name, count in {**counts, "classes": config.fc8.units}.items()}
+    return counts | {"classes": config.fc8.units}
 
 
-def _parameters() -> dict[tuple[str, str], float]:
-    counts = count_parameters(presets.paper())
-    one = count_parameters(presets.one_column(presets.paper()))
-    sums = {"all": sum(counts.values()), "all, one-GPU net": sum(one.values())}
-    return {("parameters", name): count for name, count in {**counts, **sums}.items()}
+def _parameters(config: NetConfig) -> Numbers:
+    counts = layer_parameters(config)
+    sums = {"all": sum(counts.values()), "all, one-GPU net": sum(layer_parameters(presets.one_column(config)).values())}
+    return {f"parameters, {name}": count for name, count in {**counts, **sums}.items()}
 
 
-def _neurons() -> dict[tuple[str, str], float]:
-    config = presets.paper()
-    neurons = {("neurons", name): float(count) for name, count in count_neurons(config).items()}
-    return {("dimensions", "input"): COLOURS * config.image_side**2, **neurons}
+def _neurons(config: NetConfig) -> Numbers:
+    counts = count_neurons(config)
+    return {"dimensions, input": COLOURS * config.image_side**2} | {f"neurons, {name}": n for name, n in counts.items()}
 
 
-def largest_share() -> float:
-    """Return the largest share of a convolutional layer in the net's parameters, in percent."""
-    counts = count_parameters(presets.paper())
-    return 100 * max(counts[name] for name in CONV if name in counts) / sum(counts.values())
-
-
-# Claim -> its numbers that are arithmetic, by (name, subject) of its values.
-COMPUTED: dict[str, Callable[[], dict[tuple[str, str], float]]] = {
+# Claim -> its numbers that can be counted on the net.
+COMPUTED: dict[str, Callable[[NetConfig], Numbers]] = {
     "abstract-size": _sizes,
-    "s1-depth": lambda: {("largest share of a convolutional layer", ""): largest_share()},
-    "s3.2-one-gpu-net": lambda: printed_layers(presets.one_column(presets.paper())),
-    "s3.4-pooling": lambda: {
-        ("side of a window", ""): presets.paper().pooling.side,
-        ("stride", ""): presets.paper().pooling.stride,
-    },
+    "s1-shares": lambda net: {"largest share of a convolutional layer": largest_share(net)},
+    "s3.2-one-gpu-net": lambda net: _printed_layers(presets.one_column(net)),
+    "s3.4-pooling": lambda net: {"side of a window": net.pooling.side, "stride": net.pooling.stride},
     "s3.5-layers": _layers,
-    "s3.5-architecture": lambda: printed_layers(presets.paper()),
+    "s3.5-architecture": _printed_layers,
     "s3.5-parameters": _parameters,
     "fig2-neurons": _neurons,
-    "s4-ten-bits": lambda: {("bits of a label", ""): math.log2(presets.paper().fc8.units)},
-    "s4.1-patches": lambda: {
-        ("side of a patch", ""): PAPER_VIEWS.crop_side,
-        ("factor", ""): PAPER_VIEWS.num_views(),
-    },
+    "s4-ten-bits": lambda net: {"bits of a label": math.log2(net.fc8.units)},
+    "s4.1-patches": lambda net: {"side of a patch": net.image_side, "factor": augment.num_views(augment.PAPER)},
 }
 
 
-def computed(claim: str) -> dict[tuple[str, str], float]:
-    """Return the numbers of a claim that follow from the preset `paper` by arithmetic, by (name, subject) of its values."""
-    return COMPUTED[claim]() if claim in COMPUTED else {}
+def computed(claim: str) -> Numbers:
+    """Return the numbers of a claim that follow from the preset `paper` by arithmetic, by the keys of its values."""
+    return COMPUTED[claim](presets.paper()) if claim in COMPUTED else {}
 
 
-def word(value: Value, number: float) -> Word:
-    """Return the verdict on a value of the paper from a computed number, which has no interval and no scale."""
-    if value.is_close(number):
-        return "agrees"
-    return "lower than the paper" if number < value.paper else "higher than the paper"
+def word(claim: Claim, value: Value, number: float) -> Word:
+    """Return the verdict on a value from the number counted on our net, which has no interval and no scale.
+
+    A definition is held by construction; where our net departs from its number, that is said as of arithmetic.
+    """
+    if not value.is_close(number):
+        return "arithmetic: false"
+    return "by construction" if claim.kind == "definition" else "arithmetic: true"

@@ -1,7 +1,9 @@
 """What the paper built and did: data, architecture (section 3, figure 2), training and testing (sections 2, 4 and 5).
 
-`notes2012` is what the released 2012 source has. Where it differs from the paper's value, the book's ledger owes a row. Source
-files: `layers/layers-145.cfg` is the net of the tables; `convdata_jpeg.py`, `layer.py` and `src/` read, shape and train it.
+What was built or set is a definition, which our net holds by construction; what follows from it is arithmetic, true or
+false. `notes2012` is what the released 2012 source has. Where it differs from the paper's value, the ledger owes a row.
+Source files: `layers/layers-145.cfg` is the net of the tables; `convdata_jpeg.py`, `layer.py` and `src/` read, shape and
+train it.
 """
 
 from alexnet.paper.claims import ANY_ILSVRC, Claim, Value, register
@@ -68,7 +70,7 @@ register(
     ),
     Claim("s4-ten-bits", "4", "arithmetic",
         "With 1000 classes a label constrains the mapping from image to label by ten bits, few for 60 million parameters.",
-        (Value("bits of a label", 10, "bits", 1),),
+        (Value("bits of a label", 10, "bits", 0.5),),
     ),
 )
 
@@ -76,8 +78,14 @@ register(
 register(
     Claim("abstract-size", "abstract, 4", "arithmetic",
         "The net has 60 million parameters and 650,000 neurons.",
-        (Value("parameters", 60e6, "count", 1e6), Value("neurons", 650_000, "count", 10_000)),
-        note="By arithmetic 60,965,224 parameters and 659,272 neurons.",
+        (Value("parameters", 60e6, "count", 5e6), Value("neurons", 650_000, "count", 5_000)),
+        note="60,965,224 parameters, which rounds to 60 million. 659,272 neurons, which rounds to 660,000: 650,000 is no "
+        "rounding of it, nor of 622,312, the sum with the caption's number for conv1.",
+    ),
+    Claim("s1-shares", "1", "arithmetic",
+        "No convolutional layer holds more than 1 % of the parameters.",
+        (Value("largest share of a convolutional layer", 1.0, "% of parameters", bound="at most"),),
+        note="conv3 holds 1.45 % and conv4 1.09 %.",
     ),
     Claim("s3.5-layers", "3, 3.5", "definition",
         "Eight layers learn: five convolutional and three fully connected, the last a softmax over 1000 classes.",
@@ -131,10 +139,10 @@ register(
         "Response normalisation divides by (k + alpha times the sum of squares over n adjacent maps) to the power beta, "
         "after the ReLU of the first and the second layer; the constants were chosen on a validation set.",
         (
-            Value("k", 2.0, "constant", notes2012=2.0, notes_source="layers-145.cfg:35"),
+            Value("k", 2.0, "constant", notes2012=2.0, notes_source="layer-params-145.cfg:137-155"),
             Value("n", 5, "count", notes2012=5, notes_source="layers-145.cfg:35"),
             Value("alpha", 1e-4, "constant", notes2012=2e-5, notes_source="layer.py:1183"),
-            Value("beta", 0.75, "constant", notes2012=0.75, notes_source="layers-145.cfg:35"),
+            Value("beta", 0.75, "constant", notes2012=0.75, notes_source="layer-params-145.cfg:137-155"),
         ),
         note="The 2012 source divides alpha by n, normalises layer 1 before its ReLU, and has a third, unpublished "
         "normalisation within each map after the second (layers-145.cfg:107).",
@@ -158,11 +166,11 @@ register(
     Claim("s4.1-pca-noise", "4.1", "definition",
         "Every use of an image adds to all its pixels multiples of the principal components of the training set's RGB "
         "values, in proportion to the eigenvalues times a Gaussian draw.",
-        (Value("deviation of a draw", 0.1, "constant", notes2012=0.1, notes_source="convdata_jpeg.py:155-179"),),
+        (Value("standard deviation of a draw", 0.1, "constant", notes2012=0.1, notes_source="convdata_jpeg.py:155-179"),),
         note="The source multiplies by the square root of the eigenvalue and then divides the training image by 1.1.",
     ),
     Claim("s4.1-background", "4.1", "definition",
-        "The processor transforms the next batch of images while the GPUs train on the one before.",
+        "The CPU transforms the next batch of images while the GPUs train on the one before.",
         direction="Batches are made while the net trains on others.",
     ),
     Claim("s4.1-ten-views", "4.1", "definition",
@@ -190,7 +198,7 @@ register(
         "Weights begin as Gaussian draws around zero, biases at one in conv2, conv4, conv5, fc6 and fc7, else at zero.",
         (
             *(
-                Value("deviation of weights", 0.01, "constant", subject=layer,
+                Value("standard deviation of weights", 0.01, "constant", subject=layer,
                       notes2012=0.03 if layer in LAYERS_CFG else 0.01, notes_source=LAYERS_CFG.get(layer, "layers-145.cfg"))
                 for layer in NEURONS
             ),
@@ -201,7 +209,7 @@ register(
         ),
     ),
     Claim("s5-rates", "5", "definition",
-        "One rate for all layers, divided by ten by hand whenever the validation error stops improving, three times.",
+        "One learning rate for all layers, divided by ten by hand when the validation error stops improving, three times.",
         (
             Value("first rate", 0.01, "constant"),
             Value("divisor", 10, "constant"),
