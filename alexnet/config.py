@@ -121,12 +121,15 @@ def to_dict(config: Any) -> dict[str, Any]:
     So a config keeps its hash when such a field is added to its class.
     """
     said = [f for f in dataclasses.fields(config) if f.default is not None or getattr(config, f.name) is not None]
-    return {f.name: _plain(getattr(config, f.name)) for f in said}
+    hints = typing.get_type_hints(type(config))
+    return {f.name: _plain(getattr(config, f.name), hints[f.name]) for f in said}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, hint: Any = None) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
+    if type(value) is int and float in (hint, *typing.get_args(hint)):
+        return float(value)  # Why: a rate of 1 is a rate of 1.0, and the same run.
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

@@ -1,0 +1,197 @@
+"""How an experiment is declared: a claim, its arms, and the answers that are computed from them.
+
+    Experiment(
+        claim="s3.3-lrn",
+        arms={"with": base(), "without": base("no-norm")},
+        answers={"top-1 gain": gain("without", "with", top=1)},
+    )
+
+An arm is a training whose scale is still open: `table(scale)` and the claim's data set make a `RunConfig` of it. From the
+declarations follow the runs that are needed (each once, whoever asks), what they cost, what is measured of them, the
+verdicts, the scorecard and the chapters. Nothing else knows a claim by name.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from alexnet.config import Activation, Augmentation, CifarNet, ColumnNet, Optimiser, Preset, RunConfig, Topology
+from alexnet.experiments.answers import Answer
+from alexnet.experiments.scales import OPTIMISERS, SCALES, Scale, ScaleTable, table
+from alexnet.paper.claims import Claim, Value
+from alexnet.paper.claims import get as get_claim
+from alexnet.preprocessing import SETS
+from alexnet.preprocessing.augment import PAPER, SOURCE2012
+
+VIEWS: dict[Preset, Augmentation] = {"paper": PAPER, "source2012": SOURCE2012}
+OTHER_NET = "; "  # separates the key of a value from the net or variant that an answer is about
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A training whose scale is open: `recipe` makes the config of a scale and a set, `changes` are applied to it."""
+
+    recipe: Callable[[ScaleTable, str], RunConfig]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None  # a set other than the claim's
+    start_from: "Arm | None" = None  # whose weights it begins with
+    is_base: bool = False  # the unmodified net, which has more seeds
+    scales: tuple[Scale, ...] = SCALES  # at which it runs
+
+    def config(self, scale: ScaleTable, dataset: str, seed: int = 0) -> RunConfig:
+        """Return the run of one seed, on the set that stands for `dataset` at the scale."""
+        config = changed(self.recipe(scale, scale.stand_in(self.data or dataset)), self.changes)
+        if self.start_from is not None:
+            config = replace(config, start_from=self.start_from.config(scale, dataset, seed))
+        return replace(config, seed=seed)
+
+    def seeds(self, scale: ScaleTable) -> tuple[int, ...]:
+        """Return the seeds of the arm at the scale."""
+        return scale.base_seeds if self.is_base else scale.seeds
+
+
+@dataclass(frozen=True)
+class FastestRate:
+    """An arm at the learning rate that makes it reach a training error soonest; the rate is searched (paper 3.1).
+
+    The search has seed 0, the runs that are reported have others: they did not choose the rate.
+    """
+
+    arm: Arm
+    line: float  # training error, as a fraction
+    start: Mapping[Scale, float]  # a first guess of the rate; a scale without one does not run the arm
+    expected: Mapping[Scale, float]  # epochs to the line that a plan supposes before anything has run; decides no result
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+    def config(self, scale: ScaleTable, dataset: str, rate: float, seed: int) -> RunConfig:
+        """Return the run at one rate."""
+        return changed(self.arm.config(scale, dataset, seed), {"rate": rate, "stop_at_train_error": self.line})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """How one claim is tested: named arms, and answers by the key of the claim's value that each is compared with.
+
+    What stands in a key after a semicolon is the net or the variant that the answer is about ("...; conv-local-13pct").
+    """
+
+    claim: str
+    arms: Mapping[str, Arm | FastestRate]
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    artefacts: tuple[str, ...] = ()  # measured of every arm, beyond what the answers need
+    data: Mapping[Scale, str] = field(default_factory=dict)  # a set in place of the claim's, at some scales
+
+    def __post_init__(self) -> None:
+        for key, answer in self.answers.items():
+            self.value(key)
+            if unknown := set(answer.arms) - set(self.arms):
+                raise ValueError(f"{self.claim}: the answer {key!r} needs the arm {sorted(unknown)[0]!r}, which it lacks.")
+
+    @cached_property
+    def about(self) -> Claim:
+        """The claim."""
+        return QUESTIONS[self.claim] if self.claim in QUESTIONS else get_claim(self.claim)
+
+    def value(self, key: str) -> Value:
+        """Return the claim's value that an answer is compared with. Raises UserError for a key that it lacks."""
+        name, _, _ = key.partition(OTHER_NET)
+        return self.about.by_key(name)
+
+    def dataset(self, key: str | None = None) -> str:
+        """Return the set of the paper that the claim, or one of its answers, is about."""
+        values = [self.value(key)] if key else [self.value(k) for k in self.answers] or list(self.about.values)
+        return next((v.dataset for v in values if v.dataset), "ilsvrc")
+
+    def stand_in(self, scale: Scale) -> str:
+        """Return the set that the arms run on at a scale."""
+        return table(scale).stand_in(self.data.get(scale, self.dataset()))
+
+    def config(self, arm: str, scale: Scale, seed: int = 0) -> RunConfig:
+        """Return the run of an arm that has a fixed rate."""
+        found = self.arms[arm]
+        assert isinstance(found, Arm)
+        return found.config(table(scale), self.data.get(scale, self.dataset()), seed)
+
+    def configs(self, scale: Scale) -> Iterator[tuple[str, RunConfig]]:
+        """Yield (arm, run) for every seed of every arm that has a fixed rate at a scale."""
+        for name, arm in self.arms.items():
+            if isinstance(arm, Arm) and scale in arm.scales:
+                yield from ((name, self.config(name, scale, seed)) for seed in arm.seeds(table(scale)))
+
+    def searches(self, scale: Scale) -> Iterator[tuple[str, FastestRate]]:
+        """Yield (arm, search) for every arm whose rate is searched at a scale."""
+        for name, arm in self.arms.items():
+            if isinstance(arm, FastestRate) and scale in arm.start:
+                yield name, arm
+
+
+def base(
+    ablation: str = "",
+    preset: Preset = "source2012",
+    *,
+    data: str | None = None,
+    start_from: Arm | None = None,
+    scales: tuple[Scale, ...] = SCALES,
+    **changes: Any,
+) -> Arm:
+    """Return the two-column net on photographs, with what is changed in it: an ablation, and fields of its config."""
+
+    def recipe(scale: ScaleTable, dataset: str) -> RunConfig:
+        return RunConfig(
+            data=dataset,
+            net=ColumnNet(preset, scale.width, SETS[dataset].num_classes, ablation),
+            optimiser=replace(OPTIMISERS[preset], batch_size=scale.batch_size),
+            epochs=scale.epochs,
+            schedule=scale.schedule(preset),
+            augmentation=VIEWS[preset],
+        )
+
+    is_base = not (ablation or changes or start_from) and preset == "source2012"
+    return Arm(recipe, changes, data, start_from, is_base, scales)
+
+
+def cifar(topology: Topology, activation: Activation = "relu", *, scales: tuple[Scale, ...] = SCALES, **changes: Any) -> Arm:
+    """Return one of the small nets on CIFAR-10 as Figure 1 trains it (no regularisation), with what is changed in it."""
+
+    def recipe(scale: ScaleTable, dataset: str) -> RunConfig:
+        return RunConfig(
+            data=dataset,
+            net=CifarNet(topology, activation, num_classes=SETS[dataset].num_classes, width=scale.cifar_width),
+            optimiser=Optimiser(batch_size=scale.cifar_batch_size),
+            epochs=30 if scale.name == "toy" else 60,
+            precision=scale.cifar_precision,
+        )
+
+    return Arm(recipe, changes, scales=scales)
+
+
+def fastest_rate(
+    arm: Arm, line: float, start: Mapping[Scale, float], expected: Mapping[Scale, float] | None = None
+) -> FastestRate:
+    """Return `arm` at the rate with which it reaches `line` soonest, looked for from `start` on."""
+    return FastestRate(arm, line, start, expected or {})
+
+
+def changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Return a config with some fields changed, its own or those of the dataclasses in it, each known by its name alone.
+
+    Raises ValueError for a name that no field has.
+    """
+    for name, value in changes.items():
+        if name in {f.name for f in dataclasses.fields(config)}:
+            config = replace(config, **{name: value})
+            continue
+        parts = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        homes = [
+            p for p, part in parts.items() if dataclasses.is_dataclass(part) and hasattr(part, name) and p != "start_from"
+        ]
+        if not homes:
+            raise ValueError(f"no field of a {type(config).__name__} is named {name!r}")
+        config = replace(config, **{homes[0]: replace(parts[homes[0]], **{name: value})})
+    return config
+
+
+# Questions of our own, which the paper does not ask; the sections that ask them enter them here.
+QUESTIONS: dict[str, Claim] = {}

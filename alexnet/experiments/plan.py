@@ -1,0 +1,254 @@
+"""What the declared experiments need at a scale: each distinct run once, its state, what it costs here."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from alexnet import files
+from alexnet.config import Net, RunConfig, UserError, nearest
+from alexnet.experiments import artefacts, runs
+from alexnet.experiments.answers import Rows, Where
+from alexnet.experiments.declare import Arm, Experiment, FastestRate
+from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
+from alexnet.experiments.scales import Scale, table
+from alexnet.preprocessing import SETS, is_prepared
+from alexnet.training import checkpoint
+
+FEW_BYTES = 100_000  # a run's lines of results, rounded up
+EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
+
+
+@dataclass
+class Wanted:
+    """One run that experiments want: for which claims, how far, and what is to be measured of it."""
+
+    config: RunConfig
+    epoch_limit: int | None = None
+    expected_epochs: float = 0.0  # the run may end before its last epoch
+    artefacts: set[str] = field(default_factory=set)
+    claims: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return runs.name_of(self.config)
+
+    @property
+    def state(self) -> str:
+        """One of "done", "not measured" (trained, its weights are here), "in work", "half done", "missing"."""
+        run = runs.read(self.config)
+        if run is not None and run.is_done(self.epoch_limit):
+            return "not measured" if run.status == "finished" and self.unmeasured() and has_weights(run.folder) else "done"
+        if files.is_locked(runs.lock_of(self.config)):
+            return "in work"
+        return "half done" if self.epochs_done() else "missing"
+
+    def unmeasured(self) -> list[str]:
+        """Return the artefacts that are not there."""
+        folder = runs.folder_of(self.config)
+        return sorted(name for name in self.artefacts if not artefacts.is_measured(folder, name))
+
+    def epochs_done(self) -> int:
+        """Return how many epochs need not be trained again: those before the checkpoint."""
+        if not has_weights(runs.folder_of(self.config)):
+            return 0
+        run = runs.read(self.config)
+        return run.manifest["epochs"] if run is not None else 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a plan: a run, its state, and the seconds that it still needs here."""
+
+    wanted: Wanted
+    state: str
+    seconds: float
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something left to train."""
+        return self.state not in ("done", "not measured")
+
+
+def priced(wanted: Iterable[Wanted], device: str = "cpu") -> list[Row]:
+    """Return what each run is, and how long the rest of it takes on a device: nothing for one that is done."""
+    rows = []
+    for each in wanted:
+        state = each.state
+        is_open = state not in ("done", "not measured")
+        epochs = max(each.expected_epochs - each.epochs_done(), 1) if is_open else 0
+        rows.append(Row(each, state, epochs * seconds_per_epoch(each.config, device) if epochs else 0.0))
+    return rows
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a run's weights seem to be on this machine; only reading them tells whether they are whole."""
+    return any((folder / name).is_file() for name in (checkpoint.WEIGHTS, checkpoint.CURRENT, checkpoint.PREVIOUS))
+
+
+def experiments_of(claims: Iterable[str] | None = None) -> list[Experiment]:
+    """Return the experiments that test `claims`, or all. Raises UserError for a claim without one."""
+    from alexnet.experiments import EXPERIMENTS
+
+    if claims is None:
+        return list(EXPERIMENTS)
+    known = dict.fromkeys(experiment.claim for experiment in EXPERIMENTS)
+    for claim in claims:
+        if claim not in known:
+            raise UserError(f"No experiment tests {claim!r}{nearest(claim, known)}. With experiments: {', '.join(known)}.")
+    return [experiment for experiment in EXPERIMENTS if experiment.claim in claims]
+
+
+def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = False) -> list[Wanted]:
+    """Return every run that the experiments on `claims` (None: all) want at `scale`, each once, in the order of declaration.
+
+    Which runs a search for a rate makes depends on their results. Only those that are known to be needed are returned; with
+    `assume`, as for a plan, the first rate is supposed to be the best and its neighbours to be overtaken.
+    """
+    found: dict[str, Wanted] = {}
+
+    def want(config: RunConfig, claim: str, names: Iterable[str] = (), **how) -> None:
+        if config.start_from is not None:
+            want(config.start_from, claim)
+        # Why last wins nothing: a run that one experiment bounds and another wants whole is wanted whole.
+        entry = found.setdefault(runs.name_of(config), Wanted(config, **{"expected_epochs": config.epochs, **how}))
+        if how.get("epoch_limit") is None:
+            entry.epoch_limit = None
+        entry.artefacts |= set(names)
+        entry.claims += [claim] * (claim not in entry.claims)
+
+    for experiment in experiments_of(claims):
+        for arm, config in experiment.configs(scale):
+            want(config, experiment.claim, artefacts_of(experiment, scale, arm))
+        for _, search in experiment.searches(scale):
+            for config, limit, expected in _search_runs(experiment, search, scale, assume):
+                want(config, experiment.claim, epoch_limit=limit, expected_epochs=expected)
+    return list(found.values())
+
+
+def artefacts_of(experiment: Experiment, scale: Scale, arm: str) -> list[str]:
+    """Return the names of what an experiment wants measured of the runs of an arm."""
+    split = held_out(experiment.stand_in(scale))
+    names = [name.replace("held-out", split) for name in experiment.artefacts]
+    for key, answer in experiment.answers.items():
+        if arm in answer.arms:
+            names += answer.artefacts(where(experiment, key, scale))
+    return list(dict.fromkeys(names))
+
+
+def where(experiment: Experiment, key: str, scale: Scale) -> Where:
+    """Return on which set, split and views an answer is measured at a scale: the claim's, as far as the stand-in has them."""
+    value, data = experiment.value(key), experiment.stand_in(scale)
+    splits = SETS[data].counts
+    split = value.split if value.split in splits else held_out(data)
+    arm = next((a for a in experiment.arms.values() if isinstance(a, Arm)), None)
+    whole = arm is None or arm.config(table(scale), experiment.dataset()).augmentation is None
+    return Where(data, split, "whole" if whole else value.views or "ten")
+
+
+def held_out(data: str) -> str:
+    """Return the split of a set on which errors are measured where the claim does not say which, or the set lacks it."""
+    return "val" if "val" in SETS[data].counts else "test"
+
+
+def search_of(experiment: Experiment, search: FastestRate, scale: Scale, metrics_of: MetricsOf | None = None) -> Search:
+    """Return a search as far as its runs are recorded, or with what `metrics_of` gives."""
+    dataset = experiment.dataset()
+
+    def config_of(rate: float, seed: int) -> RunConfig:
+        return search.config(table(scale), dataset, rate, seed)
+
+    return search_rate(config_of, search.line, search.start[scale], metrics_of or recorded_metrics)
+
+
+def recorded_metrics(config: RunConfig, limit: int | None) -> Rows | None:
+    """Return the metrics of a run that is done, without training anything."""
+    run = runs.read(config)
+    return run.metrics if run is not None and run.is_done(limit) else None
+
+
+def _search_runs(
+    experiment: Experiment, search: FastestRate, scale: Scale, assume: bool
+) -> list[tuple[RunConfig, int | None, float]]:
+    """Return (run, epoch limit, expected epochs) of a search and of the seeds at the rate that won, as far as they are known."""
+    asked: list[tuple[RunConfig, int | None, float]] = []
+    expected = search.expected.get(scale, 10.0)
+
+    def metrics_of(config: RunConfig, limit: int | None) -> Rows | None:
+        asked.append((config, limit, expected if limit is None else min(limit, expected)))
+        rows = recorded_metrics(config, limit)
+        if rows is not None or not assume:
+            return rows
+        # Why: a run that another one bounds is supposed to be overtaken.
+        wrong = [99, 100 if limit is not None else int(100 * search.line)]
+        return [{"epoch": e, "split": "train", "views": "whole", "k": 1, "wrong": w, "total": 100}
+                for e, w in zip((0, math.ceil(expected)), wrong, strict=True)]  # fmt: skip
+
+    result = search_of(experiment, search, scale, metrics_of)
+    if result.best_rate is not None and result.bracketed:
+        dataset = experiment.dataset()
+        asked += [(search.config(table(scale), dataset, result.best_rate, s), None, expected) for s in search.seeds]
+    return asked
+
+
+def seconds_per_epoch(config: RunConfig, device: str = "cpu") -> float:
+    """Return the estimated seconds of one epoch of `config` on a device, its evaluations included."""
+    counts = SETS[config.data].counts
+    evaluated = counts.get("val", counts.get("test", 0)) + (counts["train"] if config.stop_at_train_error is not None else 0)
+    a_step = seconds_per_image(replace(config.net, num_classes=min(config.net.num_classes, 1000)), config.optimiser.batch_size,
+                               config.precision, device)  # fmt: skip
+    return (counts["train"] + EVALUATION_SHARE * evaluated) * a_step
+
+
+@cache
+def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) -> float:
+    """Measure a training step of `net` on made-up images, where and as it will be trained: the better of two after a warm-up."""
+    import time
+
+    import torch
+
+    from alexnet.model import StepKey
+    from alexnet.training.distributed import Group
+    from alexnet.training.precision import decide
+    from alexnet.training.step import Learner
+
+    where = torch.device(device)
+    config = RunConfig(net=net, optimiser=replace(RunConfig().optimiser, batch_size=batch_size))
+    learner = Learner(config, decide(precision, where.type)["choice"], Group(where))
+    if where.type == "cpu" and learner.net.image_side > 100:
+        batch_size = min(batch_size, 16)  # Why: a whole batch of the wide net takes seconds, and a plan should not
+    side = learner.net.image_side
+    images = torch.zeros(batch_size, 3, side, side, device=where).to(memory_format=torch.channels_last)
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=where)
+    times = []
+    for step in range(3):
+        start = time.perf_counter()
+        learner.step(images, labels, StepKey(0, 0, step))[0].item()
+        times.append(time.perf_counter() - start)
+    return min(times[1:]) / batch_size
+
+
+def disk_bytes(rows: list[Row]) -> int:
+    """Return the bytes that the missing runs and the sets they train on will take."""
+    missing = [row.wanted.config for row in rows if row.open]
+    sets = {config.data for config in missing if not is_prepared(config.data)}
+    return sum(FEW_BYTES + weights_bytes(c.net) for c in missing) + sum(SETS[name].num_bytes for name in sets)
+
+
+@cache
+def weights_bytes(net: Net) -> int:
+    """Return the bytes that a finished run keeps of `net` on this machine: its weights in fp32."""
+    from alexnet.model import count_parameters
+
+    return 4 * count_parameters(net)
+
+
+def as_time(seconds: float) -> str:
+    """Return seconds as a person says them: "40 s", "12 min", "3.5 h", "12 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

@@ -1,0 +1,54 @@
+"""Questions of our own, which the paper does not ask but its readers do."""
+
+from alexnet.config import Schedule
+from alexnet.experiments.answers import gain
+from alexnet.experiments.declare import QUESTIONS, Experiment, base
+from alexnet.paper.claims import Claim, Value
+
+ON_2012 = {"dataset": "ilsvrc2012", "split": "val", "views": "ten"}
+
+for question in (
+    Claim("q-bf16", "4, 5", "question", "Does the net train in bf16 as it does in fp32?"),
+    Claim(
+        "q-text",
+        "3, 4, 5",
+        "question",
+        "Does the text suffice, or does the net of the 2012 code, which differs in some twenty details, make fewer errors?",
+        (Value("top-1 gain", 0.0, "points", bound="at least", **ON_2012),),
+    ),
+    Claim(
+        "q-exchange",
+        "3.2",
+        "question",
+        "What do the columns gain by exchanging their maps? The 2012 run notes have a net whose columns meet at its end only.",
+        (Value("top-1 gain", 1.16, "points", 0.4, **ON_2012), Value("top-5 gain", 1.12, "points", 0.4, **ON_2012)),
+    ),
+):
+    QUESTIONS[question.id] = question
+
+PRECISION = Experiment(
+    claim="q-bf16",
+    arms={precision: base(precision=precision, epochs=5, scales=("small", "paper")) for precision in ("fp32", "bf16")}
+    | {f"{precision}, 2 epochs": base(precision=precision, epochs=2, scales=("toy",)) for precision in ("fp32", "bf16")},
+)
+TEXT = Experiment(
+    claim="q-text",
+    arms={"source2012": base(), "paper": base(preset="paper")},
+    answers={"top-1 gain": gain("paper", "source2012", top=1)},
+)
+EXCHANGE = Experiment(
+    claim="q-exchange",
+    arms={"exchange": base(), "no exchange": base("no-exchange")},
+    answers={f"top-{k} gain": gain("no exchange", "exchange", top=k) for k in (1, 5)},
+)
+# Trainings of the whole schedule of 2012, longer than those of the ablations.
+LONG = Experiment(
+    claim="s3.5-architecture",
+    arms={
+        "source2012": base(epochs=30, schedule=Schedule(), scales=("small",)),
+        "source2012, full width": base(epochs=30, schedule=Schedule(), width=1.0, scales=("small",)),
+        "paper": base(preset="paper", epochs=12, scales=("small",)),
+    },
+)
+
+EXPERIMENTS = (EXCHANGE, TEXT, PRECISION, LONG)

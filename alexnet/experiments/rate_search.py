@@ -1,0 +1,70 @@
+"""The learning rate that makes a training fastest, and how fast that is (section 3.1).
+
+The paper compares two activations "at learning rates chosen independently to make training as fast as possible" and
+measures the first epoch at which the training error is 25 % or less.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alexnet.config import RunConfig
+from alexnet.experiments.answers import Rows, crossing_epoch, training_errors
+
+RATE_STEP = 2.0  # between neighbours of the logarithmic grid
+SEARCH_SEED = 0
+MAX_PLACES = 8
+
+# Gives the metrics of a run that need not go beyond the epoch (None: no bound), or None when it is not to be had.
+MetricsOf = Callable[[RunConfig, int | None], Rows | None]
+ConfigOf = Callable[[float, int], RunConfig]  # (rate, seed) -> run
+
+
+@dataclass(frozen=True)
+class Search:
+    """The result of a search: the metrics at every rate tried, in the order of the rates, and the fastest rate."""
+
+    metrics: dict[float, Rows]
+    line: float
+    best_rate: float | None
+    bracketed: bool  # a slower rate was tried on either side of the best
+
+    @property
+    def crossings(self) -> dict[float, float]:
+        """Rate -> crossing epoch; inf when the run was overtaken or never crossed."""
+        return {rate: crossing_epoch(training_errors(rows), self.line) for rate, rows in self.metrics.items()}
+
+
+def search_rate(config_of: ConfigOf, line: float, first_rate: float, metrics_of: MetricsOf) -> Search:
+    """Find the rate at which the training error is at `line` soonest.
+
+    The grid grows outward from the first rate until the fastest has a slower neighbour on either side. A run ends when
+    another rate has crossed the line earlier than it can. Paper 3.1: rates are chosen independently, to make training as
+    fast as possible.
+    """
+    tried: dict[int, float] = {}
+    curves: dict[float, Rows] = {}
+    while (place := _next_place(tried)) is not None and len(tried) < MAX_PLACES:
+        fastest = min(tried.values(), default=math.inf)
+        limit = math.ceil(fastest) if math.isfinite(fastest) else None
+        rate = first_rate * RATE_STEP**place
+        rows = metrics_of(config_of(rate, SEARCH_SEED), limit)
+        if rows is None:
+            break
+        tried[place], curves[rate] = crossing_epoch(training_errors(rows), line), rows
+    curves = dict(sorted(curves.items()))
+    if all(math.isinf(crossing) for crossing in tried.values()):
+        return Search(curves, line, None, False)
+    best = min(tried, key=lambda place: tried[place])
+    return Search(curves, line, first_rate * RATE_STEP**best, best - 1 in tried and best + 1 in tried)
+
+
+def _next_place(tried: dict[int, float]) -> int | None:
+    """Return the place of the grid to try next, or None when the fastest has both its neighbours."""
+    if not tried:
+        return 0
+    if all(math.isinf(crossing) for crossing in tried.values()):
+        # Why: nothing crossed, most often because the rate was too high; look lower.
+        return min(tried) - 1
+    fastest = min(tried, key=lambda place: tried[place])
+    return next((place for place in (fastest - 1, fastest + 1) if place not in tried), None)

@@ -1,0 +1,222 @@
+"""From recorded runs to answers: what the arms of an experiment measured at a scale, and the verdicts on it.
+
+Nothing is trained here. A result that needs runs which are missing has no interval; its verdict says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import pandas as pd
+
+from alexnet.experiments import artefacts, plan, runs
+from alexnet.experiments.answers import Gain, Rows, Where
+from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
+from alexnet.experiments.rate_search import Search
+from alexnet.experiments.runs import Run
+from alexnet.experiments.scales import SCALES, Scale
+from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge
+from alexnet.paper.claims import Value
+from alexnet.preprocessing import SETS
+
+COLUMNS = ["arm", "seed", "run", "split", "views", "k", "wrong", "total"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One answer of an experiment at a scale, beside the value that it is compared with."""
+
+    experiment: Experiment
+    scale: Scale
+    key: str
+    value: Value
+    where: Where
+    interval: Interval | None
+    verdict: Verdict
+    runs: tuple[str, ...]  # the names of those that it rests on
+
+    @property
+    def about(self) -> str:
+        """The value and the net or variant, in words."""
+        return self.key.replace(OTHER_NET, ", ")
+
+
+class Results:
+    """What is recorded of an experiment at a scale; it is the `Evidence` of its answers."""
+
+    def __init__(self, experiment: Experiment, scale: Scale) -> None:
+        self.experiment, self.scale = experiment, scale
+
+    @cached_property
+    def runs(self) -> dict[str, dict[int, Run]]:
+        """Arm -> seed -> finished run; of a searched arm, the runs at the rate that won."""
+        found: dict[str, dict[int, Run]] = {arm: {} for arm in self.experiment.arms}
+        for arm, config in self.experiment.configs(self.scale):
+            _add(found[arm], runs.read(config))
+        for arm, search in self.experiment.searches(self.scale):
+            result = self.searches[arm]
+            if result.best_rate is not None and result.bracketed:
+                for seed in search.seeds:
+                    _add(found[arm], runs.read(self._at(arm, result.best_rate, seed)))
+        return found
+
+    @cached_property
+    def searches(self) -> dict[str, Search]:
+        """Arm -> search for its rate, as far as it is recorded."""
+        return {arm: plan.search_of(self.experiment, s, self.scale) for arm, s in self.experiment.searches(self.scale)}
+
+    def _at(self, arm: str, rate: float, seed: int) -> Any:
+        from alexnet.experiments.scales import table
+
+        search = dict(self.experiment.searches(self.scale))[arm]
+        return search.config(table(self.scale), self.experiment.dataset(), rate, seed)
+
+    def rates(self, arm: str, where: Where, top: int) -> dict[int, float]:
+        """Return seed -> error in percent of the arm's finished runs."""
+        return {seed: 100 * wrong / total for seed, (wrong, total) in self.counts(arm, where, top).items()}
+
+    def counts(self, arm: str, where: Where, top: int) -> dict[int, tuple[int, int]]:
+        """Return seed -> (wrong, total)."""
+        return _counts(self.runs[arm], where, top)
+
+    def metrics(self, arm: str) -> dict[int, Rows]:
+        """Return seed -> the rows counted while the arm's runs were trained."""
+        return {seed: run.metrics for seed, run in self.runs[arm].items()}
+
+    def epochs_allowed(self, arm: str) -> int:
+        """Return the epochs after which a run of the arm ends in any case."""
+        search = self.experiment.arms[arm]
+        config = self.experiment.config(arm, self.scale) if isinstance(search, Arm) else self._at(arm, 1.0, 0)
+        return config.epochs
+
+    def family(self, control: str, where: Where, top: int) -> Mapping[str, Interval]:
+        """Return, by arm of this experiment, the differences to `control` in points, with intervals that hold together."""
+        base = self.experiment.config(control, self.scale)
+        together = family(runs.config_hash(base, seed=False), self.scale, where, top)
+        hashes = {
+            arm: runs.config_hash(self.experiment.config(arm, self.scale), seed=False)
+            for arm, declared in self.experiment.arms.items()
+            if isinstance(declared, Arm) and self.scale in declared.scales
+        }
+        return {arm: together[digest] for arm, digest in hashes.items() if digest in together}
+
+    def probabilities(self, arm: str, where: Where) -> dict[int, Any]:
+        """Return seed -> (probabilities (N, K), labels (N,))."""
+        found = self.measured(arm, f"predictions/{where.split}/{where.views}")
+        return {seed: (arrays["probabilities"], arrays["labels"]) for seed, arrays in found.items()}
+
+    def measured(self, arm: str, artefact: str) -> dict[int, Any]:
+        """Return seed -> the arrays of an artefact."""
+        found = {seed: artefacts.read(run.folder, artefact) for seed, run in sorted(self.runs[arm].items())}
+        return {seed: arrays for seed, arrays in found.items() if arrays is not None}
+
+    def answers(self) -> list[Result]:
+        """Return every answer with its verdict, in the order of declaration."""
+        return [self.answer(key) for key in self.experiment.answers]
+
+    def answer(self, key: str) -> Result:
+        """Return one answer with its verdict."""
+        answer, where = self.experiment.answers[key], plan.where(self.experiment, key, self.scale)
+        used = [run for arm in answer.arms for run in self.runs[arm].values()]
+        # Why: runs on a GPU and on CPUs round differently, and are never mixed in one comparison.
+        mixed = len({run.device == "cpu" for run in used}) > 1
+        interval = None if mixed or not used else answer.interval(self, where)
+        value = self.experiment.value(key)
+        said = {"dataset": where.data, "split": where.split, "views": where.views, "scale": self.scale}
+        verdict = judge(value, interval, **said)
+        names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
+        return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
+
+    def frame(self) -> pd.DataFrame:
+        """Return the exact counts measured of finished runs, a row for each arm, seed, split, views and k."""
+        rows = [
+            {"arm": arm, "seed": seed, "run": run.name} | row
+            for arm, by_seed in self.runs.items()
+            for seed, run in sorted(by_seed.items())
+            for row in artefacts.read_errors(run.folder)
+        ]
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        return frame.assign(error=frame["wrong"] / frame["total"])
+
+    def curves(self) -> pd.DataFrame:
+        """Return what was counted after each epoch: arm, seed, epoch, split, views, k, wrong, total, error."""
+        rows = [
+            {"arm": arm, "seed": seed, "run": run.name} | row
+            for arm, by_seed in self.runs.items()
+            for seed, run in sorted(by_seed.items())
+            for row in run.metrics
+        ]
+        frame = pd.DataFrame(rows, columns=["epoch", *COLUMNS])
+        return frame.assign(error=frame["wrong"] / frame["total"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run that is wanted is finished."""
+        wanted = [config for _, config in self.experiment.configs(self.scale)]
+        fixed = all((run := runs.read(config)) is not None and run.is_done() for config in wanted)
+        searched = all(len(self.runs[arm]) == len(s.seeds) for arm, s in self.experiment.searches(self.scale))
+        return fixed and searched
+
+
+def _add(found: dict[int, Run], run: Run | None) -> None:
+    if run is not None and run.status == "finished":
+        found[run.seed] = run
+
+
+def _counts(by_seed: Mapping[int, Run], where: Where, top: int) -> dict[int, tuple[int, int]]:
+    found = {}
+    for seed, run in sorted(by_seed.items()):
+        for row in artefacts.read_errors(run.folder):
+            if (row["split"], row["views"], row["k"]) == (where.split, where.views, top):
+                found[seed] = (row["wrong"], row["total"])
+    return found
+
+
+@cache
+def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Interval]:
+    """Return, by hash of the config, the difference of each arm to the control, over all experiments that compare with it.
+
+    All gains over one control, on one set in one kind of views, are one family: their intervals hold together (Dunnett).
+    """
+    from alexnet.experiments import EXPERIMENTS
+
+    samples: dict[str, list[float]] = {}
+    for experiment in EXPERIMENTS:
+        results = Results(experiment, scale)
+        for key, answer in experiment.answers.items():
+            if not isinstance(answer, Gain) or answer.top != top or not _runs_at(experiment, answer, scale):
+                continue
+            hashes = {arm: runs.config_hash(experiment.config(arm, scale), seed=False) for arm in answer.arms}
+            if hashes[answer.with_] != control or plan.where(experiment, key, scale) != where:
+                continue
+            for arm, digest in hashes.items():
+                rates = results.rates(arm, where, top)
+                if rates:
+                    samples[digest] = list(rates.values())
+    base = samples.pop(control, None)
+    return family_intervals(samples, base) if base and samples else {}
+
+
+def _runs_at(experiment: Experiment, answer: Gain, scale: Scale) -> bool:
+    arms = [experiment.arms[arm] for arm in answer.arms]
+    return all(isinstance(arm, Arm) and scale in arm.scales for arm in arms)
+
+
+def forget() -> None:
+    """Forget what was computed of runs, after new ones have been recorded."""
+    family.cache_clear()
+
+
+def largest_scale(experiment: Experiment) -> Scale | None:
+    """Return the largest scale at which an experiment has a result, or None."""
+    for scale in reversed(SCALES):
+        if any(result.interval is not None for result in Results(experiment, scale).answers()):
+            return scale
+    return None
+
+
+def title_of(data: str) -> str:
+    """Return what a set is called in prose; a stand-in is called one."""
+    info = SETS[data]
+    return f"{info.title} (a stand-in, no photographs)" if info.stand_in else info.title

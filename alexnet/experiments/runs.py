@@ -1,0 +1,168 @@
+"""The store of runs: `runs/<data>/<readable name>-<6 hex of the config>/seed-<n>/`.
+
+    manifest.json   what was run (config and hash), on what (segments: commit, versions, hardware), and how it ended
+    metrics.jsonl   exact counts of errors, a row for each (epoch, split, views, k); a function of the config alone
+    history.jsonl   images seen and mean loss of each epoch, likewise
+    timing.jsonl    seconds of each epoch
+    errors.csv ...  what was measured of the finished run (`artefacts.py`)
+    checkpoint.pt   to resume from, and weights.pt of a finished run; never committed
+
+A run is identified by what decides its numbers, never by the claim that wants it: whoever asks for an equal training gets
+the same folder.
+"""
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alexnet import files
+from alexnet.config import PROJECT_DIR, Augmentation, RunConfig, UserError, config_hash, from_dict, to_dict
+from alexnet.model import label
+
+VERSION = 2  # of the manifest; 1 had no version, and named a run after its claim
+FINAL = ("finished", "diverged")
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stands on disk."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """One of "finished", "diverged", "overtaken" (another rate was faster), "stopped", "running"."""
+        return self.manifest["status"]
+
+    @property
+    def name(self) -> str:
+        """Data, readable name with hash, and seed: the folder below `runs/`."""
+        return self.manifest["name"]
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self.manifest["config"]["seed"]
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """What was asked for."""
+        return from_dict(RunConfig, self.manifest["config"])
+
+    @cached_property
+    def metrics(self) -> Rows:
+        """Rows of epoch, split, views, k, wrong, total."""
+        return files.read_lines(self.folder / "metrics.jsonl", mending(self.name))
+
+    @cached_property
+    def history(self) -> Rows:
+        """Rows of epoch, images_seen, loss (nats, mean over the epoch)."""
+        return files.read_lines(self.folder / "history.jsonl", mending(self.name))
+
+    @property
+    def device(self) -> str:
+        """What it was trained on: "cpu", or the name of a CUDA device."""
+        return self.manifest["segments"][-1].get("device", "cpu")
+
+    def is_done(self, epoch_limit: int | None = None) -> bool:
+        """Return whether there is nothing left to train, for a caller who wants no more than `epoch_limit` epochs."""
+        return self.status in FINAL or (epoch_limit is not None and self.manifest["epochs"] >= epoch_limit)
+
+
+def runs_dir() -> Path:
+    """Return the folder of all runs: `$ALEXNET_RUNS`, else `runs` in the project."""
+    return Path(os.environ.get("ALEXNET_RUNS", PROJECT_DIR / "runs")).absolute()
+
+
+def name_of(config: RunConfig) -> str:
+    """Return the name of the run of `config`: its folder below `runs/`."""
+    return f"{config.data}/{readable(config)}-{config_hash(config, seed=False)[:6]}/seed-{config.seed}"
+
+
+def readable(config: RunConfig) -> str:
+    """Return what a person wants to know of a config in a few words; the hash tells the rest apart."""
+    words = [label(config.net), f"rate-{config.optimiser.rate:g}"]
+    words += [f"{config.epochs}-epochs"] * (config.stop_at_train_error is None)
+    views = config.augmentation
+    if views is not None and views.crop_side == Augmentation.crop_side:
+        words += ["central-view"] * (not views.random) + ["no-colour-noise"] * (views.random and not views.noise)
+        words += ["no-decay"] * (not config.optimiser.weight_decay)
+    words += [config.precision] * (config.precision != "auto") + ["fine-tuned"] * (config.start_from is not None)
+    return "-".join(words)
+
+
+def folder_of(config: RunConfig) -> Path:
+    """Return the folder of the run of `config`."""
+    return runs_dir() / name_of(config)
+
+
+def lock_of(config: RunConfig) -> Path:
+    """Return the lock that a process holds while it trains or measures the run."""
+    return folder_of(config) / ".lock"
+
+
+def command_of(config: RunConfig, threads: int | None = None) -> str:
+    """Return the command that trains the run, or repeats it with as many threads: sums are split among them."""
+    return shlex.join(["alexnet", "train", name_of(config)] + (["--threads", str(threads)] if threads else []))
+
+
+def mending(name: str) -> str:
+    """Return what mends a damaged record."""
+    return f"Restore the file (git checkout), or delete {runs_dir() / name} and train it again: alexnet train {name}"
+
+
+def read(config: RunConfig) -> Run | None:
+    """Return the run of `config` as it stands, or None. Raises UserError for a damaged record or one of a later version."""
+    return read_folder(folder_of(config))
+
+
+def read_folder(folder: Path) -> Run | None:
+    """Return the run in `folder`, or None where there is none. Raises as `read` does."""
+    if not (folder / "manifest.json").is_file():
+        return None
+    name = folder.relative_to(runs_dir()).as_posix()
+    manifest = files.read_json(folder / "manifest.json", mending(name))
+    try:
+        return Run(folder, upgraded(manifest))
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(f"{folder / 'manifest.json'} is not a run's manifest ({error!r}). {mending(name)}") from error
+
+
+# What later versions write and earlier ones did not, with what was true then.
+SEGMENT = {"device": "cpu", "ranks": 1, "kernels": False}
+
+
+def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest in the form of this version. Raises UserError for one that a later version of the code wrote."""
+    version = manifest.get("version", 1)
+    if version > VERSION:
+        raise UserError(
+            f"The manifest of {manifest.get('name')} has version {version}, and this code reads up to {VERSION}: update the "
+            "code (git pull)."
+        )
+    segments = manifest.get("segments") or manifest["parts"]  # version 1: parts
+    config = from_dict(RunConfig, manifest["config"])
+    said = {"config": to_dict(config), "name": name_of(config), "segments": [SEGMENT | segment for segment in segments]}
+    return {"version": VERSION, "outcome": None, "warning": None, "artefacts": []} | manifest | said
+
+
+def recorded(data: str | None = None) -> Iterator[Run]:
+    """Yield every readable run on disk, of one set or of all, in the order of their names; damaged ones are passed over."""
+    for file in sorted(runs_dir().glob(f"{data or '*'}/*/seed-*/manifest.json")):
+        try:
+            run = read_folder(file.parent)
+        except UserError:
+            continue
+        if run is not None:
+            yield run
+
+
+def read_named(name: str) -> Run | None:
+    """Return the run called `name`, or None."""
+    return read_folder(runs_dir() / name)

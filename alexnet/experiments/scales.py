@@ -1,0 +1,115 @@
+"""The three scales: which set stands for which, how wide, how long, with which seeds. One table fills in every experiment.
+
+Nothing below `paper` is worded as a reproduction of a number on ImageNet. CIFAR-10 at `small` is the paper's own data.
+"""
+
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+from alexnet.config import Optimiser, Preset, Schedule, UserError, nearest
+
+Scale = Literal["toy", "small", "paper"]
+SCALES: tuple[Scale, ...] = typing.get_args(Scale)
+
+PHOTOGRAPHS = (
+    "ilsvrc2010",
+    "ilsvrc2012",
+    "ilsvrc",
+    "fall2009",
+    "fall2011",
+)  # the sets of the paper's claims; ilsvrc: a year unsaid
+
+# Paper 5: equal rates, and the update rule decays whatever it moves. Source 2012: biases at twice the rate, without decay.
+OPTIMISERS: dict[Preset, Optimiser] = {
+    "source2012": Optimiser(rate=0.01, bias_rate_factor=2.0, weight_decay=5e-4),
+    "paper": Optimiser(rate=0.01, bias_rate_factor=1.0, weight_decay=5e-4, bias_decay=5e-4),
+}
+# What the text leaves open is the 2012 run notes' or a guess: "the validation error stops improving" is three epochs without
+# a new lowest value.
+SCHEDULES: dict[Preset, Schedule] = {
+    "source2012": Schedule(),
+    "paper": Schedule(kind="plateau", bias_drops=3, conv1_drop=None, conv1_freeze=None),
+}
+# Why its own: the 2012 fractions starve so short a training. Measured on the base with seed 0, before any ablation ran, and
+# kept for all arms: rate 0.01 for 70 % of the epochs, then divided twice; colour noise off with the second drop.
+SHORT = Schedule(drops=(0.7, 0.9), conv1_drop=0.9, conv1_freeze=None)
+
+
+@dataclass(frozen=True)
+class ScaleTable:
+    """What a scale fills in."""
+
+    name: Scale
+    words: str  # what runs at it, for plans and prose
+    sets: dict[str, str]  # the set of a claim -> the set that stands for it here
+    width: float  # of the two-column net
+    batch_size: int
+    epochs: int  # of a training of the two-column net
+    base_seeds: tuple[int, ...]  # of the unmodified net, of which five make an ensemble
+    seeds: tuple[int, ...]  # of every other arm
+    short: Schedule | None  # replaces the presets' schedule by fractions, where trainings are short
+    cifar_width: float
+    cifar_batch_size: int
+    cifar_precision: Literal["auto", "fp32"]
+
+    def stand_in(self, dataset: str) -> str:
+        """Return the set that stands for `dataset`; a set of no claim, such as imagenette, stands for itself."""
+        return self.sets.get(dataset, dataset)
+
+    def schedule(self, preset: Preset) -> Schedule:
+        """Return the schedule of a training of the two-column net."""
+        return self.short if self.short is not None and preset == "source2012" else SCHEDULES[preset]
+
+
+TABLES: dict[Scale, ScaleTable] = {
+    "toy": ScaleTable(
+        name="toy",
+        words="images made by formula (a stand-in for photographs), small nets, minutes, no network",
+        sets=dict.fromkeys(PHOTOGRAPHS, "formula256") | {"cifar10": "formula32", "imagenette": "formula256"},
+        width=0.125,
+        batch_size=32,
+        epochs=4,
+        base_seeds=(0, 1),
+        seeds=(0,),
+        short=SHORT,
+        cifar_width=0.5,
+        cifar_batch_size=64,
+        cifar_precision="fp32",  # Why: two such trainings are over in less time than types take to compare.
+    ),
+    "small": ScaleTable(
+        name="small",
+        words="real photographs: CIFAR-10 in full, 20 classes of ILSVRC at half width; a laptop for a night, or a GPU for minutes",
+        sets=dict.fromkeys(PHOTOGRAPHS, "imagenet20"),
+        width=0.5,
+        batch_size=128,
+        epochs=14,
+        base_seeds=(0, 1, 2, 3, 4),
+        seeds=(0, 1),
+        short=SHORT,
+        cifar_width=1.0,
+        cifar_batch_size=128,
+        cifar_precision="auto",
+    ),
+    "paper": ScaleTable(
+        name="paper",
+        words="ILSVRC, Fall 2009 and 2011, CIFAR-10; one CUDA device or two, the published sizes and schedules",
+        sets={"ilsvrc": "ilsvrc2010"},  # Why 2010: the paper says that most of its experiments are on it.
+        width=1.0,
+        batch_size=128,
+        epochs=90,
+        base_seeds=(0, 1, 2, 3, 4),
+        seeds=(0, 1),
+        short=None,
+        cifar_width=1.0,
+        cifar_batch_size=128,
+        cifar_precision="auto",
+    ),
+}
+
+
+def table(scale: str) -> ScaleTable:
+    """Return the table of a scale. Raises UserError for a word that is none."""
+    if scale not in TABLES:
+        raise UserError(f"There is no scale {scale!r}{nearest(scale, TABLES)}. Known: {', '.join(TABLES)}.")
+    return TABLES[scale]
