@@ -292,7 +292,7 @@ def load_caffe(
         weights = {name: _in_caffes_order(name, array, is_tensorflow) for name, array in weights.items()}
         config = _caffe_config(weights, columns, image_side, pool_first)
         _check_inputs(weights, biases, config)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{path} is no grouped AlexNet: {reason}. Give an .npz file with the arrays of bvlc_alexnet or "
@@ -308,7 +308,7 @@ def load_caffe(
 
 
 def _read_arrays(path: Path) -> tuple[Arrays, Arrays]:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     if absent := [name for name in GROUPS if not {f"{name}.weight", f"{name}.bias"} <= arrays.keys()]:
         raise ValueError(f"it has no weights and biases for {absent[0]}")

@@ -269,7 +269,9 @@ def test_in_bf16_logits_are_the_fp32_products_of_the_last_layer_and_do_not_tie()
     net = build(small(source2012(), num_classes=50), seed=0).eval()
     with torch.no_grad():
         for column in net.columns.values():
-            column.fc8.weight[1:] = column.fc8.weight[0] * (1 + 2e-4 * torch.randn(49, 1, generator=torch.Generator().manual_seed(1)))
+            column.fc8.weight[1:] = column.fc8.weight[0] * (
+                1 + 2e-4 * torch.randn(49, 1, generator=torch.Generator().manual_seed(1))
+            )
     x = images(8).float()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         logits, hidden = net(x), net.features(x, "fc7")

@@ -3,10 +3,9 @@ import pytest
 import torch
 
 from alexnet.config import UserError
-from alexnet.model import weights
-from alexnet.model.alexnet import build, load_plain_state, sides
-from alexnet.model.caffe import MEAN_BGR, _check_inputs, _config, import_caffe
-from alexnet.model.weights import ModelCard
+from alexnet.model import build, weights
+from alexnet.model.presets import sides
+from alexnet.model.weights import MEAN_BGR, _caffe_config, _check_inputs, load_caffe
 
 SIDE = 99  # 23 after conv1, 11, 5 and 2 after the poolings
 SHAPES = {
@@ -19,6 +18,7 @@ SHAPES = {
     "fc7": (10, 10),
     "fc8": (6, 10),
 }
+KINDS = ("weight", "bias")
 GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2}
 
 
@@ -87,7 +87,8 @@ def images_bgr():
 
 
 def saved(path, layers):
-    np.save(path, np.array(layers, dtype=object), allow_pickle=True)
+    """The .npz file that `weights.CONVERSION` makes of bvlc_alexnet.npy."""
+    np.savez(path, **{f"{layer}.{kind}": array for layer, both in layers.items() for kind, array in zip(KINDS, both)})  # noqa: B905
     return path
 
 
@@ -103,42 +104,42 @@ def as_tensorflow(arrays):
     return turned
 
 
-def logits_of(imported, images_bgr, grouped=True):
-    net = build(imported.config, seed=0, grouped=grouped).eval()
-    net.load_plain_state(imported.state)
+def logits_of(net, images_bgr, grouped=True):
+    if not grouped:
+        apart = build(net.card.net, seed=0).eval()
+        apart.load_plain_state(net.plain_state())
+        net = apart
     with torch.no_grad():
         return net.double()(torch.from_numpy(images_bgr[:, ::-1].copy())).numpy()
 
 
-@pytest.mark.parametrize("layout", ["Caffe's own", "TensorFlow's", "old Caffe's", "TensorFlow's in dictionaries"])
+@pytest.mark.parametrize("layout", ["Caffe's own", "TensorFlow's", "old Caffe's"])
 def test_both_layouts_compute_what_caffe_computes(arrays, images_bgr, tmp_path, layout):
     """Also the normalisation over the border between the halves, which is in logits here: see the next test."""
     layers = as_tensorflow(arrays) if "TensorFlow" in layout else arrays
-    if "dictionaries" in layout:
-        layers = {name: {"weights": w, "biases": b} for name, (w, b) in layers.items()}
     if layout == "old Caffe's":
         layers = {n: [w.reshape((1,) * (4 - w.ndim) + w.shape), b.reshape(1, 1, 1, -1)] for n, (w, b) in layers.items()}
-    imported = import_caffe(saved(tmp_path / "net.npy", layers), image_side=SIDE)
+    imported = load_caffe(saved(tmp_path / "net.npz", layers), image_side=SIDE)
     expected = [logits_of_caffe(arrays, image) for image in images_bgr]
     np.testing.assert_allclose(logits_of(imported, images_bgr), expected, rtol=1e-9)
-    assert imported.warning is None
-    assert imported.config.columns == 1
+    assert imported.num_columns == 1
 
 
 def test_two_columns_differ_from_caffe_only_by_the_window_and_say_so(arrays, images_bgr, tmp_path):
-    imported = import_caffe(saved(tmp_path / "net.npy", arrays), columns=2, image_side=SIDE)
+    with pytest.warns(UserWarning, match="across the border"):
+        imported = load_caffe(saved(tmp_path / "net.npz", arrays), columns=2, image_side=SIDE)
     within = np.array([logits_of_caffe(arrays, image, crossing=False) for image in images_bgr])
-    for grouped in (True, False):
+    for grouped in (False, True):
         np.testing.assert_allclose(logits_of(imported, images_bgr, grouped), within, rtol=1e-9)
     crossing = np.array([logits_of_caffe(arrays, image) for image in images_bgr])
     assert np.abs(within - crossing).max() > 1e-3 * np.abs(crossing).max()
-    assert "across the border" in imported.warning
-    assert imported.state["conv2.weight"].shape == SHAPES["conv2"]
-    assert (imported.config.columns, imported.config.conv1.kernels, imported.config.fc6.units) == (2, 4, 5)
+    assert imported.plain_state()["conv2.weight"].shape == SHAPES["conv2"]
+    config = imported.card.net
+    assert (config.columns, config.conv1.kernels, config.fc6.units) == (2, 4, 5)
 
 
 def test_caffenet_pools_before_it_normalises(arrays, images_bgr, tmp_path):
-    imported = import_caffe(saved(tmp_path / "net.npy", arrays), image_side=SIDE, pool_first=True)
+    imported = load_caffe(saved(tmp_path / "net.npz", arrays), image_side=SIDE, pool_first=True)
     expected = np.array([logits_of_caffe(arrays, image, pool_first=True) for image in images_bgr])
     np.testing.assert_allclose(logits_of(imported, images_bgr), expected, rtol=1e-9)
     assert np.abs(expected[0] - logits_of_caffe(arrays, images_bgr[0])).max() > 1e-3 * np.abs(expected).max()
@@ -147,40 +148,66 @@ def test_caffenet_pools_before_it_normalises(arrays, images_bgr, tmp_path):
 def test_the_order_of_fc6_can_be_given(arrays, images_bgr, tmp_path):
     """Kernels transposed and fc6 left to see maps first, or the other way round."""
     mixed = as_tensorflow(arrays) | {"fc6": [arrays["fc6"][0].T, arrays["fc6"][1]]}
-    imported = import_caffe(saved(tmp_path / "a.npy", mixed), fc6_order="maps first", image_side=SIDE)
+    imported = load_caffe(saved(tmp_path / "a.npz", mixed), fc6_order="maps first", image_side=SIDE)
     expected = [logits_of_caffe(arrays, image) for image in images_bgr]
     np.testing.assert_allclose(logits_of(imported, images_bgr), expected, rtol=1e-9)
-    imported = import_caffe(saved(tmp_path / "b.npy", arrays), fc6_order="pixels first", image_side=SIDE)
+    imported = load_caffe(saved(tmp_path / "b.npz", arrays), fc6_order="pixels first", image_side=SIDE)
     expected = [logits_of_caffe(arrays, image, fc6="pixels first") for image in images_bgr]
     np.testing.assert_allclose(logits_of(imported, images_bgr), expected, rtol=1e-9)
     with pytest.raises(ValueError, match="fc6_order"):
-        import_caffe(tmp_path / "a.npy", fc6_order="rows first")
+        load_caffe(tmp_path / "a.npz", fc6_order="rows first")
 
 
 def test_the_mean_pixel_becomes_an_image_in_rgb(arrays, tmp_path):
-    imported = import_caffe(saved(tmp_path / "net.npy", arrays), image_side=SIDE)
+    imported = load_caffe(saved(tmp_path / "net.npz", arrays), image_side=SIDE)
     assert imported.mean_image.shape == (SIDE, SIDE, 3)
     torch.testing.assert_close(imported.mean_image[5, 7], torch.tensor(MEAN_BGR[::-1]), rtol=0, atol=0)
-    other = import_caffe(tmp_path / "net.npy", image_side=SIDE, mean_bgr=(1.0, 2.0, 3.0))
+    other = load_caffe(tmp_path / "net.npz", image_side=SIDE, mean_bgr=(1.0, 2.0, 3.0))
     assert other.mean_image[0, 0].tolist() == [3, 2, 1]
 
 
 def test_in_training_the_doubled_weights_do_what_caffes_dropout_does(arrays, tmp_path):
     """Kept outputs are doubled there, and the weights that see them here."""
-    imported = import_caffe(saved(tmp_path / "net.npy", arrays), image_side=SIDE)
+    imported = load_caffe(saved(tmp_path / "net.npz", arrays), image_side=SIDE)
     for name in ("fc7", "fc8"):
-        assert torch.equal(imported.state[f"{name}.weight"], torch.from_numpy(2 * arrays[name][0]))
-        assert torch.equal(imported.state[f"{name}.bias"], torch.from_numpy(arrays[name][1]))
-    assert imported.config.dropout == 0.5
+        assert torch.equal(imported.plain_state()[f"{name}.weight"], torch.from_numpy(2 * arrays[name][0]))
+        assert torch.equal(imported.plain_state()[f"{name}.bias"], torch.from_numpy(arrays[name][1]))
+    assert imported.card.net.dropout == 0.5
 
 
 def test_an_imported_net_is_exported_like_one_of_ours(arrays, tmp_path):
-    imported = import_caffe(saved(tmp_path / "net.npy", arrays), image_side=SIDE)
-    net = build(imported.config, seed=0)
-    net.load_plain_state(imported.state)
-    card = ModelCard("bvlc_alexnet", imported.config, "imported", tuple("abcdef"))
-    weights.save(tmp_path / "net.safetensors", net, card, imported.mean_image)
-    assert weights.load(tmp_path / "net.safetensors").card == card
+    imported = load_caffe(saved(tmp_path / "net.npz", arrays), image_side=SIDE)
+    weights.save(tmp_path / "net.safetensors", imported.net, imported.card, imported.mean_image)
+    assert weights.load(tmp_path / "net.safetensors").card == imported.card
+    assert imported.card.classes[-1] == "class 5"
+
+
+def test_the_conversion_makes_the_file_and_nothing_is_executed_that_is_in_one(arrays, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("bvlc_alexnet.npy", as_tensorflow(arrays), allow_pickle=True)
+    with pytest.raises(UserError, match="allow_pickle=False") as caught:
+        load_caffe("bvlc_alexnet.npy", image_side=SIDE)
+    exec(str(caught.value).partition("made by: ")[2], {"np": np})
+    assert load_caffe("bvlc_alexnet.npz", image_side=SIDE).card.preset == "bvlc_alexnet"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"not an archive",
+        b"PK\x03\x04 cut",
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (0,), }".ljust(128),
+    ],
+)
+def test_no_file_and_no_archive_are_refused_in_a_line(tmp_path, content):
+    path = tmp_path / "net.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="no grouped AlexNet") as caught:
+        load_caffe(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_real_net_has_its_layers_where_the_paper_has_them():
@@ -189,7 +216,7 @@ def test_the_real_net_has_its_layers_where_the_paper_has_them():
     real |= {"conv5": (256, 192, 3, 3), "fc6": (4096, 9216), "fc7": (4096, 4096), "fc8": (1000, 4096)}
     empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in real.items()}
     for columns in (1, 2):
-        config = _config(empty, columns, 227, pool_first=False)
+        config = _caffe_config(empty, columns, 227, pool_first=False)
         _check_inputs(empty, {name: np.zeros(shape[0]) for name, shape in real.items()}, config)
         assert [sides(config)[n] for n in ("conv1", "pool1", "pool2", "pool5")] == [55, 27, 13, 6]
 
@@ -212,7 +239,7 @@ def test_another_net_is_refused_with_its_first_difference(arrays, tmp_path, wron
     spoil, what = WRONG[wrong]
     spoil(layers)
     with pytest.raises(UserError, match=what) as caught:
-        import_caffe(saved(tmp_path / "net.npy", layers), image_side=SIDE)
+        load_caffe(saved(tmp_path / "net.npz", layers), image_side=SIDE)
     assert "\n" not in str(caught.value)
 
 
@@ -221,7 +248,7 @@ def test_an_odd_number_of_kernels_cannot_be_two_columns(arrays, tmp_path):
         "fc7": [np.zeros((9, 10), "f4"), np.zeros(9, "f4")],
         "fc8": [np.zeros((6, 9), "f4"), arrays["fc8"][1]],
     }
-    saved(tmp_path / "net.npy", layers)
-    assert import_caffe(tmp_path / "net.npy", image_side=SIDE).config.fc7.units == 9
+    saved(tmp_path / "net.npz", layers)
+    assert load_caffe(tmp_path / "net.npz", image_side=SIDE).card.net.fc7.units == 9
     with pytest.raises(UserError, match="fc7's 9 kernels or units cannot be shared"):
-        import_caffe(tmp_path / "net.npy", columns=2, image_side=SIDE)
+        load_caffe(tmp_path / "net.npz", columns=2, image_side=SIDE)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from alexnet.model.columns import Layout, bytes_per_image, exchanged_shapes, gathered_plain_state, standing_in
 
 from alexnet.claims.devices import ALONE, DTYPES, PAIR, PAIRS, differences, run_ranks, trial, trial_batch, trial_net
 from alexnet.config import UserError
 from alexnet.model.alexnet import build, load_plain_state, plain_state
-from alexnet.model.columns import Layout, bytes_per_image, exchanged_shapes, gathered_plain_state, standing_in
 from alexnet.model.layers import StepKey
 from alexnet.model.presets import ABLATIONS, one_column, paper, source2012, with_sixth_layer
 

@@ -1,4 +1,4 @@
-"""The loops in Triton against the formulas in float64: on a CUDA device, or in Triton's interpreter where there is none."""
+"""The kernels in Triton against the formulas in float64: on a CUDA device, or else in Triton's interpreter."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from alexnet import randomness
 from alexnet.model import layers
 from alexnet.model.presets import MapNorm, ResponseNorm
 
-triton_loops = pytest.importorskip("alexnet.model.triton_loops", reason="Triton comes with torch's builds for CUDA")
+cuda = pytest.importorskip("alexnet.model.kernels.cuda", reason="Triton comes with torch's builds for CUDA")
 
 ON_DEVICE = torch.cuda.is_available()
 DEVICE = "cuda" if ON_DEVICE else "cpu"
@@ -28,14 +28,12 @@ def maps(request):
 def across(x, gradient, groups, norm):
     N, C, H, W = x.shape
     size = norm.size // 2, norm.k, norm.alpha, norm.beta
-    return triton_loops.normalise_across(x, gradient, N * H * W * groups, C // groups, *size)
+    return cuda.normalise_across(x, gradient, N * H * W * groups, C // groups, *size)
 
 
 def within(x, gradient, groups, norm):
     N, C, H, W = x.shape
-    return triton_loops.normalise_within(
-        x, gradient, N, H, W, C, norm.size // 2, norm.k, norm.alpha / norm.size**2, norm.beta
-    )
+    return cuda.normalise_within(x, gradient, N, H, W, C, norm.size // 2, norm.k, norm.alpha / norm.size**2, norm.beta)
 
 
 CASES = {
@@ -56,28 +54,17 @@ CASES = {
 )
 def test_they_are_the_formulas(maps, name, dtype):
     """Bounds: some ulps of the largest value in fp32; in bf16 what comes out is rounded, and nothing else."""
-    loop, formula, norm = CASES[name]
+    kernel, formula, norm = CASES[name]
     x, gradient, groups = maps[0].to(dtype), maps[1].to(dtype), maps[2]
     exact = x.double().requires_grad_()
     y = formula(exact, norm, groups)
     y.backward(gradient.double())
-    found = (loop(x.to(DEVICE), given, groups, norm) for given in (None, gradient.to(DEVICE)))
+    found = (kernel(x.to(DEVICE), given, groups, norm) for given in (None, gradient.to(DEVICE)))
     for own, expected in zip(found, (y.detach(), exact.grad), strict=True):
         assert own.dtype == dtype
         assert own.stride() == x.stride()
         rtol = 2e-6 if dtype == torch.float32 else BF16 * 1.001
         torch.testing.assert_close(own.double().cpu(), expected, rtol=rtol, atol=1e-6 * expected.abs().max().item())
-
-
-@pytest.mark.parametrize("count", [5, 4096, 10_000])
-def test_the_update_is_the_rule_of_section_5(count):
-    draws = torch.randn(3, count, generator=torch.Generator().manual_seed(1))  # below 4, of which half an ulp is 2.4e-7
-    w, v, g = (row.clone().to(DEVICE) for row in draws)
-    triton_loops.update_weights(w, v, g, 0.9, 5e-4 * 0.01, 0.01)
-    old_w, old_v, old_g = draws.double()
-    new_v = 0.9 * old_v - 5e-4 * 0.01 * old_w - 0.01 * old_g
-    torch.testing.assert_close(v.double().cpu(), new_v, rtol=1e-6, atol=2.4e-7)
-    torch.testing.assert_close(w.double().cpu(), old_w + new_v, rtol=1e-6, atol=2.4e-7)
 
 
 def test_what_is_no_number_stays_none():
@@ -91,9 +78,9 @@ def test_what_is_no_number_stays_none():
 
 
 @pytest.mark.parametrize("first", [0, 3])
-def test_draws_are_those_of_the_processor(first):
+def test_draws_are_those_of_the_cpu(first):
     """Philox in Triton against numpy's; a part of a batch begins anywhere among four numbers of 64 bits."""
     at, shape, purpose = layers.StepKey(3, 2, 5, first_image=first), (5, 37), "dropout/fc6/a"
     halves = np.frombuffer(randomness.key(3, purpose, 2, 5).to_bytes(16, "little"), "<i8").copy()
-    kept = triton_loops.draws_at_least(torch.from_numpy(halves).to(DEVICE), first * 37, shape, 2**15)
+    kept = cuda.draws_at_least(torch.from_numpy(halves).to(DEVICE), first * 37, shape, 2**15)
     assert torch.equal(kept.cpu(), layers.dropout_mask(at, "fc6", "a", shape, 0.5))

@@ -3,12 +3,9 @@
 import pytest
 import torch
 
-from alexnet import compiled
-from alexnet.config import CifarNet, ColumnNet
 from alexnet.model import kernels, layers
+from alexnet.model.kernels import build
 from alexnet.model.presets import MapNorm, ResponseNorm
-from alexnet.training.compiling import compile_loops
-from alexnet.training.crew import Crew
 
 NORMALISATIONS = {
     "response": lambda x: layers.response_normalise(x, ResponseNorm(alpha_per_window=True)),
@@ -20,12 +17,12 @@ NORMALISATIONS = {
 
 
 @pytest.fixture
-def loops():
-    """The compiled loops, switched off afterwards."""
-    if not compiled.use(True):
-        pytest.skip(f"nothing can be compiled here: {compiled.why_not()}")
+def switched_on():
+    """The kernels, switched off afterwards."""
+    if not kernels.use(True):
+        pytest.skip(f"nothing can be compiled here: {kernels.why_not()}")
     yield
-    compiled.use(False)
+    kernels.use(False)
 
 
 def there_and_back(normalise, x, gradient):
@@ -36,7 +33,7 @@ def there_and_back(normalise, x, gradient):
     return y.detach(), x.grad
 
 
-# Images, maps, and pixels that fill the loops' blocks of 32 or do not; the last maps are smaller than their windows.
+# Images, maps, and pixels that fill the kernels' blocks of 32 or do not; the last maps are smaller than their windows.
 SHAPES = [(5, 8, 10, 10), (3, 70, 5, 9), (2, 32, 8, 4), (2, 36, 2, 3)]
 
 
@@ -48,8 +45,8 @@ def maps(request):
 
 
 @pytest.mark.parametrize("name", NORMALISATIONS)
-def test_compiled_loops_are_the_formulas_in_fp32(loops, maps, name):
-    """float64 takes the plain path, which test_layers.py holds against loops; bounds are some ulps of the largest value."""
+def test_kernels_are_the_formulas_in_fp32(switched_on, maps, name):
+    """float64 takes the plain path, which test_layers.py tests; bounds are some ulps of the largest value."""
     normalise = NORMALISATIONS[name]
     exact = there_and_back(normalise, *maps)
     found = there_and_back(normalise, *(tensor.float() for tensor in maps))
@@ -59,7 +56,7 @@ def test_compiled_loops_are_the_formulas_in_fp32(loops, maps, name):
 
 
 @pytest.mark.parametrize("name", ["response", "within maps"])
-def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(loops, maps, name):
+def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(switched_on, maps, name):
     """Half an ulp of bf16, 2^-8, beside the fp32 arithmetic on the same values: squares are summed in fp32."""
     normalise, (x, gradient) = NORMALISATIONS[name], (tensor.bfloat16() for tensor in maps)
     exact = there_and_back(normalise, x.double(), gradient.double())
@@ -70,14 +67,14 @@ def test_in_bf16_only_what_goes_in_and_comes_out_is_rounded(loops, maps, name):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", NORMALISATIONS)
-def test_a_part_of_a_batch_has_the_values_of_the_whole_to_the_bit(loops, maps, name, dtype):
+def test_a_part_of_a_batch_has_the_values_of_the_whole_bit_for_bit(switched_on, maps, name, dtype):
     x, gradient = (tensor.to(dtype) for tensor in maps)
     whole, part = (there_and_back(NORMALISATIONS[name], x[i:], gradient[i:]) for i in (0, 1))
     assert all(torch.equal(a[1:], b) for a, b in zip(whole, part, strict=True))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_number_of_threads_changes_no_bit(loops, maps, threads):
+def test_the_number_of_threads_changes_no_bit(switched_on, maps, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -89,7 +86,7 @@ def test_the_number_of_threads_changes_no_bit(loops, maps, threads):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_no_number_stays_none(loops, dtype):
+def test_what_is_no_number_stays_none(switched_on, dtype):
     x = torch.ones(1, 8, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
     x[0, 3, 1, 1] = torch.nan
     for name in ("response", "within maps"):
@@ -99,31 +96,27 @@ def test_what_is_no_number_stays_none(loops, dtype):
 
 
 def test_it_is_off_by_default(maps):
-    assert not fused.applies(maps[0].float(), 5)
+    assert not kernels.applies(maps[0].float(), 5)
 
 
-def test_what_it_cannot_do_is_left_to_the_plain_path(loops, maps):
+def test_what_it_cannot_do_is_left_to_the_plain_path(switched_on, maps):
     x = maps[0].float()
-    assert fused.applies(x, 5)
-    assert not fused.applies(x, 4)  # an even window is not the same from both sides
-    assert not fused.applies(x.contiguous(), 5)
-    assert not fused.applies(x.double(), 5)
-    assert not fused.applies(x[:0], 5)
+    assert kernels.applies(x, 5)
+    assert not kernels.applies(x, 4)  # an even window is not the same from both sides
+    assert not kernels.applies(x.contiguous(), 5)
+    assert not kernels.applies(x.double(), 5)
+    assert not kernels.applies(x[:0], 5)
 
 
-def test_without_a_compiler_the_plain_path_is_taken_and_a_line_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(compiled, "why_not", lambda: "no C compiler cc")
-    assert not compile_loops(ColumnNet("source2012"), True, Crew())
-    told = capsys.readouterr().err.splitlines()
-    assert told[-1] == "not compiled, so the slower plain path is used: no C compiler cc"
-    assert not compiled.is_on()
+def test_without_a_compiler_they_stay_off_and_say_why(monkeypatch):
+    monkeypatch.setattr(build, "library", lambda: (None, "no C compiler cc"))
+    assert not kernels.use(True)
+    assert not kernels.is_on()
+    assert kernels.why_not() == "no C compiler cc"
 
 
-def test_the_nets_of_cifar_10_have_no_use_for_them(capsys):
-    assert not compile_loops(CifarNet(), True, Crew())
-    assert capsys.readouterr().err == ""
-
-
-def test_the_environment_can_switch_it_off(monkeypatch):
-    monkeypatch.setenv("ALEXNET_COMPILE", "0")
-    assert not compile_loops(ColumnNet("source2012"), True, Crew())
+def test_a_cuda_device_needs_no_c_compiler(monkeypatch):
+    """But Triton and a driver, and what is missing is said in a line."""
+    monkeypatch.setattr(build, "library", lambda: (None, "no C compiler cc"))
+    why = kernels.why_not("cuda")
+    assert (why is None) if torch.cuda.is_available() else (why and "\n" not in why and why != "no C compiler cc")

@@ -243,7 +243,7 @@ WALK = {
 
 
 def test_one_factor_at_a_time_leads_from_one_preset_to_the_other():
-    """Each word changes what it says and nothing else; with all of them only conv5's order is left, which changes nothing."""
+    """Each word changes what it says and nothing else. With all only conv5's order is left, which changes nothing."""
     for word, fields in WALK.items():
         assert ABLATIONS[word](source2012()) == replace(source2012(), **fields), word
     config = layers_of(ColumnNet(ablation=" ".join(WALK)))
