@@ -99,8 +99,9 @@ def ratio_interval(
     A value of infinity is a run that had not arrived when its epochs ended, after `limits[0]` for numerators and `limits[1]`
     for denominators. It counts as the limit, which bounds the ratio: from below where a numerator is censored, from above
     where a denominator is. So the interval of the limited ratios keeps only the end that bounds the true one, and none when
-    both kinds occur. Raises ValueError for pairs that do not match, for values that are not positive, and for infinity
-    without limits.
+    both kinds occur. Where most of few runs are censored that end holds less often than it says (88 % of trials for three
+    seeds at worst), if by less than the spread of the seeds. Raises ValueError for pairs that do not match, for values that
+    are not positive, and for infinity without limits.
     """
     if len(numerators) != len(denominators):
         raise ValueError(f"{len(numerators)} `numerators` cannot be paired with {len(denominators)} `denominators`")
@@ -162,14 +163,16 @@ def dunnett_critical(sizes: Sequence[int], control: int, freedom: int, confidenc
     loading = np.sqrt([n / (n + control) for n in sizes])  # the correlation of comparisons i and j is the product of theirs
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     weights = weights / weights.sum()
-    levels, level_weights = np.polynomial.legendre.leggauss(120)  # quantiles of the pooled sd over the true one
-    scale = chi.ppf((levels + 1) / 2, freedom) / math.sqrt(freedom)
+    levels, level_weights = np.polynomial.legendre.leggauss(120)
+    scale = (levels + 1) / 2 * chi.isf(1e-14, freedom) / math.sqrt(freedom)  # of the pooled sd to the true one
+    level_weights = level_weights * chi.pdf(scale * math.sqrt(freedom), freedom)
+    level_weights = level_weights / level_weights.sum()
 
     def coverage(critical: float) -> float:
         shift, reach = loading * nodes[:, None], critical * scale[:, None, None]  # (control, sample), (sd, 1, 1)
         spread = np.sqrt(1 - loading**2)
         inside = ndtr((reach - shift) / spread) - ndtr((-reach - shift) / spread)
-        return float(level_weights / 2 @ (inside.prod(axis=-1) @ weights))
+        return float(level_weights @ (inside.prod(axis=-1) @ weights))
 
     return float(brentq(lambda critical: coverage(critical) - confidence, 0.01, 1e4, xtol=1e-8))
 

@@ -98,8 +98,8 @@ SIZES = [
     ("1", "No convolutional layer has more than 1 % of the parameters.", "The same sizes.", "layers-145.cfg:135",
      f"False: {_large}.", TEXT + "it_is_false_that_no_convolutional_layer_has_over_one_percent_of_the_parameters"),
     ("3.5", "The last layer sees all neurons of the one before.", "It stands on one of the two GPUs.",
-     "layers-145.cfg:294-299", "Both presets: split between the columns, each with the weights of its own inputs; the products "
-     "are added, which is the same sum.",
+     "layers-145.cfg:294-299", "Both presets: split between the columns, each with the weights of its own inputs; the "
+     "products are added, which is the same sum.",
      ALEXNET + "columns_meet_four_times"),
     ("6.1", "The net has two layers connected to the data.", "One. Earlier nets fed a blurred image to conv2 as well; the "
      "sentence is left over from them.", "layers-145.cfg:9", "Both presets: only conv1 sees the image.",
