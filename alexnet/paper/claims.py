@@ -143,7 +143,7 @@ class Claim:
         """Return the value with this key of `keyed`. Raises UserError, with those there are, when there is none."""
         if key not in self.keyed:
             known = "; ".join(map(repr, self.keyed)) or "none"
-            raise UserError(f"Claim {self.id} has no value {key!r}{nearest(key, self.keyed)}. It has: {known}.")
+            raise UserError(f"Claim {self.id} has no value {key!r}{nearest(key, self.keyed) or '.'} It has: {known}.")
         return self.keyed[key]
 
 
@@ -163,8 +163,8 @@ def register(*claims: Claim) -> None:
 def get(claim_id: str) -> Claim:
     """Return the claim with this id. Raises UserError, naming the nearest id, when there is none."""
     if claim_id not in CLAIMS:
-        advice = nearest(claim_id, CLAIMS) or f"; the claims are {', '.join(CLAIMS)}"
-        raise UserError(f"There is no claim {claim_id!r}{advice}.")
+        advice = nearest(claim_id, CLAIMS) or f"; the claims are {', '.join(CLAIMS)}."
+        raise UserError(f"There is no claim {claim_id!r}{advice}")
     return CLAIMS[claim_id]
 
 

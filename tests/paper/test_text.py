@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alexnet.claims.paper_method import CONV, NEURONS, PARAMETERS
+from alexnet.paper.method import CONV, NEURONS, PARAMETERS
 from alexnet.model.alexnet import AlexNet, count_neurons, sides
 from alexnet.model.layers import response_normalise
 from alexnet.model.presets import one_column, paper, source2012, with_sixth_layer, without_overlap
