@@ -11,7 +11,6 @@ computes the one loss of the net, so it has the gradient of the sum already.
 Shapes: N images, C maps, H, W pixels, K classes.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,85 +70,57 @@ class Layout:
 
 
 class ColumnExchange:
-    """The exchange of a rank that has one column with the ranks of `group` that have the others, in order of column.
+    """The exchange of a rank that has one column with the ranks of `group` that have the others, in order of column."""
 
-    `sent` counts the bytes that this rank sends while gradients are recorded, by (layer, "forward" or "backward"), and
-    `images` the images; together they are the measured counterpart of `bytes_per_image`.
-    """
-
-    def __init__(self, config: NetConfig, group: ProcessGroup) -> None:
-        self.group, self.columns = group, dist.get_world_size(group)
-        self.sent: Counter[tuple[str, str]] = Counter()
-        self.images = 0
-        self._layers: dict[tuple[int, ...], list[str]] = {}
-        for layer, shape in exchanged_shapes(config).items():
-            self._layers.setdefault(shape, []).append(layer)
+    def __init__(self, group: ProcessGroup) -> None:
+        self.group = group
 
     def concatenate(self, own: Sequence[Tensor]) -> Tensor:
         """Return the maps or features (N, C, ...) of all columns side by side, in the memory format of this one's."""
         (x,) = own
-        return _Concatenate.apply(x, self, self._layer(x))
+        return _Concatenate.apply(x, self.group)
 
     def add(self, own_NK: Sequence[Tensor]) -> Tensor:
         """Return the sum of the shares of the logits."""
         (x_NK,) = own_NK
-        self.images += len(x_NK) * torch.is_grad_enabled()
-        return _Add.apply(x_NK, self, self._layer(x_NK))
-
-    def count(self, layer: str, direction: str, x: Tensor, times: float) -> None:
-        """Note that `times` the bytes of `x` are sent."""
-        if layer:
-            self.sent[layer, direction] += round(x.numel() * x.element_size() * times)
-
-    def _layer(self, x: Tensor) -> str:
-        """Say before which layer maps of this shape are exchanged; nothing is counted in a pass without gradients."""
-        layers = self._layers.get(tuple(x.shape[1:])) if torch.is_grad_enabled() else None
-        if not layers:
-            return ""
-        layers.append(layers.pop(0))  # Why: conv6 and fc6 see maps of the same shape, one after the other.
-        return layers[-1]
+        return _Add.apply(x_NK, self.group)
 
 
 class _Concatenate(torch.autograd.Function):
     """Gather maps going forward; going backward, give each rank the gradients of its own maps and add those received."""
 
     @staticmethod
-    def forward(ctx, own: Tensor, exchange: ColumnExchange, layer: str) -> Tensor:
-        ctx.exchange, ctx.layer, ctx.maps_last = exchange, layer, _has_maps_last(own)
+    def forward(ctx, own: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group, ctx.maps_last = group, _has_maps_last(own)
         x = _as_it_lies(own, ctx.maps_last)
-        parts = x.new_empty(exchange.columns, *x.shape)
-        dist.all_gather(list(parts), x, group=exchange.group)
-        exchange.count(layer, "forward", x, exchange.columns - 1)
+        parts = x.new_empty(dist.get_world_size(group), *x.shape)
+        dist.all_gather(list(parts), x, group=group)
         whole = torch.cat(list(parts), dim=-1 if ctx.maps_last else 1)
         return whole.permute(0, 3, 1, 2) if ctx.maps_last else whole
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        exchange = ctx.exchange
         whole = _as_it_lies(gradient, ctx.maps_last)
-        parts = torch.stack(whole.chunk(exchange.columns, dim=-1 if ctx.maps_last else 1))
+        parts = torch.stack(whole.chunk(dist.get_world_size(ctx.group), dim=-1 if ctx.maps_last else 1))
         received = torch.empty_like(parts)
-        dist.all_to_all_single(received, parts, group=exchange.group)
-        exchange.count(ctx.layer, "backward", parts[0], exchange.columns - 1)
+        dist.all_to_all_single(received, parts, group=ctx.group)
         own = received.sum(0)
-        return own.permute(0, 3, 1, 2) if ctx.maps_last else own, None, None
+        return own.permute(0, 3, 1, 2) if ctx.maps_last else own, None
 
 
 class _Add(torch.autograd.Function):
     """Add the shares of all ranks; the gradient of each is that of the sum."""
 
     @staticmethod
-    def forward(ctx, own_NK: Tensor, exchange: ColumnExchange, layer: str) -> Tensor:
+    def forward(ctx, own_NK: Tensor, group: ProcessGroup) -> Tensor:
         total_NK = own_NK.contiguous().clone()
-        dist.all_reduce(total_NK, group=exchange.group)
-        # Each rank sends its share to be added and then its part of the sums: with two ranks, K values in all.
-        exchange.count(layer, "forward", total_NK, 2 * (exchange.columns - 1) / exchange.columns)
+        dist.all_reduce(total_NK, group=group)
         return total_NK
 
     @staticmethod
     def backward(ctx, gradient_NK: Tensor) -> tuple[Tensor | None, ...]:
-        return gradient_NK, None, None
+        return gradient_NK, None
 
 
 def _has_maps_last(x: Tensor) -> bool:
@@ -181,7 +152,8 @@ def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str
     """Return the bytes that a rank sends for each image of a step, by (layer, "forward" or "backward").
 
     With n columns, maps * side^2 * itemsize * (n - 1) each way, itemsize being 4 in fp32 and 2 in bf16; for the logits,
-    which are never shorter than fp32, K * itemsize * 2 (n - 1) / n forward and nothing backward.
+    which are never shorter than fp32, K * itemsize * 2 (n - 1) / n forward (each rank sends its share to be added and then
+    its part of the sums) and nothing backward.
     """
     others = config.columns - 1
     counts: dict[tuple[str, str], int] = {}

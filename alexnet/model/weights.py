@@ -31,13 +31,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
-from torch.distributed import ProcessGroup
+from torch import Tensor, nn
 
 from alexnet import files, randomness
 from alexnet.config import CifarNet, UserError, from_dict, to_dict
-from alexnet.model.layers import StepKey
-from alexnet.model.net import Net, Of, blank
+from alexnet.model.net import Net, blank
 from alexnet.model.presets import COLUMN_NAMES, CONV, ConvLayer, FullLayer, NetConfig, ResponseNorm, num_columns_of, sides
 
 FORMAT_VERSION = 1
@@ -60,14 +58,12 @@ class ModelCard:
     classes: tuple[str, ...]  # names, in the order of the logits
 
 
-class LoadedNet(Net):
-    """A net read from a file, its columns merged: grouped convolutions, on one device."""
+class LoadedNet(nn.Module):
+    """A net read from a file with what belongs to it; `net` has its columns merged: grouped convolutions, on one device."""
 
     def __init__(self, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
         super().__init__()
         self.net, self.card = net, card
-        self.image_side, self.layer_names = net.image_side, net.layer_names
-        self.num_columns, self.has_dropout = net.num_columns, net.has_dropout
         self.register_buffer("mean_image", mean_HWC.clone(), persistent=False)
 
     def as_seen(self, pixels_NHWC: Tensor) -> Tensor:
@@ -75,20 +71,13 @@ class LoadedNet(Net):
 
         The images are squares at least as large as the net's input: 256 pixels, prepared as in section 2. Paper 2 and 6.
         """
-        pixels = _centre(pixels_NHWC.to(self.mean_image.device), self.image_side).float()
-        return (pixels - _centre(self.mean_image[None], self.image_side)).permute(0, 3, 1, 2)
+        side = self.net.image_side
+        pixels = _centre(pixels_NHWC.to(self.mean_image.device), side).float()
+        return (pixels - _centre(self.mean_image[None], side)).permute(0, 3, 1, 2)
 
-    def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
-        """As in `Net`."""
-        return self.net(images_NCHW, key)
-
-    def features(self, images_NCHW: Tensor, layer: str) -> Tensor:
-        """As in `Net`."""
-        return self.net.features(images_NCHW, layer)
-
-    def plain_state(self, of: Of = Tensor.detach, group: ProcessGroup | None = None) -> dict[str, Tensor]:
-        """As in `Net`."""
-        return self.net.plain_state(of, group)
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return the (N, K) logits of what `as_seen` gives."""
+        return self.net(images_NCHW)
 
 
 def save(path: Path, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:

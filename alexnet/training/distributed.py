@@ -30,7 +30,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexnet.config import Net, UserError
-from alexnet.model import layers_of, num_columns_of
+from alexnet.model import num_columns_of
 from alexnet.model.column_parallel import ColumnExchange, Layout
 from alexnet.preprocessing.loader import WHOLE, Part
 
@@ -90,7 +90,7 @@ class Group:
         names = columns_here(net, self.layout, self.column)
         if not names or not self.column_group:
             return {"names": names}
-        self._exchanges.append(ColumnExchange(layers_of(net), self.column_group))
+        self._exchanges.append(ColumnExchange(self.column_group))
         return {"names": names, "exchange": self._exchanges[-1]}
 
     def backward(self, loss: Tensor, share: float, net: nn.Module) -> None:
@@ -142,7 +142,7 @@ def columns_here(net: Net, layout: Layout, column: int = 0) -> tuple[str, ...]:
         return ()
     if num_columns_of(net) == 1:
         raise UserError("This net has no columns to share out: leave out --devices (--replicas splits the batch).")
-    return layout.names(layers_of(net), column)
+    return layout.names(net, column)
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ def as_tensorflow(arrays):
 def logits_of(net, images_bgr, grouped=True):
     if not grouped:
         apart = build(net.card.net, seed=0).eval()
-        apart.load_plain_state(net.plain_state())
+        apart.load_plain_state(net.net.plain_state())
         net = apart
     with torch.no_grad():
         return net.double()(torch.from_numpy(images_bgr[:, ::-1].copy())).numpy()
@@ -122,7 +122,7 @@ def test_both_layouts_compute_what_caffe_computes(arrays, images_bgr, tmp_path, 
     imported = load_caffe(saved(tmp_path / "net.npz", layers), image_side=SIDE)
     expected = [logits_of_caffe(arrays, image) for image in images_bgr]
     np.testing.assert_allclose(logits_of(imported, images_bgr), expected, rtol=1e-9)
-    assert imported.num_columns == 1
+    assert imported.net.num_columns == 1
 
 
 def test_two_columns_differ_from_caffe_only_by_the_window_and_say_so(arrays, images_bgr, tmp_path):
@@ -133,7 +133,7 @@ def test_two_columns_differ_from_caffe_only_by_the_window_and_say_so(arrays, ima
         np.testing.assert_allclose(logits_of(imported, images_bgr, grouped), within, rtol=1e-9)
     crossing = np.array([logits_of_caffe(arrays, image) for image in images_bgr])
     assert np.abs(within - crossing).max() > 1e-3 * np.abs(crossing).max()
-    assert imported.plain_state()["conv2.weight"].shape == SHAPES["conv2"]
+    assert imported.net.plain_state()["conv2.weight"].shape == SHAPES["conv2"]
     config = imported.card.net
     assert (config.columns, config.conv1.kernels, config.fc6.units) == (2, 4, 5)
 
@@ -170,8 +170,8 @@ def test_in_training_the_doubled_weights_do_what_caffes_dropout_does(arrays, tmp
     """Kept outputs are doubled there, and the weights that see them here."""
     imported = load_caffe(saved(tmp_path / "net.npz", arrays), image_side=SIDE)
     for name in ("fc7", "fc8"):
-        assert torch.equal(imported.plain_state()[f"{name}.weight"], torch.from_numpy(2 * arrays[name][0]))
-        assert torch.equal(imported.plain_state()[f"{name}.bias"], torch.from_numpy(arrays[name][1]))
+        assert torch.equal(imported.net.plain_state()[f"{name}.weight"], torch.from_numpy(2 * arrays[name][0]))
+        assert torch.equal(imported.net.plain_state()[f"{name}.bias"], torch.from_numpy(arrays[name][1]))
     assert imported.card.net.dropout == 0.5
 
 

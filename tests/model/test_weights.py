@@ -88,7 +88,7 @@ def test_a_net_of_any_layout_comes_back_grouped_with_the_same_function(config, l
     assert loaded.card == card
     assert not loaded.training
     assert list(loaded.net.columns) == [net.config.column_names]
-    assert all(torch.equal(value, net.plain_state()[key]) for key, value in loaded.plain_state().items())
+    assert all(torch.equal(value, net.plain_state()[key]) for key, value in loaded.net.plain_state().items())
     x = torch.randn(2, 3, 99, 99, generator=torch.Generator().manual_seed(0)) * 60
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), net(x), rtol=1e-5, atol=1e-5)
@@ -105,7 +105,7 @@ def test_the_nets_of_cifar_10_come_back_too(topology, tmp_path):
     x = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 60
     with torch.no_grad():
         assert torch.equal(loaded(x), net(x))
-        assert torch.equal(loaded.features(x, "conv2"), net.features(x, "conv2"))
+        assert torch.equal(loaded.net.features(x, "conv2"), net.features(x, "conv2"))
     assert loaded.as_seen(torch.zeros(1, 32, 32, 3, dtype=torch.uint8)).shape == (1, 3, 24, 24)
 
 
