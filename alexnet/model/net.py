@@ -33,7 +33,7 @@ class Net(nn.Module):
     def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
         """Return the (N, K) logits of images of raw 0-255 pixels minus the mean; `key` is needed to train with dropout.
 
-        They are fp32 also where the rest of the net runs in bf16: rounded to bf16, a tenth of the largest ones would tie.
+        They are fp32 also where the rest of the net runs in bf16 (`layers.LogitsLinear`).
         """
         raise NotImplementedError
 

@@ -15,6 +15,28 @@ as JSON, with the version of this format and a sha256 of the card and of every t
 
 The digest finds accidents and tampering; it is no signature, since whoever changes a file can renew it.
 
+`load_caffe` reads the grouped AlexNet that Caffe's authors trained (bvlc_alexnet) from an .npz file of `conv1.weight`,
+`conv1.bias` ... `fc8.bias`. `CONVERSION` is the line that makes it of bvlc_alexnet.npy, for who trusts that file. Arrays are
+in one of two orders, told apart by conv1:
+
+    Caffe's own     kernels (out, in, side, side), fully-connected (out, in), fc6 sees map after map
+    TensorFlow's    kernels (side, side, in, out), fully-connected (in, out), fc6 sees pixel after pixel, all maps of each:
+                    as caffe-tensorflow writes them, for example bvlc_alexnet.npy
+
+How that net differs from the paper's, and what becomes of it here:
+
+- It was shown BGR images; conv1's kernels are turned round, so that the imported net is shown RGB as all of ours. Its mean
+  was subtracted in BGR, a mean image in training, mostly the mean pixel since; here it is an image of one colour.
+- Its input has 227 pixels, which 55 windows of conv1 cover exactly. The paper's 224 need 3 zeros to the right and below.
+  Photographs were warped to 256 x 256 for it, not cropped (section 2).
+- Response normalisation follows ReLU, alpha is divided by n, and k is 1 where the paper has 2. Its window crosses from one
+  half of the maps to the other, as no window of two columns does.
+- Caffe doubles the outputs that dropout keeps in training, where the paper halves all outputs at test time. The weights of
+  fc7 and fc8 are doubled, which is exact: logits are the same at test time, and in training under the same masks (but a
+  learning rate moves the doubled weights a quarter as far, relative to their size). Features of fc6 and fc7 are half of
+  Caffe's.
+- Initial sds and biases in the config are the paper's: they say nothing of weights that are there.
+
 Shapes: N images, H, W pixels, K classes.
 """
 
@@ -46,6 +68,18 @@ NUM_CHECKED = 4  # images in the stored mini-batch, 2.4 MB beside 244
 # AVX2 or neither. Some sixty times that admits any CPU's order of addition, but no other reading of the paper.
 TOLERANCE = 1e-4
 ADVICE = "Fetch the file again, or export the net again with alexnet.model.weights.save."
+
+GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2, "fc6": 1, "fc7": 1, "fc8": 1}
+MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of Caffe's ilsvrc_2012_mean.npy, over all pixels
+CONVERSION = (  # Why by the user: to load the pickles of an .npy file is to execute what is in it
+    'np.savez("bvlc_alexnet.npz", **{f"{layer}.{kind}": array for layer, both in np.load("bvlc_alexnet.npy", '
+    'allow_pickle=True, encoding="latin1").item().items() for kind, array in zip(("weight", "bias"), both)})'
+)
+CROSSING = (
+    "The imported net normalises across the border between its halves; two columns do not. Activities of the two maps on "
+    "each side of it in layers 1 and 2 come out larger, so logits differ from Caffe's. With columns=1 they do not."
+)
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -218,21 +252,6 @@ def _refused(path: Path, why: str) -> UserError:
     return UserError(f"{path} is refused: {why}. {ADVICE}")
 
 
-# ---- The grouped AlexNet that Caffe's authors trained (bvlc_alexnet)
-
-GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2, "fc6": 1, "fc7": 1, "fc8": 1}
-MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of Caffe's ilsvrc_2012_mean.npy, over all pixels
-CONVERSION = (  # Why by the user: to load the pickles of an .npy file is to execute what is in it
-    'np.savez("bvlc_alexnet.npz", **{f"{layer}.{kind}": array for layer, both in np.load("bvlc_alexnet.npy", '
-    'allow_pickle=True, encoding="latin1").item().items() for kind, array in zip(("weight", "bias"), both)})'
-)
-CROSSING = (
-    "The imported net normalises across the border between its halves; two columns do not. Activities of the two maps on "
-    "each side of it in layers 1 and 2 come out larger, so logits differ from Caffe's. With columns=1 they do not."
-)
-Arrays = dict[str, np.ndarray]
-
-
 def load_caffe(
     path: Path | str,
     columns: Literal[1, 2] = 1,
@@ -241,37 +260,14 @@ def load_caffe(
     image_side: int = 227,
     pool_first: bool = False,
 ) -> LoadedNet:
-    """Read a grouped AlexNet of Caffe's from an .npz file of `conv1.weight`, `conv1.bias` ... `fc8.bias`, columns merged.
-
-    `CONVERSION` is the line that makes it of bvlc_alexnet.npy, for who trusts that file. Arrays are in one of two orders,
-    told apart by conv1:
-
-        Caffe's own     kernels (out, in, side, side), fully-connected (out, in), fc6 sees map after map
-        TensorFlow's    kernels (side, side, in, out), fully-connected (in, out), fc6 sees pixel after pixel, all maps of
-                        each: as caffe-tensorflow writes them, for example bvlc_alexnet.npy
-
-    How that net differs from the paper's, and what becomes of it here:
-
-    - It was shown BGR images; conv1's kernels are turned round, so that the imported net is shown RGB as all of ours.
-    - Its input has 227 pixels, which 55 windows of conv1 cover exactly. The paper's 224 need 3 zeros to the right and below.
-    - Response normalisation follows ReLU, alpha is divided by n, and k is 1 where the paper has 2. Its window crosses from
-      one half of the maps to the other, as no window of two columns does.
-    - Caffe doubles the outputs that dropout keeps in training, where the paper halves all outputs at test time. The weights
-      of fc7 and fc8 are doubled, which is exact: logits are the same at test time, and in training under the same masks (but
-      a learning rate moves the doubled weights a quarter as far, relative to their size). Features of fc6 and fc7 are half
-      of Caffe's.
-    - Its mean was subtracted in BGR, a mean image in training, mostly the mean pixel since; here it is an image of one
-      colour.
-    - Photographs were warped to 256 x 256 for it, not cropped (section 2).
+    """Read the grouped AlexNet of Caffe's authors, columns merged, as the docstring of this module describes it.
 
     One column computes what Caffe computes: conv2, conv4 and conv5 become kernels over all maps, with zeros for those of
     the other half, which takes twice the products there and keeps the normalisation window that crosses the border. (The
     zeros do not stay zero if the net is trained on.) Two columns are the nearest net of the paper's form, and a warning says
-    what differs. `fc6_order` is what fc6 sees first, for a file that mixes both orders (kernels transposed, say, and fc6
-    left alone); None is the order's own. `pool_first` is for CaffeNet, which pools before it normalises. Initial sds and
-    biases in the config are the paper's: they say nothing of weights that are there.
-
-    Raises UserError for a file that is not such a net, and never executes anything in it.
+    what differs. `fc6_order` is what fc6 sees first, for a file that mixes both orders; None is the order's own.
+    `pool_first` is for CaffeNet, which pools before it normalises. Raises UserError for a file that is not such a net, and
+    never executes anything in it.
     """
     if fc6_order not in (None, "maps first", "pixels first") or columns not in (1, 2):
         raise ValueError(f"`fc6_order` (={fc6_order!r}) is None or what comes first, and `columns` (={columns}) 1 or 2.")
