@@ -64,9 +64,7 @@ ALEXNET, LAYERS, PRESETS, CIFAR = (
 BATCHES, IMAGES, VIEWS, CUTTING, CODEC = (
     f"tests/preprocessing/test_{name}.py::test_" for name in ("batches", "images", "views", "cutting", "codec")
 )
-RULE, EVALUATE, PRECISION, ENSEMBLES = (
-    f"tests/training/test_{name}.py::test_" for name in ("optimizer", "evaluate", "precision", "ensembles")
-)
+RULE, EVALUATE, PRECISION = (f"tests/training/test_{name}.py::test_" for name in ("optimizer", "evaluate", "precision"))
 LEDGER, TEXT, CLAIMS = (f"tests/paper/test_{name}.py::test_" for name in ("ledger", "text", "claims"))
 
 _ours, _theirs, _side, _notes = paper(), source2012(), sides(paper()), Schedule()
@@ -95,6 +93,9 @@ SIZES = [
     ("figure 2", "The first layer has 253,440 neurons.", "48 kernels at 55x55 places in each column.", "layers-145.cfg:9",
      f"{count_neurons(_ours)['conv1']:,}. The caption's number is 55x48x96: a column's kernels in place of a side.",
      TEXT + "253_440_neurons_in_the_first_layer_are_a_slip"),
+    ("abstract", "The net has 650,000 neurons.", "The same sizes.", "layers-145.cfg:9",
+     f"{sum(count_neurons(_ours).values()):,}, which rounds to 660,000.",
+     TEXT + "it_is_false_that_the_net_has_650_000_neurons"),
     ("1", "No convolutional layer has more than 1 % of the parameters.", "The same sizes.", "layers-145.cfg:135",
      f"False: {_large}.", TEXT + "it_is_false_that_no_convolutional_layer_has_over_one_percent_of_the_parameters"),
     ("3.5", "The last layer sees all neurons of the one before.", "It stands on one of the two GPUs.",
@@ -133,16 +134,16 @@ START = [
     ("5", "Weights begin with a standard deviation of 0.01 in each layer.", "0.03 in conv3, conv4 and conv5.",
      "layers-145.cfg:135, layers-145.cfg:163, layers-145.cfg:192",
      f"`paper`: {_ours.conv3.sd:g} everywhere. `source2012`: {_theirs.conv3.sd:g} in these three.",
-     TEXT + "weights_begin_with_a_deviation_of_0_01_in_each_layer"),
+     TEXT + "weights_begin_with_a_standard_deviation_of_0_01_in_each_layer"),
     ("6", "A sixth convolutional layer over the last pooling, without sizes.", "128 kernels of 3x3 in each of two columns, "
      "which see both; padding 1, standard deviation 0.03, biases 1 (#146).", "layers-146-2009.cfg:258-269",
      f"As 2012: {_conv6.kernels} kernels of {_conv6.side}x{_conv6.side} a column. `paper`: standard deviation "
      f"{with_sixth_layer(_ours).conv6.sd:g}, as in each of its layers. `source2012`: {_conv6.sd:g}.",
-     LEDGER + "the_sixth_layer_is_that_of_146"),
+     PRESETS + "the_sixth_layer_is_that_of_146"),
     ("", "Nothing on narrower nets.", "None.", "",
      "At our small scales standard deviations grow by the root of what the fan-in shrinks by, so that activities begin at "
      "the same scale.",
-     PRESETS + "half_width_is_half_of_every_count_and_deviations_grow_where_the_fan_in_halves"),
+     PRESETS + "half_width_is_half_of_every_count_and_sds_grow_where_the_fan_in_halves"),
 ]
 UPDATES = [
     ("5", "The velocity holds the rate.", "The same, also when the rate drops.", "src/weights.cu:146-197", "Both presets: "
@@ -170,7 +171,7 @@ UPDATES = [
      "still (72), by the same notes.", "", f"`paper`: never. `source2012`: at {_notes.conv1_drop:.0%} and "
      f"{_notes.conv1_freeze:.0%}.", RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
     ("", "Nothing on a rate of zero.", "The update is skipped: the layer stands still at once, whatever its velocity.",
-     "src/weights.cu:148", "Both presets: as 2012.", RULE + "a_rate_of_zero_stops_a_layer_at_once"),
+     "src/weights.cu:148", "Both presets: as 2012.", LEDGER + "a_rate_of_zero_stops_a_layer_at_once"),
     ("4.1", "Colour noise at every use of an image.", "Off from epoch 68 of 93, by the same notes.", "",
      f"`paper`: always on. `source2012`: off from {_notes.conv1_drop:.0%}.",
      RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
@@ -219,8 +220,7 @@ TESTING = [
      "layers-145.cfg:238, layers-145.cfg:266", "Both presets: as 2012.",
      TEXT + "dropout_is_in_the_first_two_fully_connected_layers"),
     ("6", "Predictions of several nets are averaged.", "Weights tuned on the validation set in steps of .05 (avg-valid.py); "
-     "which rows used them is unknown.", "", "Both: equal weights, and weights tuned in steps of 0.05.",
-     ENSEMBLES + "tuned_weights_are_the_same_each_time_and_useless_nets_lose_theirs"),
+     "which rows used them is unknown.", "", "Equal weights, as the text says.", LEDGER + "several_nets_have_equal_weights"),
     ("3.2, 3.3, 3.4", "Gains are printed without a data set.", "By the notes, 3.2 is on ILSVRC-2010's test set, 3.3 and 3.4 "
      "on ILSVRC-2012's validation set.", "layer-params-145-2010.cfg:178, layer-params-145.cfg:182",
      "Each claim carries its set, and only the same set is compared.",
@@ -236,7 +236,7 @@ TESTING = [
     ("", "Nothing on sums in half precision.", "None is.", "", "Under bf16 the squares of response normalisation are summed "
      "in fp32.", LAYERS + "squares_are_summed_in_fp32_under_bf16"),
     ("", "Nothing on the precision of logits.", "fp32.", "", "Errors are counted from logits in fp32 also under bf16, in "
-     "which the largest ones often tie.", EVALUATE + "errors_are_counted_from_logits_in_fp32"),
+     "which the largest ones often tie.", ALEXNET + "in_bf16_logits_are_the_fp32_products_of_the_last_layer_and_do_not_tie"),
     ("", "Nothing on the precision of tanh.", "fp32.", "",
      "Figure 1's tanh takes its derivative in fp32 under bf16, which would "
      "round it to zero.", CIFAR + "bf16_does_not_silence_a_saturated_tanh"),
