@@ -135,7 +135,7 @@ def family_intervals(
     """
     groups = {name: np.asarray(values, dtype=float) for name, values in samples.items()}
     base = np.asarray(control, dtype=float)
-    for name, values in {**groups, "control": base}.items():
+    for name, values in [*groups.items(), ("control", base)]:
         if len(values) == 0 or not np.isfinite(values).all():
             raise ValueError(f"the sample {name!r} (={list(values)}) must be one or more finite numbers")
     freedom = sum(len(values) - 1 for values in (base, *groups.values()))
@@ -143,7 +143,7 @@ def family_intervals(
     square = sum(float(((values - values.mean()) ** 2).sum()) for values in (base, *groups.values()))
     sd = math.sqrt(square / freedom) if freedom else math.nan
     sizes = [len(values) for values in groups.values()]
-    critical = dunnett_critical(sizes, len(base), freedom, confidence) if freedom else math.nan
+    critical = dunnett_critical(sizes, len(base), freedom, confidence) if freedom and sizes else math.nan
     found = {}
     for name, values in groups.items():
         estimate = float(values.mean() - base.mean())
@@ -160,7 +160,8 @@ def dunnett_critical(sizes: Sequence[int], control: int, freedom: int, confidenc
     leaves a product to integrate over it and over the pooled sd. By Gauss's rules, so the value is the same each time;
     scipy's is drawn at random.
     """
-    loading = np.sqrt([n / (n + control) for n in sizes])  # the correlation of comparisons i and j is the product of theirs
+    size, times = np.unique(sizes, return_counts=True)
+    loading = np.sqrt(size / (size + control))  # the correlation of two comparisons is the product of their loadings
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     weights = weights / weights.sum()
     levels, level_weights = np.polynomial.legendre.leggauss(120)
@@ -169,10 +170,10 @@ def dunnett_critical(sizes: Sequence[int], control: int, freedom: int, confidenc
     level_weights = level_weights / level_weights.sum()
 
     def coverage(critical: float) -> float:
-        shift, reach = loading * nodes[:, None], critical * scale[:, None, None]  # (control, sample), (sd, 1, 1)
+        shift, reach = loading * nodes[:, None], critical * scale[:, None, None]  # (control, size), (sd, 1, 1)
         spread = np.sqrt(1 - loading**2)
         inside = ndtr((reach - shift) / spread) - ndtr((-reach - shift) / spread)
-        return float(level_weights @ (inside.prod(axis=-1) @ weights))
+        return float(level_weights @ ((inside**times).prod(axis=-1) @ weights))
 
     return float(brentq(lambda critical: coverage(critical) - confidence, 0.01, 1e4, xtol=1e-8))
 

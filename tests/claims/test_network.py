@@ -1,9 +1,8 @@
-"""The network's chapter: its tables against numbers from the paper and by hand, its figure, and what is arithmetic."""
+"""The network's chapter: its tables against numbers from the paper and by hand, and its figure."""
 
-import pytest
 from matplotlib.patches import FancyBboxPatch
 
-from alexnet.claims import arithmetic, compare, network, paper
+from alexnet.claims import network
 from alexnet.model import presets
 
 
@@ -85,35 +84,3 @@ def test_what_the_prose_takes_is_what_the_tables_show():
     assert texts["slip"] == "253,440 = 55 x 48 x 96"
     assert texts["large"] == "conv3 (1.45%) and conv4 (1.09%)"
     assert (texts["one-share"], texts["fc6-share"]) == ("98%", "62%")
-
-
-@pytest.mark.parametrize("claim", arithmetic.COMPUTED)
-def test_every_computed_number_belongs_to_values_of_its_claim(claim):
-    """Each value of a claim that is computed has its number: a wrong name would leave the value without one, silently."""
-    known = {(value.name, value.subject) for value in paper.get(claim).values}
-    found = set(arithmetic.computed(claim))
-    assert known <= found
-    assert paper.get(claim).values
-
-
-def test_a_number_within_the_margin_agrees_and_beyond_it_is_higher_or_lower():
-    value = paper.Value("parameters", 60e6, "count", 1e6)
-    assert [arithmetic.word(value, n) for n in (60_965_224, 61_100_000, 58_000_000)] == [
-        "agrees",
-        "higher than the paper",
-        "lower than the paper",
-    ]
-    at_most = paper.Value("share", 1.0, "% of parameters", bound="at most")
-    assert [arithmetic.word(at_most, n) for n in (0.5, 1.45)] == ["agrees", "higher than the paper"]
-
-
-def test_arithmetic_has_no_scale_and_does_not_stand_for_what_runs_must_show(tiny):
-    measured = compare.measurement("abstract-size")
-    assert (measured.scale, measured.text, measured.verdict) == (None, "2 of 2 numbers", "agrees")
-    assert compare.measurement("fig2-neurons").verdict == "agrees; neurons, conv1: 290,400, higher than the paper"
-    assert compare.measurement("s1-depth") is None
-    depth = compare.rows_of(paper.get("s1-depth"))[0]
-    assert depth[-2].endswith(", computed")
-    assert depth[-1] == "higher than the paper"
-    assert "computed from the net" in compare.progress_sentence()
-    assert compare.rows_of(paper.get("table1"))[0][-2:] == ("", "not run")
