@@ -5,11 +5,25 @@ paper or the publishers print; what was really found is in a prepared set's mani
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from alexnet.config import UserError, nearest
 
 RAW_UP_TO = 300 * 10**9  # bytes of a raw set; larger ones are kept as JPEGs by default. ILSVRC-2012 has 262
 JPEG_PART = 6  # a JPEG of quality 95 takes about a sixth of its pixels
+
+
+Codec = Literal["raw", "jpeg"]  # of photographs on disk (`prepared_set.py`)
+
+
+def default_codec(num_images: int, side: int) -> Codec:
+    """Return the codec that a set is kept in unless the user says."""
+    return "raw" if bytes_of(num_images, side, "raw") <= RAW_UP_TO else "jpeg"
+
+
+def bytes_of(num_images: int, side: int, codec: Codec) -> int:
+    """Return about how many bytes prepared images take on disk."""
+    return num_images * side**2 * 3 // (1 if codec == "raw" else JPEG_PART)
 
 
 @dataclass(frozen=True)
@@ -20,9 +34,22 @@ class SetInfo:
     num_classes: int  # 0 where it depends on the source
     side: int  # pixels
     counts: dict[str, int] = field(hash=False)  # split -> images; empty where they depend on the source
-    how: str  # what to give `alexnet prepare`
-    stand_in: bool = False  # images made by formula: no result about photographs
+    origin: Literal["download", "formula", "own copy"] = "own copy"
     is_exact: bool = True  # the counts; if not, they are the paper's round numbers
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether its images are made by formula: what is measured on them is no result about photographs."""
+        return self.origin == "formula"
+
+    @property
+    def how(self) -> str:
+        """How one gets it, in words; the command is `alexnet prepare` and the set's name."""
+        return {
+            "download": "downloaded, or with --source from a copy",
+            "formula": "computed from a seed",
+            "own copy": "from your own copy, with --source",
+        }[self.origin]
 
     @property
     def num_images(self) -> int:
@@ -32,52 +59,24 @@ class SetInfo:
     @property
     def num_bytes(self) -> int:
         """About how many bytes the prepared set takes on disk, in the form that is chosen by default."""
-        pixels = self.num_images * self.side**2 * 3
-        return pixels if pixels <= RAW_UP_TO else pixels // JPEG_PART
+        return bytes_of(self.num_images, self.side, default_codec(self.num_images, self.side))
 
-
-OWN_COPY = "your own copy: alexnet prepare {} --source DIR"
-DOWNLOAD = "alexnet prepare {} downloads it; without a network add --source DIR"
 
 SETS: dict[str, SetInfo] = {
-    "cifar10": SetInfo("CIFAR-10", 10, 32, {"train": 50_000, "test": 10_000}, DOWNLOAD.format("cifar10")),
-    "formula32": SetInfo(
-        "Formula-32", 10, 32, {"train": 4000, "test": 1000}, "computed from a seed: alexnet prepare formula32", stand_in=True
-    ),
-    "formula256": SetInfo(
-        "Formula-256",
-        20,
-        256,
-        {"train": 1500, "val": 300, "test": 300},
-        "computed from a seed: alexnet prepare formula256",
-        stand_in=True,
-    ),
-    "imagenet20": SetInfo(  # Imagenette and Imagewoof, version 2
-        "ImageNet-20", 20, 256, {"train": 9469 + 9025, "val": 3925 + 3929}, DOWNLOAD.format("imagenet20")
-    ),
-    "imagenette": SetInfo("Imagenette", 10, 256, {"train": 9469, "val": 3925}, DOWNLOAD.format("imagenette")),
-    "ilsvrc2010": SetInfo(
-        "ILSVRC-2010",
-        1000,
-        256,
-        {"train": 1_261_406, "val": 50_000, "test": 150_000},
-        OWN_COPY.format("ilsvrc2010"),
-    ),
-    "ilsvrc2012": SetInfo(  # the labels of its test images were never published
-        "ILSVRC-2012", 1000, 256, {"train": 1_281_167, "val": 50_000}, OWN_COPY.format("ilsvrc2012")
-    ),
-    "fall2009": SetInfo(  # paper 6: 8.9 million images, "half for training and half for testing"
-        "ImageNet, fall 2009",
-        10_184,
-        256,
-        {"train": 4_450_000, "test": 4_450_000},
-        OWN_COPY.format("fall2009"),
-        is_exact=False,
-    ),
-    "fall2011": SetInfo(  # paper 6: "15M images, 22K categories"; the 2012 run notes have 21,843 classes
-        "ImageNet, fall 2011", 21_843, 256, {"train": 15_000_000}, OWN_COPY.format("fall2011"), is_exact=False
-    ),
-    "folders": SetInfo("class folders", 0, 256, {}, OWN_COPY.format("folders")),
+    "cifar10": SetInfo("CIFAR-10", 10, 32, {"train": 50_000, "test": 10_000}, "download"),
+    "formula32": SetInfo("Formula-32", 10, 32, {"train": 4000, "test": 1000}, "formula"),
+    "formula256": SetInfo("Formula-256", 20, 256, {"train": 1500, "val": 300, "test": 300}, "formula"),
+    # Imagenette v2 and Imagewoof v2: ten classes of ILSVRC each
+    "imagenet20": SetInfo("ImageNet-20", 20, 256, {"train": 9469 + 9025, "val": 3925 + 3929}, "download"),
+    "imagenette": SetInfo("Imagenette", 10, 256, {"train": 9469, "val": 3925}, "download"),
+    "ilsvrc2010": SetInfo("ILSVRC-2010", 1000, 256, {"train": 1_261_406, "val": 50_000, "test": 150_000}),
+    # The labels of its test images were never published.
+    "ilsvrc2012": SetInfo("ILSVRC-2012", 1000, 256, {"train": 1_281_167, "val": 50_000}),
+    # Paper 6: 8.9 million images, "half for training and half for testing".
+    "fall2009": SetInfo("ImageNet, fall 2009", 10_184, 256, {"train": 4_450_000, "test": 4_450_000}, is_exact=False),
+    # Paper 6: 15 million images, 22,000 categories; the 2012 run notes have 21,843 classes.
+    "fall2011": SetInfo("ImageNet, fall 2011", 21_843, 256, {"train": 15_000_000}, is_exact=False),
+    "folders": SetInfo("class folders", 0, 256, {}),
 }
 
 

@@ -139,39 +139,38 @@ class Source:
     facts: dict[str, Any] = field(default_factory=dict)  # further entries of the manifest
 
 
-def class_places(root: Path) -> tuple[dict[str, Place], dict[str, list[str]]]:
+def class_places(root: Path) -> dict[str, Place]:
     """Find what holds each class: a folder or a tar file in the folder `root`, or a tar file in the tar file `root`.
 
-    Returns class -> place, and remarks. Where a class has both, the archive counts, because a folder may be half unpacked.
+    Where a class has both, the archive counts, because a folder may be half unpacked.
     """
     if not root.is_dir():
-        return dict(_inner_tars(TarSpan.whole(root))), {}
-    tars = {path.stem: TarSpan.whole(path) for path in root.glob("*.tar")}
+        return dict(_inner_tars(TarSpan.whole(root)))
     with os.scandir(root) as entries:
         folders = {entry.name: Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
-    both = sorted(tars.keys() & folders.keys())
-    return folders | tars, {"a folder beside its archive, which counts": both} if both else {}
+    return folders | {path.stem: TarSpan.whole(path) for path in root.glob("*.tar")}
 
 
-def index_classes(root: Path, classes: Sequence[str], first_label: int = 0, others: bool = False) -> ImageIndex:
-    """Index the images of `classes`, which `class_places` finds in `root`, labelled from `first_label` on.
+def index_classes(roots: Sequence[Path], classes: Sequence[str], others: bool = False) -> ImageIndex:
+    """Index the images of `classes`, which `class_places` finds in any of `roots`, labelled in this order.
 
-    Raises UserError, naming the class, when `root` lacks one, or has another one and `others` are not allowed.
+    Raises UserError, naming the class, when the roots lack one, or have another one and `others` are not allowed.
     """
-    places, remarks = class_places(root)
+    places = {name: (root, place) for root in roots for name, place in class_places(root).items()}
     surplus = [] if others else sorted(places.keys() - set(classes))
     if odd := surplus or sorted(set(classes) - places.keys()):
-        what = "should not be there" if odd[0] in places else "is missing"
+        root = places[odd[0]][0] if surplus else roots[0]
+        what = "should not be there" if surplus else "is missing"
         raise UserError(f"{root / odd[0]} {what}: {root} must hold the {len(classes):,} classes of the set and no others.")
-    groups, refused = [], []
+    groups, refused, duplicates = [], [], []
     # Why a bar: reading the headers of 1.3 million images in archives takes a minute, on a slow disk more.
-    for label, name in enumerate(tqdm(classes, f"indexing {root.name}", unit=" classes", leave=False, delay=2), first_label):
-        found = _contents(places[name], root)
+    for label, name in enumerate(tqdm(classes, f"indexing {roots[0].name}", unit=" classes", leave=False, delay=2)):
+        root, place = places[name]
+        found = _contents(place, root)
         refused += found.refused
-        if found.duplicates:
-            remarks.setdefault(DUPLICATES, []).extend(found.duplicates)
-        groups.append(_group(places[name], label, found.spans))
-    return ImageIndex(tuple(groups), tuple(refused), remarks)
+        duplicates += found.duplicates
+        groups.append(_group(place, label, found.spans))
+    return ImageIndex(tuple(groups), tuple(refused), {DUPLICATES: duplicates} if duplicates else {})
 
 
 def index_flat(root: Path, label_of: Callable[[str], int | None]) -> ImageIndex:
@@ -187,16 +186,6 @@ def index_flat(root: Path, label_of: Callable[[str], int | None]) -> ImageIndex:
             by_label.setdefault(label, {})[name] = span
     groups = tuple(_group(place, label, by_label[label]) for label in sorted(by_label))
     return ImageIndex(groups, tuple(found.refused), {DUPLICATES: found.duplicates} if found.duplicates else {})
-
-
-def joined(*indices: ImageIndex) -> ImageIndex:
-    """Return the images of several indices, one after another."""
-    remarks: dict[str, list[str]] = {}
-    for index in indices:
-        for kind, names in index.remarks.items():
-            remarks[kind] = remarks.get(kind, []) + names
-    groups, refused = (tuple(x for index in indices for x in getattr(index, name)) for name in ("groups", "refused"))
-    return ImageIndex(groups, refused, remarks)
 
 
 def patched(index: ImageIndex, patches: Path, split: str) -> ImageIndex:

@@ -11,7 +11,7 @@ folders                  a set of one's own: train/<class>/ and val/<class>/ or 
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from alexnet.preprocessing.image_index import (
     class_places,
     index_classes,
     index_flat,
-    joined,
     patched,
     unpacked,
 )
@@ -91,14 +90,14 @@ def find_ilsvrc(source: Path, year: int) -> Source:
     roots = {split: _root(source, year, split) for split in published}
     kit = _read_kit(source, year)
     if kit is None:
-        wnids = tuple(sorted(class_places(roots["train"])[0]))
+        wnids = tuple(sorted(class_places(roots["train"])))
         words, official = _read_words(source, wnids), dict(published)
     else:
         wnids, words, official = kit.wnids, kit.words, {"train": kit.num_train_images}
-    splits = {"train": index_classes(roots["train"], wnids)}
+    splits = {"train": index_classes([roots["train"]], wnids)}
     for split in list(published)[1:]:
         if roots[split].is_dir() and any(path.is_dir() for path in roots[split].iterdir()):
-            splits[split] = index_classes(roots[split], wnids)
+            splits[split] = index_classes([roots[split]], wnids)
             truth = _kit_file(source, _truth_name(year, split))
             official |= {} if truth is None else {split: len(truth.split())}
         else:
@@ -185,16 +184,13 @@ def _label(name: str, labels: list[int]) -> int | None:
 
 def _read_words(source: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
     """Return what people call each wnid, from `words.txt` or `synset_words.txt` in `source`, or else the wnid itself."""
-    words = dict(_word_lines(source))
-    return tuple(words.get(wnid, wnid) for wnid in wnids)
-
-
-def _word_lines(source: Path) -> Iterator[tuple[str, str]]:
+    words = {}
     for name in ("words.txt", "synset_words.txt"):
         if (source / name).is_file():
             for line in (source / name).read_text(encoding="utf-8", errors="replace").splitlines():
-                wnid, _, words = line.replace("\t", " ").partition(" ")
-                yield wnid, words.strip()
+                wnid, _, word = line.replace("\t", " ").partition(" ")
+                words[wnid] = word.strip()
+    return tuple(words.get(wnid, wnid) for wnid in wnids)
 
 
 def find_fall(source: Path, year: int) -> Source:
@@ -203,15 +199,15 @@ def find_fall(source: Path, year: int) -> Source:
     Paper 6: of 2009's 8.9 million images half were for training and half for testing; the paper does not say which, so the
     halves here are drawn from a seed, class by class. 2011's release served to pre-train two nets of Table 2.
     """
-    places, _ = class_places(source)
+    places = class_places(source)
     root = source
     if len(places) == 1:  # the one tar of tars, or folder of folders
         (place,) = places.values()
         root = place.file if isinstance(place, TarSpan) else place
-    wnids = tuple(sorted(class_places(root)[0]))
+    wnids = tuple(sorted(class_places(root)))
     if not wnids:
         raise UserError(f"{source} holds neither <wnid>.tar nor <wnid>/ nor one tar file of such tar files.")
-    index = index_classes(root, wnids)
+    index = index_classes([root], wnids)
     facts = {"source": f"ImageNet, fall {year}", "published_classes": SETS[f"fall{year}"].num_classes}
     splits = {"train": index}
     if year == 2009:
@@ -240,12 +236,9 @@ def find_imagenet20(source: Path, name: str) -> Source:
     words = {wnid: word for part in parts.values() for wnid, word in part.items()}
     splits = {}
     for split in counts:
-        if (source / split).is_dir():
-            splits[split] = index_classes(source / split, tuple(words), others=name == "imagenette")
-            continue
-        found = [_unpacked_part(source, part, split) for part in parts]
-        labelled = zip(found, parts.values(), range(0, len(words), 10), strict=True)
-        splits[split] = joined(*(index_classes(root, tuple(part), first) for root, part, first in labelled))
+        is_one = (source / split).is_dir()
+        roots = [source / split] if is_one else [_unpacked_part(source, part, split) for part in parts]
+        splits[split] = index_classes(roots, tuple(words), others=name == "imagenette")
     return Source(tuple(words), tuple(words.values()), splits, official=counts, facts={"source": "class folders"})
 
 
@@ -287,17 +280,8 @@ def find_folders(source: Path) -> Source:
             f"{source} has {', '.join(splits) or 'neither train, val nor test'}; a set needs train/<class>/ and "
             "val/<class>/ or test/<class>/."
         )
-    classes = {split: sorted(class_places(source / split)[0]) for split in splits}
-    for split in splits[1:]:
-        if odd := sorted(set(classes[split]) ^ set(classes["train"])):
-            has, lacks = (split, "train") if odd[0] in classes[split] else ("train", split)
-            raise UserError(
-                f"{source / has} has a folder {odd[0]!r} that {source / lacks} lacks; all need the same classes."
-            )
-    names = tuple(classes["train"])
-    if not names:
-        raise UserError(f"{source / 'train'} holds no folders; it needs one for each class.")
-    return Source(names, names, {split: index_classes(source / split, names) for split in splits})
+    names = tuple(sorted(class_places(source / "train")))
+    return Source(names, names, {split: index_classes([source / split], names) for split in splits})
 
 
 FINDERS: dict[str, Callable[[Path], Source]] = {

@@ -134,9 +134,9 @@ def crop(
     """Return views of uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout, on their device.
 
     With the mean's own crop, the mean image is cropped and flipped like the image, as if subtracted first (paper 2). With
-    its central one, the crop is flipped and the mean is not (convdata_jpeg.py:209-211). Never divided by 255. `colours` (N, 3),
-    if given, are added to all pixels of an image, which are then divided by 1 + noise if the augmentation says so. Raises
-    ValueError for a mean of another shape.
+    its central one, the crop is flipped and the mean is not (convdata_jpeg.py:209-211). Never divided by 255. `colours`
+    (N, 3), if given, are added to all pixels of an image, which are then divided by 1 + noise if the augmentation says so.
+    Raises ValueError for a mean of another shape.
     """
     if mean_HWC.shape != pixels_NHWC.shape[1:]:
         raise ValueError(f"`mean_HWC` {mean_HWC.shape} must have the shape of one image {tuple(pixels_NHWC.shape[1:])}")

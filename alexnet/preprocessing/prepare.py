@@ -4,7 +4,6 @@ CIFAR-10 and the sets made by formula fit into memory and are written whole. Pho
 (`shards.py`), so that a call resumes where an earlier one stopped.
 """
 
-import os
 import shlex
 import shutil
 import sys
@@ -17,6 +16,7 @@ import PIL
 
 from alexnet import files
 from alexnet.config import UserError
+from alexnet.machine import available_cores
 from alexnet.preprocessing import catalog, cifar10, imagenet, prepared_set, shards, synthetic
 from alexnet.preprocessing.image_index import ImageIndex, Source
 from alexnet.preprocessing.prepared_set import Codec, PreparedSet
@@ -24,8 +24,7 @@ from alexnet.preprocessing.prepared_set import Codec, PreparedSet
 SIDE = 256
 TOLERATED = 0.001  # fraction of a split's images that may be missing or unreadable without being accepted explicitly
 SHOWN = 20  # names on the screen; prepare.json has all
-SAMPLE = 32  # images decoded to estimate how long the others take
-DOWNLOAD_BYTES = 1_400_000_000  # of imagenet20: both archives, and what is unpacked from them
+EXAMPLES = 100  # names kept of each kind of unusual image
 WAIT = 1.0  # seconds between two looks whether another process is done
 
 
@@ -95,7 +94,6 @@ def _make(name: str, folder: Path, request: Request) -> None:
 
 def _make_cifar10(folder: Path, request: Request) -> None:
     download = folder.with_name(f"{folder.name}.download")
-    _refuse_small_disk(folder, catalog.SETS["cifar10"].num_bytes * (3 if request.source is None else 1))
     splits = cifar10.read(request.source, download)
     request.clear(folder)
     for split, (images, labels) in splits.items():
@@ -108,7 +106,6 @@ def _make_cifar10(folder: Path, request: Request) -> None:
 def _make_by_formula(spec: synthetic.Spec, folder: Path, request: Request) -> None:
     if request.source is not None:
         raise UserError(f"{spec.name} is computed from a seed; leave out --source.")
-    _refuse_small_disk(folder, catalog.SETS[spec.name].num_bytes)
     request.clear(folder)
     for split, count in spec.counts.items():
         prepared_set.write_split(folder / split, *synthetic.generate(spec, split, count))
@@ -118,7 +115,6 @@ def _make_by_formula(spec: synthetic.Spec, folder: Path, request: Request) -> No
 def _make_of_photographs(name: str, folder: Path, request: Request) -> None:
     source, download = request.source, folder.with_name(f"{name}.download")
     if source is None and name in imagenet.PARTS_OF:
-        _refuse_small_disk(download, DOWNLOAD_BYTES)
         source = imagenet.download_imagenet20(download, name)
     if source is None:
         raise UserError(f"{name} is made of images on disk. Say where: alexnet prepare {name} --source DIR")
@@ -130,27 +126,15 @@ def _make_of_photographs(name: str, folder: Path, request: Request) -> None:
     shutil.rmtree(download, ignore_errors=True)
 
 
-def _refuse_small_disk(folder: Path, bytes_needed: float) -> None:
-    """Raise UserError when the disk is too small for a set, before hours are spent on it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    present = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    free = shutil.disk_usage(folder).free
-    if free + present < bytes_needed:
-        raise UserError(
-            f"The disk of {folder} cannot hold this set: it needs {bytes_needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are "
-            "free. Free some space or set ALEXNET_DATA to another disk, and repeat the command: what is done is kept."
-        )
-
-
 def write_photographs(folder: Path, source: Source, request: Request) -> None:
     """Make the set in `folder` from its indexed images. Raises UserError for a full disk or too many bad images."""
-    processes = request.processes or _available_cores()
-    begun = [found for split in source.splits if (found := shards.begun(folder / split))]
-    codec = request.codec or (begun[0][0] if begun else _default_codec(source))
-    num_bytes, seconds = _estimate(source, codec)
-    count, done = sum(map(len, source.splits.values())), sum(number for kept, number in begun if kept == codec)
-    _say_what_it_takes(folder.name, source, codec, done, num_bytes * count, seconds * (count - done) / processes)
-    _refuse_small_disk(folder, num_bytes * count)
+    processes = request.processes or available_cores()
+    begun = [found.codec for split in source.splits if (found := shards.saved(folder / split))]
+    count = sum(map(len, source.splits.values()))
+    codec: Codec = request.codec or (begun[0] if begun else catalog.default_codec(count, SIDE))
+    counts = ", ".join(f"{len(index):,} {split}" for split, index in source.splits.items())
+    size = f"about {catalog.bytes_of(count, SIDE, codec) / 1e9:.1f} GB with --codec {codec}"
+    print(f"{folder.name}: {counts} images in {len(source.classes):,} classes, {size}", file=sys.stderr)
     written = {s: shards.write(folder / s, index, SIDE, codec, processes) for s, index in source.splits.items()}
     report = {s: _report(index, written[s], source.official.get(s)) for s, index in source.splits.items()}
     _show(folder.name, report)
@@ -164,56 +148,21 @@ def write_photographs(folder: Path, source: Source, request: Request) -> None:
     facts = {"stand_in": False, "words": list(source.words), "codec": codec, "pillow": PIL.__version__}
     prepared_set.finish_set(folder, source.classes, tuple(written), statistics, **facts, **source.facts, report=report)
     for split in written:  # Why last: a kill before this line must not cost the decoded images
-        shards.forget_progress(folder / split)
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _default_codec(source: Source) -> Codec:
-    num_bytes = sum(map(len, source.splits.values())) * SIDE * SIDE * 3
-    return "raw" if num_bytes <= catalog.RAW_UP_TO else "jpeg"
-
-
-def _estimate(source: Source, codec: Codec) -> tuple[float, float]:
-    """Return about how many bytes an image will take, and how many seconds of one process, from a sample of them."""
-    longest = max(source.splits.values(), key=len)
-    job, begin = shards.Job(longest, SIDE, codec), time.perf_counter()
-    chunks = [shards.decode(job, (i, i + 1)) for i in range(0, len(longest), max(1, len(longest) // SAMPLE))]
-    sizes = [length for chunk in chunks for length in chunk.lengths] or [0]
-    return sum(sizes) / len(sizes), (time.perf_counter() - begin) / max(len(chunks), 1)
-
-
-def _say_what_it_takes(name: str, source: Source, codec: Codec, done: int, num_bytes: float, seconds: float) -> None:
-    counts = ", ".join(f"{len(index):,} {split}" for split, index in source.splits.items())
-    kept = "as they are" if codec == "raw" else f"as JPEGs of quality {prepared_set.QUALITY}"
-    rest = f"{done:,} are done; decoding the others" if done else "decoding them"
-    print(
-        f"{name}: {counts} images in {len(source.classes):,} classes. Kept {kept} (--codec {codec}) they take about "
-        f"{num_bytes / 1e9:.1f} GB; {rest}, about {_duration(seconds)}.",
-        file=sys.stderr,
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        for file in (folder / split).glob("progress.*"):
+            file.unlink()
 
 
 def _report(index: ImageIndex, written: shards.Written, official: int | None) -> dict[str, Any]:
     """Return what was unusual about a split, for the manifest."""
     found = len(index) + len(index.refused)
-    examples = {kind: names[: shards.EXAMPLES] for kind, names in index.remarks.items()}
-    examples |= {kind: [index.name(i) for i in numbers] for kind, numbers in written.examples.items()}
+    unusual = index.remarks | {kind: [index.name(i) for i in numbers] for kind, numbers in written.remarks.items()}
     return {
         "listed": found,
         "official": official,
         "missing": max(0, (official or 0) - found),
         "skipped": [*map(list, index.refused), *([index.name(i), why] for i, why in written.refused)],
-        "unusual": {kind: len(names) for kind, names in index.remarks.items()} | written.remarks(),
-        "examples": examples,
+        "unusual": {kind: len(names) for kind, names in unusual.items()},
+        "examples": {kind: names[:EXAMPLES] for kind, names in unusual.items()},
     }
 
 

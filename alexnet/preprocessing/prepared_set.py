@@ -10,15 +10,14 @@
 <set>/<split>/shards.json       of photographs: sha256 of each 1024 images (`shards.py`)
 """
 
-import functools
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,8 +25,8 @@ from tqdm import tqdm
 
 from alexnet import files
 from alexnet.config import PROJECT_DIR, UserError
+from alexnet.preprocessing.catalog import Codec
 
-Codec = Literal["raw", "jpeg"]
 IMAGE_FILES: dict[Codec, str] = {"raw": "images.npy", "jpeg": "images.jpegs"}
 OFFSETS, SHARDS, MANIFEST = "offsets.npy", "shards.json", "prepare.json"
 QUALITY = 95  # cuda-convnet2's make-data has it too
@@ -48,29 +47,14 @@ def decode(data: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-@functools.cache
-def fast_decoder() -> Callable[[np.ndarray], np.ndarray]:
-    """Return what decodes the bytes (N,) uint8 of a JPEG that `encode` made to the pixels of `decode`, but faster.
+def decode_fast(data: np.ndarray) -> np.ndarray:
+    """Return the pixels of a JPEG (n,) uint8 that `encode` made, the same as `decode` does, in two thirds of its time."""
+    # Why here: importing torchvision takes a second, which those who read no JPEGs need not wait.
+    import torch
+    import torchvision.io  # noqa: F401  # registers the operation
 
-    That is torchvision's decoder, in two thirds of Pillow's time; where it cannot be used it is `decode`.
-    """
-    try:
-        # Why here: importing torchvision takes a second, which those who read no JPEGs need not wait.
-        import torch
-        import torchvision.io  # noqa: F401  # registers the operation
-
-        # Why not `torchvision.io.decode_jpeg`, which calls this: it warns, each time, that TorchCodec will follow it.
-        decode_jpeg, rgb = torch.ops.image.decode_jpeg, 3
-
-        def decoder(data: np.ndarray) -> np.ndarray:
-            return decode_jpeg(torch.from_numpy(np.array(data)), rgb, False).permute(1, 2, 0).numpy()
-
-        probe = np.frombuffer(encode(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)), np.uint8)
-        if np.array_equal(decoder(probe), decode(probe.tobytes())):
-            return decoder
-    except (ImportError, AttributeError, RuntimeError, TypeError, OSError):
-        pass  # Why so many: a build without JPEG, or without this operation, fails in ways of its own
-    return lambda data: decode(data.tobytes())
+    # Why not `torchvision.io.decode_jpeg`, which calls this: it warns, each time, that TorchCodec will follow it.
+    return torch.ops.image.decode_jpeg(torch.from_numpy(np.array(data)), 3, False).permute(1, 2, 0).numpy()
 
 
 def header(num_images: int, side: int) -> bytes:
@@ -92,28 +76,15 @@ class JpegImages:
         self.shape = (len(offsets) - 1, side, side, 3)
         self._data = np.memmap(file, np.uint8, "r") if self.shape[0] else np.empty(0, np.uint8)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return JpegImages, (self.file, np.asarray(self.offsets), self.shape[1])
-
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Return one image or several: `images[i]`, `images[3:7]`, `images[numbers]`, `images[mask]`."""
-        if isinstance(key, int | np.integer):
-            return fast_decoder()(self.encoded(int(key)))
-        numbers = np.arange(len(self))[key]
+        numbers = np.arange(len(self))[key]  # Why: an image that is not there is an IndexError
+        if numbers.ndim == 0:
+            return decode_fast(self._data[self.offsets[numbers] : self.offsets[numbers + 1]])
         return np.stack([self[i] for i in numbers]) if len(numbers) else np.empty((0, *self.shape[1:]), np.uint8)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-    def encoded(self, i: int) -> np.ndarray:
-        """Return the bytes of image `i` as they are in the file."""
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"image {i} of {len(self)}")
-        i %= len(self)
-        return self._data[self.offsets[i] : self.offsets[i + 1]]
 
 
 @dataclass(frozen=True)
@@ -245,9 +216,6 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-Statistics = tuple[np.ndarray, np.ndarray]  # mean image (H, W, 3), covariance of the colours (3, 3), both float64
-
-
 def write_split(folder: Path, images_NHWC: np.ndarray, labels_N: np.ndarray) -> None:
     """Write the images and labels of a split that fits into memory."""
     files.write_array(folder / IMAGE_FILES["raw"], np.ascontiguousarray(images_NHWC, np.uint8))
@@ -255,9 +223,13 @@ def write_split(folder: Path, images_NHWC: np.ndarray, labels_N: np.ndarray) -> 
 
 
 def finish_set(
-    folder: Path, classes: Sequence[str], splits: Sequence[str], statistics: Statistics | None = None, **facts: Any
+    folder: Path,
+    classes: Sequence[str],
+    splits: Sequence[str],
+    statistics: tuple[np.ndarray, np.ndarray] | None = None,
+    **facts: Any,
 ) -> None:
-    """Compute counts and checksums of written splits, mean and covariance unless they are given, and write the manifest."""
+    """Compute counts and checksums of written splits, and mean and covariance unless given; write the manifest."""
     mean, covariance = statistics or pixel_statistics(np.load(folder / "train" / IMAGE_FILES["raw"], mmap_mode="r"))
     files.write_array(folder / "mean.npy", mean.astype(np.float32))
     files.write_array(folder / "covariance.npy", covariance)
@@ -280,18 +252,23 @@ def finish_set(
     files.write_json(folder / MANIFEST, {**manifest, "side": len(mean), **facts})
 
 
-def pixel_statistics(images_NHWC: np.ndarray) -> Statistics:
+def pixel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean image (H, W, 3) and the colour covariance (3, 3) over all pixels, accumulated in float64."""
     total, outer = np.zeros(images_NHWC.shape[1:]), np.zeros((3, 3))
     for start in range(0, len(images_NHWC), CHUNK):
         chunk = images_NHWC[start : start + CHUNK].astype(np.float64)
         total += chunk.sum(axis=0)
-        pixels = chunk.reshape(-1, 3)
-        outer += pixels.T @ pixels
+        outer += colour_products(chunk)
     return statistics_of(total, outer, len(images_NHWC))
 
 
-def statistics_of(total_HWC: np.ndarray, outer: np.ndarray, num_images: int) -> Statistics:
+def colour_products(pixels: np.ndarray) -> np.ndarray:
+    """Return the sum over pixels (..., 3) of the products of two colours, (3, 3) float64, exact."""
+    pixels = pixels.reshape(-1, 3).astype(np.float64)
+    return pixels.T @ pixels
+
+
+def statistics_of(total_HWC: np.ndarray, outer: np.ndarray, num_images: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean image and the colour covariance of images from their sum and from that of their colours' products."""
     num_pixels = num_images * total_HWC[..., 0].size
     # Why: sums of integers are exact in any order, so these files have the same bytes on every machine.

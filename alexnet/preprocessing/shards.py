@@ -1,9 +1,9 @@
 """From indexed photographs to a split on disk: decoded on all cores, written in order by one process, resumable.
 
 A shard is 1024 indexed images. After each the split's files are on the disk and `progress.npz` says how far they count; what
-a killed call wrote beyond is truncated by the next. So the bytes do not depend on the number of processes or on interruptions.
-An image that cannot be read leaves no hole: the next takes its place, and its name goes into the report. Where the source
-was mended in between, a call resumes at the first shard that it concerns.
+a killed call wrote beyond is truncated by the next. So the bytes depend neither on the number of processes nor on
+interruptions. An image that cannot be read leaves no hole: the next takes its place, and its name goes into the report.
+Where the source was mended in between, a call resumes at the first shard that it concerns.
 """
 
 import hashlib
@@ -11,20 +11,14 @@ import io
 import json
 import multiprocessing
 import os
-import signal
 import sys
-import threading
-import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -37,54 +31,76 @@ from alexnet.preprocessing.prepared_set import IMAGE_FILES, Codec, JpegImages
 
 SHARD = 1024
 CHUNK = 16  # images that a process decodes at a time: 3 MB, of which each process has two in flight; divides SHARD
-EXAMPLES = 100  # names kept of each kind of unusual image
 PROGRESS = "progress.npz"
 LENGTHS = "progress.lengths"  # of the JPEGs, uint32 one after another
-WATCH = 1.0  # seconds between two looks whether the parent is still there
 UNREADABLE = (*photograph.UNREADABLE, zlib.error, MemoryError)
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every process knows: which images, and what is made of them."""
-
-    index: ImageIndex
-    side: int
-    codec: Codec
-    turn: AbstractContextManager | None = None  # a lock, so that one process at a time holds a very large photograph
 
 
 @dataclass
 class Chunk:
     """Some consecutive images of the index, less those that could not be read, as they are written to disk."""
 
-    num_indexed: int
-    data: bytes
-    lengths: list[int]  # bytes of each image
+    images: list[bytes]
     total: np.ndarray  # (H, W, 3) uint16, sum of the images
-    outer: np.ndarray  # (3, 3) int64, sum over the pixels of the products of two colours
-    refused: list[tuple[int, str]]  # number in the index, why
-    remarks: list[tuple[str, int]]  # what is unusual, number in the index
+    outer: np.ndarray  # (3, 3) float64, sum over the pixels of the products of two colours
+    refused: list[tuple[int, str]] = field(default_factory=list)  # number in the index, why
+    remarks: list[tuple[int, str]] = field(default_factory=list)  # number in the index, what is unusual
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every decoding process knows: which images, and what is made of them. An item of it is a decoded chunk."""
+
+    index: ImageIndex
+    side: int
+    codec: Codec
+    turn: AbstractContextManager | None = None  # a lock, so that one process at a time holds a very large photograph
+
+    def __len__(self) -> int:
+        return -(-len(self.index) // CHUNK)
+
+    def __getitem__(self, number: int) -> Chunk:
+        chunk = Chunk([], np.zeros((self.side, self.side, 3), np.uint16), np.zeros((3, 3)))
+        for i in range(number * CHUNK, min((number + 1) * CHUNK, len(self.index))):
+            try:
+                pixels, notes = read(self.index, i, self.side, self.turn)
+            except UNREADABLE as error:
+                why = str(error) or type(error).__name__
+                chunk.refused.append((i, "not an image" if "cannot identify image file" in why else why))
+                continue
+            chunk.images.append(pixels.tobytes() if self.codec == "raw" else prepared_set.encode(pixels))
+            # Why: the mean image and the colours' covariance are those of what will be read, not of what was encoded.
+            shown = pixels if self.codec == "raw" else prepared_set.decode(chunk.images[-1])
+            chunk.total += shown
+            chunk.outer += prepared_set.colour_products(shown)
+            chunk.remarks += [(i, note) for note in notes]
+        return chunk
+
+
+def read(index: ImageIndex, i: int, side: int, turn: AbstractContextManager | None = None) -> tuple[np.ndarray, list[str]]:
+    """Read image `i` as (side, side, 3) uint8, and say what is unusual about it. Raises what is in UNREADABLE."""
+    data, zipped = index.read(i), []
+    if not data:
+        raise ValueError("an empty file")
+    if data.startswith(b"\x1f\x8b"):  # Why: some images of ILSVRC-2010's archives are compressed with gzip
+        unzip = zlib.decompressobj(wbits=31)
+        data, zipped = unzip.decompress(data, LARGEST_FILE), ["compressed with gzip"]
+    pixels, (kind, *notes) = photograph.read(io.BytesIO(data), side, turn)
+    name = index.name(i).split(" in ")[0].lower()
+    misnamed = name.endswith((".jpg", ".jpeg")) and kind not in ("JPEG", "MPO")
+    return pixels, [*zipped, *([f"{kind} named as JPEG"] if misnamed else []), *notes]
 
 
 @dataclass
 class Shard:
     """What became of 1024 indexed images (or as many as were left)."""
 
-    digest: str = ""  # of their names and labels
+    digest: str  # of their names and labels
     num_images: int = 0  # that could be read
     num_bytes: int = 0
     sha256: str = ""
-    refused: list[tuple[int, str]] = field(default_factory=list)  # number in the index, why
-    remarks: dict[str, int] = field(default_factory=dict)  # what is unusual -> how many
-
-    @property
-    def num_indexed(self) -> int:
-        """Images that were decoded or refused."""
-        return self.num_images + len(self.refused)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    remarks: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -94,9 +110,8 @@ class Written:
     side: int
     codec: Codec
     shards: list[Shard]
-    examples: dict[str, list[int]]  # what is unusual -> the first images
     total: np.ndarray  # (H, W, 3) int64, sum of the images
-    outer: np.ndarray  # (3, 3) int64, sum over the pixels of the products of two colours
+    outer: np.ndarray  # (3, 3) float64, sum over the pixels of the products of two colours
 
     @property
     def num_images(self) -> int:
@@ -106,7 +121,7 @@ class Written:
     @property
     def num_indexed(self) -> int:
         """Images that were decoded or refused."""
-        return sum(shard.num_indexed for shard in self.shards)
+        return self.num_images + len(self.refused)
 
     @property
     def start(self) -> int:
@@ -123,33 +138,39 @@ class Written:
         """Number in the index of each image that could not be read, and why."""
         return [pair for shard in self.shards for pair in shard.refused]
 
-    def remarks(self) -> dict[str, int]:
-        """Return how many images are unusual, by kind."""
-        kinds = sorted({kind for shard in self.shards for kind in shard.remarks})
-        return {kind: sum(shard.remarks.get(kind, 0) for shard in self.shards) for kind in kinds}
+    @property
+    def remarks(self) -> dict[str, list[int]]:
+        """What is unusual -> the numbers of such images in the index."""
+        found: dict[str, list[int]] = {}
+        for i, kind in (pair for shard in self.shards for pair in shard.remarks):
+            found.setdefault(kind, []).append(i)
+        return found
 
 
 def write(folder: Path, index: ImageIndex, side: int, codec: Codec, processes: int) -> Written:
     """Decode the images of `index` into `folder`, resuming after the shards that an earlier call finished.
 
-    Images that cannot be read are left out. Raises OSError when the disk is full; finished shards are kept.
+    Images that cannot be read are left out. Raises OSError when the disk is full, and UserError when a process is killed;
+    finished shards are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for other in {*IMAGE_FILES.values()} - {IMAGE_FILES[codec]}:
         (folder / other).unlink(missing_ok=True)
     written = _resumed(folder, index, side, codec)
     done, count, label = written.num_indexed, len(index), f"{folder.parent.name} {folder.name}"
-    spans = ((start, min(start + CHUNK, count)) for start in range(done, count, CHUNK))
     with ExitStack() as stack:
         images = stack.enter_context(_open_at(folder / IMAGE_FILES[codec], written.stop))
-        lengths = stack.enter_context(_open_at(folder / LENGTHS, 4 * written.num_images)) if codec == "jpeg" else None
+        lengths = stack.enter_context(_open_at(folder / LENGTHS, 4 * written.num_images))
         bar = stack.enter_context(tqdm(total=count, initial=done, desc=label, unit=" images", unit_scale=True, leave=False))
-        job = Job(index, side, codec, _context().Lock())
-        chunks = stack.enter_context(closing(map_in_order(decode, job, spans, processes)))
+        chunks = _decoded(index, side, codec, done // CHUNK, processes)
         for start in range(done, count, SHARD):
-            stop = min(start + SHARD, count)
-            shard = _write_shard(written, islice(chunks, -(-(stop - start) // CHUNK)), images, lengths, bar)
-            shard.digest = index.digest(start, stop)
+            shard, sha256 = Shard(index.digest(start, min(start + SHARD, count))), hashlib.sha256()
+            for chunk in islice(chunks, SHARD // CHUNK):
+                _write_chunk(chunk, shard, written, images, lengths)
+                sha256.update(b"".join(chunk.images))
+                bar.update(len(chunk.images) + len(chunk.refused))
+            shard.sha256 = sha256.hexdigest()
+            written.shards.append(shard)
             _commit(folder, written, images, lengths)
         if codec == "raw":
             images.seek(0)
@@ -166,67 +187,35 @@ def finish(folder: Path, index: ImageIndex, written: Written) -> None:
         files.write_array(folder / prepared_set.OFFSETS, _offsets(folder, written.num_images))
 
 
-def forget_progress(folder: Path) -> None:
-    """Remove what only a call that resumes needs."""
-    for file in (PROGRESS, LENGTHS):
-        (folder / file).unlink(missing_ok=True)
+def saved(folder: Path) -> Written | None:
+    """Return how far an unfinished split is, if it was begun."""
+    if not (folder / PROGRESS).is_file():
+        return None
+    with np.load(folder / PROGRESS) as found:
+        state = json.loads(str(found["state"]))
+        shards = [Shard(**shard) for shard in state.pop("shards")]
+        return Written(**state, shards=shards, total=found["total"], outer=found["outer"])
 
 
-def begun(folder: Path) -> tuple[Codec, int] | None:
-    """Return the codec with which an unfinished split was begun, and how many of its indexed images are done."""
-    found = _saved(folder)
-    return None if found is None else (found.codec, found.num_indexed)
+def _decoded(index: ImageIndex, side: int, codec: Codec, first: int, processes: int) -> Iterator[Chunk]:
+    """Yield the chunks from number `first` on, decoded by several processes that are at most two chunks ahead each."""
+    from torch.utils.data import DataLoader  # Why here: torch takes a second to import
+
+    # Why fork: it shares the index of millions of names, and imports no modules again in every process.
+    how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn") if processes > 1 else None
+    job = Job(index, side, codec, None if how is None else how.Lock())
+    options = {"num_workers": 0 if how is None else processes, "multiprocessing_context": how, "collate_fn": _as_it_is}
+    try:
+        yield from DataLoader(job, batch_size=None, sampler=range(first, len(job)), **options)
+    except RuntimeError as error:
+        raise UserError(
+            f"A decoding process was killed, perhaps for want of memory ({error}). What is done is kept: repeat the "
+            f"command, with --processes {max(1, processes // 2)} if it happens again."
+        ) from error
 
 
-def decode(job: Job, span: tuple[int, int]) -> Chunk:
-    """Decode the images of the index from `span[0]` up to `span[1]`."""
-    data, refused, remarks = [], [], []
-    total, outer = np.zeros((job.side, job.side, 3), np.uint16), np.zeros((3, 3), np.int64)
-    for i in range(*span):
-        try:
-            pixels, notes = read(job.index, i, job.side, job.turn)
-        except UNREADABLE as error:
-            refused.append((i, _why(error)))
-            continue
-        data.append(pixels.tobytes() if job.codec == "raw" else prepared_set.encode(pixels))
-        # Why: the mean image and the colours' covariance are those of what will be read, not of what was encoded.
-        shown = pixels if job.codec == "raw" else prepared_set.decode(data[-1])
-        total += shown
-        outer += colour_products(shown)
-        remarks += [(note, i) for note in notes]
-    return Chunk(span[1] - span[0], b"".join(data), [len(image) for image in data], total, outer, refused, remarks)
-
-
-def read(index: ImageIndex, i: int, side: int, turn: AbstractContextManager | None = None) -> tuple[np.ndarray, list[str]]:
-    """Read image `i` as (side, side, 3) uint8, and say what is unusual about it. Raises what is in UNREADABLE."""
-    data, zipped = index.read(i), []
-    if not data:
-        raise ValueError("an empty file")
-    if data.startswith(b"\x1f\x8b"):  # Why: some images of ILSVRC-2010's archives are compressed with gzip
-        unzip = zlib.decompressobj(wbits=31)
-        data, zipped = unzip.decompress(data, LARGEST_FILE), ["compressed with gzip"]
-    pixels, notes = photograph.read(io.BytesIO(data), side, turn)
-    name = index.name(i).split(" in ")[0].lower()
-    kind, *others = notes
-    if name.endswith((".jpg", ".jpeg")) and kind not in ("JPEG", "MPO"):
-        others = [f"{kind} named as JPEG", *others]
-    return pixels, zipped + others
-
-
-def colour_products(image_HWC: np.ndarray) -> np.ndarray:
-    """Return the sum over an image's pixels of the products of two colours, (3, 3) int64."""
-    # Why: a row of 256 products is below 2^24, so float32 sums it exactly, in a third of the time of float64.
-    exact = np.float32 if image_HWC.shape[1] <= 256 else np.float64
-    planes = [np.ascontiguousarray(image_HWC[..., colour]).astype(exact) for colour in range(3)]
-    outer = np.zeros((3, 3), np.int64)
-    for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
-        outer[i, j] = outer[j, i] = np.einsum("hw,hw->h", planes[i], planes[j]).astype(np.int64).sum()
-    return outer
-
-
-def _why(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return "not an image" if "cannot identify image file" in text else text
+def _as_it_is(chunk: Chunk) -> Chunk:
+    return chunk
 
 
 def _open_at(file: Path, length: int) -> BinaryIO:
@@ -237,82 +226,52 @@ def _open_at(file: Path, length: int) -> BinaryIO:
     return stream
 
 
-def _write_shard(written: Written, chunks: Iterable[Chunk], images: BinaryIO, lengths: BinaryIO | None, bar: tqdm) -> Shard:
-    """Write the images of a shard behind the earlier ones and count them."""
-    digest, shard = hashlib.sha256(), Shard()
-    for chunk in chunks:
-        images.write(chunk.data)
-        digest.update(chunk.data)
-        if lengths is not None:
-            lengths.write(np.array(chunk.lengths, "<u4").tobytes())
-        shard.num_images += len(chunk.lengths)
-        shard.num_bytes += len(chunk.data)
-        shard.refused += chunk.refused
-        written.total += chunk.total
-        written.outer += chunk.outer
-        for kind, i in chunk.remarks:
-            shard.remarks[kind] = shard.remarks.get(kind, 0) + 1
-            if len(written.examples.setdefault(kind, [])) < EXAMPLES:
-                written.examples[kind].append(i)
-        bar.update(chunk.num_indexed)
-    shard.sha256 = digest.hexdigest()
-    written.shards.append(shard)
-    return shard
+def _write_chunk(chunk: Chunk, shard: Shard, written: Written, images: BinaryIO, lengths: BinaryIO) -> None:
+    """Write images behind the earlier ones and count them."""
+    of_each = np.array([len(image) for image in chunk.images], "<u4")
+    images.writelines(chunk.images)
+    lengths.write(of_each.tobytes())
+    shard.num_images += len(of_each)
+    shard.num_bytes += int(of_each.sum())
+    shard.refused += chunk.refused
+    shard.remarks += chunk.remarks
+    written.total += chunk.total
+    written.outer += chunk.outer
 
 
-def _commit(folder: Path, written: Written, *streams: BinaryIO | None) -> None:
+def _commit(folder: Path, written: Written, *streams: BinaryIO) -> None:
     """Put what was written on the disk, then note that it counts."""
-    for stream in filter(None, streams):
+    for stream in streams:
         stream.flush()
         os.fsync(stream.fileno())
-    state = {"side": written.side, "codec": written.codec, "examples": written.examples}
-    state["shards"] = [vars(shard) for shard in written.shards]
+    state = {"side": written.side, "codec": written.codec, "shards": [vars(shard) for shard in written.shards]}
     files.write_arrays(folder / PROGRESS, state=np.array(json.dumps(state)), total=written.total, outer=written.outer)
-
-
-def _saved(folder: Path) -> Written | None:
-    """Return what the progress of a split says, if there is any."""
-    if not (folder / PROGRESS).is_file():
-        return None
-    with np.load(folder / PROGRESS) as saved:
-        state = json.loads(str(saved["state"]))
-        shards = [Shard(**shard) for shard in state.pop("shards")]
-        return Written(**state, shards=shards, total=saved["total"], outer=saved["outer"])
 
 
 def _resumed(folder: Path, index: ImageIndex, side: int, codec: Codec) -> Written:
     """Return what `folder` holds of the split, up to the first shard that was lost or whose source has changed."""
-    fresh = Written(side, codec, [], {}, np.zeros((side, side, 3), np.int64), np.zeros((3, 3), np.int64))
-    found = _saved(folder)
-    if found is None or (found.side, found.codec) != (side, codec) or not _all_there(folder, found):
+    fresh = Written(side, codec, [], np.zeros((side, side, 3), np.int64), np.zeros((3, 3)))
+    found, file = saved(folder), folder / IMAGE_FILES[codec]
+    if found is None or (found.side, found.codec) != (side, codec):
+        return fresh
+    if not file.is_file() or file.stat().st_size < found.stop:
         return fresh
     same = _num_unchanged(index, found.shards)
     if same == len(found.shards):
         return found
-    kept = Written(side, codec, found.shards[:same], {}, fresh.total, fresh.outer)
-    kept.examples |= {kind: [i for i in known if i < kept.num_indexed] for kind, known in found.examples.items()}
-    _sum_up(folder, kept)
-    return kept
-
-
-def _all_there(folder: Path, found: Written) -> bool:
-    """Return whether the split's files are as long as its progress says, which a computer that lost power may break."""
-    needed = {IMAGE_FILES[found.codec]: found.stop}
-    if found.codec == "jpeg":
-        needed[LENGTHS] = 4 * found.num_images
-    return all((folder / f).is_file() and (folder / f).stat().st_size >= length for f, length in needed.items())
+    fresh.shards = found.shards[:same]
+    _sum_up(folder, fresh)
+    return fresh
 
 
 def _num_unchanged(index: ImageIndex, shards: list[Shard]) -> int:
     """Return how many shards can be kept: indexed as before, and none of their refused images is readable now."""
-    start = 0
     for number, shard in enumerate(shards):
-        stop = start + shard.num_indexed
-        if stop != min(start + SHARD, len(index)) or index.digest(start, stop) != shard.digest:
+        start, stop = number * SHARD, min((number + 1) * SHARD, len(index))
+        if shard.num_images + len(shard.refused) != stop - start or index.digest(start, stop) != shard.digest:
             return number
         if any(_is_readable(index, i) for i, _ in shard.refused):
             return number
-        start = stop
     return len(shards)
 
 
@@ -336,60 +295,6 @@ def _sum_up(folder: Path, written: Written) -> None:
         images = JpegImages(file, _offsets(folder, written.num_images), written.side)
     else:
         images = np.memmap(file, np.uint8, "r", written.start, shape) if shape[0] else np.empty(shape)
-    for i in range(len(images)):
-        written.total += images[i]
-        written.outer += colour_products(images[i])
-
-
-_job: Job | None = None  # of a decoding process
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    # Why: fork shares the index of millions of names, and does not import the command's modules again in every process.
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-
-
-def map_in_order(
-    function: Callable[[Job, Task], Result], job: Job, tasks: Iterable[Task], processes: int
-) -> Iterator[Result]:
-    """Yield `function(job, task)` for each task, computed by several processes that are at most two tasks ahead each.
-
-    `job` is sent once. Raises UserError when a process dies.
-    """
-    if processes == 1:
-        yield from (function(job, task) for task in tasks)
-        return
-    pool = ProcessPoolExecutor(processes, _context(), _start, (job, os.getpid()))
-    waiting: deque[Future] = deque()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(_call, function, task))
-            if len(waiting) > 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "A decoding process was killed, perhaps for want of memory. What is done is kept: repeat the command, with "
-            f"--processes {max(1, processes // 2)} if it happens again."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start(job: Job, parent: int) -> None:
-    global _job
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Why: Ctrl-C reaches every process; the first one decides
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, which a killed one cannot ask for."""
-    while os.getppid() == parent:
-        time.sleep(WATCH)
-    os._exit(1)
-
-
-def _call(function: Callable[[Job, Task], Result], task: Task) -> Result:
-    return function(_job, task)
+    for image in images:
+        written.total += image
+        written.outer += prepared_set.colour_products(image)
