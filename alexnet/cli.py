@@ -6,47 +6,74 @@ Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what
 import os
 import sys
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import torch
 import tyro
-from tyro.conf import Positional
+from tyro.conf import AvoidSubcommands, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
-from alexnet.claims import devices, doctor, plan, runs, scales
-from alexnet.cli_train import ScaleOption, Train, train_defaults
-from alexnet.config import CifarNet, ColumnNet, RunConfig, Scale, UserError, config_hash, from_dict, nearest
-from alexnet.model import weights
-from alexnet.model.nets import net_config
-from alexnet.preprocessing import datasets
-from alexnet.preprocessing.codec import Codec
-from alexnet.preprocessing.store import PreparedSet
-from alexnet.training.evaluate import count_errors
-from alexnet.training.learner import Learner
-from alexnet.training.measure import EVALUATION_BATCH, batches_of, count_views, validation_split
-from alexnet.training.process import use_processor
+from alexnet.config import Augmentation, CifarNet, Net, Optimiser, Precision, RunConfig, Schedule, UserError, nearest
+
+# Why so many imports inside functions: torch takes seconds, which `alexnet --help` can do without.
+
+SCALE_HELP = (
+    "toy: images made by formula. small: real photographs, a night on a laptop or minutes on a GPU. paper: ImageNet and a "
+    "CUDA device. auto: paper if this machine is ready for it, else toy."
+)
+ScaleOption = Annotated[Literal["auto", "toy", "small", "paper"], arg(help=SCALE_HELP)]
 
 
 @dataclass
 class Plan:
-    """Show which runs are done, half done or missing at a scale, how long the rest takes here, and the disk it needs."""
+    """Show which runs are done, half done or missing at a scale, how long the rest takes here, and the disk it needs.
 
+    For example
+
+      alexnet plan --scale small
+      alexnet plan s3.3-lrn --scale small --commands | parallel -j 2
+    """
+
+    claim: Positional[str] = "all"  # a claim that has an experiment, or all
+    scale: ScaleOption = "auto"
+    commands: bool = False  # print one command for each run that can begin now, for GNU parallel, Slurm or any queue
+
+    def run(self) -> None:
+        """Print the plan, or the commands."""
+        from alexnet.experiments import plan, readiness
+
+        scale, why = readiness.choose(self.scale)
+        claims = None if self.claim == "all" else [self.claim]
+        if self.commands:
+            print("\n".join(plan.commands(scale, claims)))
+            return
+        print(why)
+        print(plan.as_text(scale, claims))
+
+
+@dataclass
+class List:
+    """Show the claims that have experiments, their arms, and the state of every run at a scale."""
+
+    claim: Positional[str] = "all"  # one claim, or all
     scale: ScaleOption = "auto"
 
     def run(self) -> None:
-        """Print the plan."""
-        scale, why = scales.choose(self.scale)
+        """Print the list."""
+        from alexnet.experiments import plan, readiness
+
+        scale, why = readiness.choose(self.scale)
         print(why)
-        print(plan.as_text(scale))
+        print(plan.arms_as_text(scale, None if self.claim == "all" else [self.claim]))
 
 
 @dataclass
 class Prepare:
     """Make a prepared set, which trainings read from: uint8 images, labels, mean image, checksums.
 
-    Sets: cifar10 and imagenet20 (downloaded, or read from --source); ilsvrc2010, ilsvrc2012, fall2009, fall2011 (your own
-    copies, archives or folders); folders (any train/<class> and val/<class> or test/<class>); formula32 and formula256
-    (computed from a seed: the stand-ins for CIFAR-10 and ILSVRC). An interrupted call goes on where it stopped.
+    Sets: cifar10, imagenet20 and imagenette (downloaded, or read from --source); ilsvrc2010, ilsvrc2012, fall2009, fall2011
+    (your own copies, archives or folders); folders (any train/<class> and val/<class> or test/<class>); formula32 and
+    formula256 (computed from a seed: the stand-ins for CIFAR-10 and ILSVRC). An interrupted call resumes where it stopped.
 
     For example
 
@@ -58,48 +85,146 @@ class Prepare:
     source: Path | None = None  # the folder to read from, instead of a download
     force: bool = False  # start again even if the set is there
     processes: int | None = None  # that decode photographs; the default is one on each core
-    codec: Codec | None = None  # raw: 197 kB a photograph; jpeg: a fifth of it, decoded anew at each use; default by size
-    accept_bad: bool = False  # go on although more than 0.1 % of the photographs are missing or unreadable
+    codec: Literal["raw", "jpeg"] | None = (
+        None  # raw: 197 kB a photograph; jpeg: a fifth, decoded at each use; default by size
+    )
+    accept_bad: bool = False  # proceed although more than 0.1 % of the photographs are missing or unreadable
     verify: bool = False  # compare every byte of a large set with its checksums; small sets always are
 
     def run(self) -> None:
         """Prepare the set and say what it holds."""
+        from alexnet.preprocessing import prepare
+
         how = {"processes": self.processes, "codec": self.codec, "accept_bad": self.accept_bad}
-        data = datasets.prepare(self.name, self.source, self.force, **how, verify=self.verify or None)
+        data = prepare(self.name, self.source, self.force, **how, verify=self.verify or None)
         counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
         kind = "a stand-in, not photographs" if data.stand_in else "photographs"
         print(f"{data.folder}: {counts} images in {len(data.classes)} classes ({kind}); fingerprint {data.fingerprint}.")
 
 
 @dataclass
-class Evaluate:
-    """Count the errors of a trained net exactly, from the checkpoint of its run.
+class Overrides:
+    """The fields of a run's config that --arm sets and that you may change for a run of your own."""
+
+    data: str = RunConfig.data
+    net: OmitSubcommandPrefixes[AvoidSubcommands[Net]] = field(default_factory=CifarNet)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    epochs: int = RunConfig.epochs
+    stop_at_train_error: float | None = None
+    precision: Precision = "auto"
+    schedule: AvoidSubcommands[Schedule | None] = None
+    augmentation: AvoidSubcommands[Augmentation | None] = None
+
+
+@dataclass
+class Train:
+    """Train what is missing: all runs of a scale, those of a claim, or one run by its name or by its arm.
+
+    A finished run is left alone, a half-finished one resumes bit for bit where it stopped (stop it with Ctrl-C at any
+    moment), a missing one is trained. Results are in runs/<set>/<run>/seed-<n>/. With --arm, options change the run: it is
+    then another run, with a folder of its own.
 
     For example
 
-      alexnet evaluate fig1-relu --scale toy --variant 19pct-relu-rate-0.004 --seed 1
+      alexnet train fig1-relu --scale small
+      alexnet train s3.3-lrn --arm without --scale toy
+      alexnet train s3.3-lrn --arm without --scale toy --epochs 1
+
+    Ranks on several machines are started by torchrun; see alexnet/training/distributed.py.
     """
 
-    claim: Positional[str]
-    variant: str  # which run
+    what: Positional[str] = "all"  # a claim, the name of a run as `alexnet plan` shows it, or all
     scale: ScaleOption = "auto"
-    seed: int = 0
+    arm: str | None = None  # one arm of the claim; the options below then change its config
+    seed: int = 0  # which repetition of the arm
+    threads: int | None = None  # of a training that begins; the default divides the cores among what runs at a time
+    devices: int = 1  # 2 puts each column of the net on a device of its own (or on a process, where there is no GPU)
+    replicas: int = 1  # nets, on as many devices each, that share every batch; the rate stays, as the batch does
+    config: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
 
     def run(self) -> None:
-        """Print the errors in each split; of photographs, top-1 and top-5 in one view and in ten."""
-        scale, _ = scales.choose(self.scale)
-        learner, data, config = _trained(self.claim, scale, self.variant, self.seed)
-        if isinstance(config.net, CifarNet):
-            for split in data.splits:
-                counted = count_errors(learner.net, batches_of(config, data, split).in_order(EVALUATION_BATCH))
-                print(f"{split}: {counted.wrong:,} of {counted.total:,} images wrong, error {counted.rate:.2%}")
+        """Train what is missing."""
+        from alexnet.experiments import plan, readiness, runner, runs
+
+        config = self._one()
+        if config is not None:
+            self._train(config)
             return
-        split = validation_split(data)
-        batches = batches_of(config, data, split, learner.crew.device)
-        for ten, views in ((False, "one view"), (True, "ten views")):
-            found = count_views(learner, batches, ten)
-            print(f"{split}, {views}: top-1 {found.top1.rate:.2%} ({found.top1.wrong:,} of {found.top1.total:,} wrong), "
-                  f"top-5 {found.top5.rate:.2%} ({found.top5.wrong:,})")  # fmt: skip
+        if self.config != Overrides() or (self.devices, self.replicas) != (1, 1):
+            raise UserError("Options that change a run, --devices and --replicas need --arm or the name of a run.")
+        scale, why = readiness.choose(self.scale)
+        claims = None if self.what == "all" else [self.what]
+        print(why)
+        print(plan.as_text(scale, claims), flush=True)
+        runner.train_missing(scale, claims, self.threads)
+        print(f"Every run at scale {scale} is done. Results: {runs.runs_dir()}")
+
+    def _one(self) -> RunConfig | None:
+        """Return the run that is asked for by name or by arm, or None for a whole claim or all."""
+        from alexnet.experiments import plan
+
+        if "/" in self.what:
+            return plan.find(self.what)
+        if self.arm is None:
+            return None
+        return RunConfig(seed=self.seed, **vars(self.config))
+
+    def _train(self, config: RunConfig) -> None:
+        from alexnet.experiments import plan, readiness, recording, runs
+        from alexnet.model.column_parallel import Layout
+        from alexnet.training.distributed import is_rank, joined, launch
+
+        layout = Layout(self.devices, self.replicas)
+        if layout.ranks > 1 and not is_rank():
+            # Why first: what is wrong with the config should be said once, and not by every rank.
+            recording.begin(config)
+            words = [runs.name_of(config), "--devices", self.devices, "--replicas", self.replicas]
+            words += ["--threads", self.threads] if self.threads else []
+            status = launch(["train", *map(str, words)], layout)
+            if status:
+                sys.exit(status)
+        else:
+            with joined(layout, readiness.device()) as group:
+                recording.train_run(config, threads=self.threads, group=group)
+        if not is_rank():
+            measured = plan.artefacts_wanted(config)
+            run = recording.train_run(config, threads=self.threads, measured=measured)
+            print(f"{run.folder}: {run.status} after epoch {run.manifest['epochs']}, {runs.errors_in_words(run)}.")
+
+
+@dataclass
+class Evaluate:
+    """Count the errors of a trained net exactly, of a run or of a file of weights.
+
+    For example
+
+      alexnet evaluate s3.3-lrn --arm with --scale toy
+      alexnet evaluate --weights bvlc_alexnet.npz --format caffe --data ilsvrc2012
+    """
+
+    what: Positional[str] = ""  # a claim, or the name of a run
+    arm: str | None = None  # of the claim
+    scale: ScaleOption = "auto"
+    seed: int = 0
+    weights: Path | None = None  # a file instead of a run: what `alexnet export` wrote, or Caffe's
+    format: Literal["alexnet", "caffe"] = "alexnet"
+    data: str | None = None  # the set to count on; the default is the run's own
+    views: Literal["central", "ten"] | None = None  # the default is both
+
+    def run(self) -> None:
+        """Print top-1 and top-5 errors of each held-out split."""
+        from alexnet.experiments import evaluation
+
+        if (self.weights is None) == (not self.what):
+            raise UserError(
+                "Say which net: a run (alexnet evaluate CLAIM --arm ARM), or a file (--weights FILE --data SET)."
+            )
+        if self.weights is not None:
+            lines = evaluation.of_file(self.weights, self.format, self.data, self.views)
+        else:
+            lines = evaluation.of_run(_run_named(self.what, self.arm, self.scale, self.seed), self.data, self.views)
+        for line in lines:
+            print(line, flush=True)
 
 
 @dataclass
@@ -110,42 +235,38 @@ class Export:
 
     For example
 
-      alexnet export s3.5-architecture --scale cpu --variant source2012-half --to alexnet.safetensors
+      alexnet export s3.3-lrn --arm with --scale toy --to alexnet.safetensors
     """
 
-    claim: Positional[str]
-    variant: str  # which run
+    what: Positional[str]  # a claim, or the name of a run
     to: Path  # the file to write
+    arm: str | None = None  # of the claim
     scale: ScaleOption = "auto"
     seed: int = 0
 
     def run(self) -> None:
         """Write the file."""
-        scale, _ = scales.choose(self.scale)
-        learner, data, config = _trained(self.claim, scale, self.variant, self.seed)
-        if not isinstance(config.net, ColumnNet):
-            raise UserError("Only the two-column net is exported; the nets of Figure 1 stay in their checkpoints.")
-        card = weights.ModelCard(config.net.preset, net_config(config.net), config_hash(config), data.classes)
-        weights.save(self.to, learner.net, card, torch.from_numpy(data.mean))
-        print(f"{self.to}: {config.name}, {len(data.classes)} classes.")
+        from alexnet.experiments import evaluation
+
+        print(evaluation.export(_run_named(self.what, self.arm, self.scale, self.seed), self.to))
 
 
-def _trained(claim: str, scale: Scale, variant: str, seed: int) -> tuple[Learner, PreparedSet, RunConfig]:
-    """Return the learner of a run with its set and its config. Raises UserError, with the command that makes the run."""
-    run = runs.read_named(claim, scale, variant, seed)
-    if run is None:
-        raise UserError(f"There is no such run. Make it with: alexnet train {claim} --scale {scale} "
-                        f"--variant {variant} --seed {seed}")  # fmt: skip
-    return *runs.load_learner(run), from_dict(RunConfig, run.manifest["config"])
+def _run_named(what: str, arm: str | None, scale: str, seed: int) -> RunConfig:
+    """Return the run of a claim's arm, or of this name."""
+    from alexnet.experiments import plan, readiness
+
+    if "/" in what:
+        return plan.find(what)
+    return plan.config_of(what, arm, readiness.choose(scale)[0], seed)
 
 
 @dataclass
 class Compare:
-    """Set what the paper says beside what the 2012 log says and what our runs measured, with interval and verdict.
+    """Set what the paper says beside what the 2012 run notes say and what our runs measured, with interval and verdict.
 
     For example
 
-      alexnet compare fig1-relu --scale cpu
+      alexnet compare fig1-relu --scale small
     """
 
     claim: Positional[str] = "all"  # a claim's id, or all
@@ -153,10 +274,12 @@ class Compare:
 
     def run(self) -> None:
         """Print the table."""
-        scale, _ = scales.choose(self.scale)
-        from alexnet.claims import compare  # Why here: what draws and tabulates takes a second to load.
+        from alexnet.experiments import readiness
+        from alexnet.report import scorecard
 
-        print(compare.as_text(self.claim, scale))
+        scale, why = readiness.choose(self.scale)
+        print(why)
+        print(scorecard.as_text(self.claim, scale))
 
 
 @dataclass
@@ -164,7 +287,7 @@ class Doctor:
     """Say what this machine has (devices, threads, torch build, disk, prepared sets) and what each scale lacks.
 
     With --devices, check that its devices compute one and the same net, and time what they exchange: the first thing to
-    run on a new machine with two GPUs. Without GPUs it checks processes on the processor.
+    run on a new machine with two GPUs. Without GPUs it checks processes on the CPU.
     """
 
     devices: bool = False  # train a small net on one device and on several, and compare; ends with PASS or FAIL
@@ -172,15 +295,39 @@ class Doctor:
     def run(self) -> None:
         """Print the report. The exit status is 1 when the devices do not agree."""
         if not self.devices:
-            print(doctor.as_text())
+            from alexnet import machine
+            from alexnet.experiments import readiness
+
+            print(machine.report())
+            print(readiness.as_text())
             return
-        report, passed = devices.as_text()
+        from alexnet.bench import agreement
+
+        report, passed = agreement.as_text()
         print(report)
         if not passed:
             sys.exit(1)
 
 
-Command = Plan | Prepare | Train | Evaluate | Export | Compare | Doctor
+@dataclass
+class Rehearse:
+    """Take every experiment of the scale paper through the real path on tiny archives in the official layouts.
+
+    It is how we know that `make reproduce` works on a machine with ImageNet. Nothing of it is a result.
+    """
+
+    to: Path = Path("rehearsal")  # the folder that everything goes to
+    claims: tuple[str, ...] = ()  # only these claims; the default is all
+    devices: int = 1  # 2 trains the two-column nets on two devices, or by two processes
+
+    def run(self) -> None:
+        """Rehearse, and say what was done."""
+        from alexnet.experiments import rehearsal
+
+        print(rehearsal.rehearse(self.to.absolute(), self.claims or None, self.devices))
+
+
+Command = Plan | List | Prepare | Train | Evaluate | Export | Compare | Doctor | Rehearse
 COMMANDS = [command.__name__.lower() for command in typing.get_args(Command)]
 
 
@@ -193,10 +340,9 @@ def main(words: list[str] | None = None) -> None:
                 f"There is no command {words[0]!r}{nearest(words[0], COMMANDS)}. Commands: {', '.join(COMMANDS)}."
             )
         if words[:1] == ["train"]:
-            command = tyro.cli(Train, args=words[1:], default=train_defaults(words[1:]), prog="alexnet train")
+            command: Any = tyro.cli(Train, args=words[1:], default=_train_defaults(words[1:]), prog="alexnet train")
         else:
-            command = tyro.cli(Command, args=words, prog="alexnet", description=__doc__.split("\n\n")[0])
-        use_processor(getattr(command, "threads", None))
+            command = tyro.cli(Command, args=words, prog="alexnet", description=(__doc__ or "").split("\n\n")[0])
         command.run()
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -206,6 +352,25 @@ def main(words: list[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         print(f"\nstopped. {stop}", file=sys.stderr)
         sys.exit(130)
+
+
+@dataclass
+class _Selection:
+    what: Positional[str] = "all"
+    scale: Literal["auto", "toy", "small", "paper"] = "auto"
+    arm: str | None = None
+    seed: int = 0
+
+
+def _train_defaults(words: list[str]) -> Train:
+    """Return `train` with the config of the named arm as defaults, so that options change it and --help shows it."""
+    options = [word for word in words if word not in ("--help", "-h")]
+    chosen, _ = tyro.cli(_Selection, args=options, return_unknown_args=True)
+    if chosen.arm is None:
+        return Train()
+    config = _run_named(chosen.what, chosen.arm, chosen.scale, chosen.seed)
+    changeable = {name: getattr(config, name) for name in vars(Overrides())}
+    return Train(what=chosen.what, config=Overrides(**changeable))
 
 
 if __name__ == "__main__":

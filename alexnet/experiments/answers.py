@@ -44,7 +44,7 @@ class Evidence(Protocol):
         """Return the epochs after which a run of the arm ends in any case."""
 
     def family(self, control: str, where: Where, top: int) -> Mapping[str, Interval]:
-        """Return the simultaneous intervals, by arm, of the differences to `control` of all arms compared with it anywhere."""
+        """Return, by arm, the simultaneous intervals of the differences to `control`, over all arms compared with it."""
 
     def probabilities(self, arm: str, where: Where) -> dict[int, Any]:
         """Return seed -> (probabilities (N, K), labels (N,))."""
@@ -69,7 +69,7 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class Gain:
-    """How many points of error less an arm has than another; the other arms compared with the same control are its family."""
+    """How many points of error less an arm has than another; all arms compared with the same control are its family."""
 
     without: str
     with_: str
@@ -186,7 +186,7 @@ class Ratio:
         return ()
 
     def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the geometric mean of the ratios with the interval of their logarithms; seeds that never arrive censor it."""
+        """Return the geometric mean of the ratios and the interval of their logarithms; seeds that never arrive censor."""
         over, under = ({seed: self.of(rows) for seed, rows in evidence.metrics(arm).items()} for arm in self.arms)
         seeds = sorted(over.keys() & under.keys())
         if not seeds:
@@ -276,7 +276,7 @@ class NeighbourRatio:
 
 
 def wrong_of_mean(nets: Sequence[tuple[Any, Any]], top: int) -> Any:
-    """Return for each image (N,) whether the mean of the nets' probabilities has its class below the first `top`; ties are wrong.
+    """Return for each image (N,) whether the nets' mean probabilities have its class below the first `top`; ties are wrong.
 
     Each net is (probabilities (N, K), labels (N,)) of the same images in the same order.
     """

@@ -1,10 +1,14 @@
 """What the declared experiments need at a scale: each distinct run once, its state, what it costs here."""
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+
+import torch
+from tabulate import tabulate
 
 from alexnet import files
 from alexnet.config import Net, RunConfig, UserError, nearest
@@ -12,9 +16,15 @@ from alexnet.experiments import artefacts, runs
 from alexnet.experiments.answers import Rows, Where
 from alexnet.experiments.declare import Arm, Experiment, FastestRate
 from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
-from alexnet.experiments.scales import Scale, table
+from alexnet.experiments.readiness import device
+from alexnet.experiments.scales import SCALES, Scale, table
+from alexnet.model import StepKey
+from alexnet.model.net import blank, count_parameters
 from alexnet.preprocessing import SETS, is_prepared
 from alexnet.training import checkpoint
+from alexnet.training.distributed import Group
+from alexnet.training.precision import decide
+from alexnet.training.step import Learner
 
 FEW_BYTES = 100_000  # a run's lines of results, rounded up
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
@@ -139,7 +149,7 @@ def artefacts_of(experiment: Experiment, scale: Scale, arm: str) -> list[str]:
 
 
 def where(experiment: Experiment, key: str, scale: Scale) -> Where:
-    """Return on which set, split and views an answer is measured at a scale: the claim's, as far as the stand-in has them."""
+    """Return where an answer is measured at a scale: on the claim's split, in its views, as far as the set has them."""
     value, data = experiment.value(key), experiment.stand_in(scale)
     splits = SETS[data].counts
     split = value.split if value.split in splits else held_out(data)
@@ -172,7 +182,7 @@ def recorded_metrics(config: RunConfig, limit: int | None) -> Rows | None:
 def _search_runs(
     experiment: Experiment, search: FastestRate, scale: Scale, assume: bool
 ) -> list[tuple[RunConfig, int | None, float]]:
-    """Return (run, epoch limit, expected epochs) of a search and of the seeds at the rate that won, as far as they are known."""
+    """Return (run, epoch limit, expected epochs) of a search and of the seeds at the rate that won, as far as known."""
     asked: list[tuple[RunConfig, int | None, float]] = []
     expected = search.expected.get(scale, 10.0)
 
@@ -196,7 +206,7 @@ def _search_runs(
 def seconds_per_epoch(config: RunConfig, device: str = "cpu") -> float:
     """Return the estimated seconds of one epoch of `config` on a device, its evaluations included."""
     counts = SETS[config.data].counts
-    evaluated = counts.get("val", counts.get("test", 0)) + (counts["train"] if config.stop_at_train_error is not None else 0)
+    evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
     a_step = seconds_per_image(replace(config.net, num_classes=min(config.net.num_classes, 1000)), config.optimiser.batch_size,
                                config.precision, device)  # fmt: skip
     return (counts["train"] + EVALUATION_SHARE * evaluated) * a_step
@@ -204,16 +214,7 @@ def seconds_per_epoch(config: RunConfig, device: str = "cpu") -> float:
 
 @cache
 def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) -> float:
-    """Measure a training step of `net` on made-up images, where and as it will be trained: the better of two after a warm-up."""
-    import time
-
-    import torch
-
-    from alexnet.model import StepKey
-    from alexnet.training.distributed import Group
-    from alexnet.training.precision import decide
-    from alexnet.training.step import Learner
-
+    """Measure a step of training on made-up images, where and as it will be done: the better of two after a warm-up."""
     where = torch.device(device)
     config = RunConfig(net=net, optimiser=replace(RunConfig().optimiser, batch_size=batch_size))
     learner = Learner(config, decide(precision, where.type)["choice"], Group(where))
@@ -240,9 +241,8 @@ def disk_bytes(rows: list[Row]) -> int:
 @cache
 def weights_bytes(net: Net) -> int:
     """Return the bytes that a finished run keeps of `net` on this machine: its weights in fp32."""
-    from alexnet.model import count_parameters
-
-    return 4 * count_parameters(net)
+    with torch.device("meta"):
+        return 4 * count_parameters(blank(net))
 
 
 def as_time(seconds: float) -> str:
@@ -252,3 +252,78 @@ def as_time(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def find(name: str) -> RunConfig:
+    """Return the run called `name`: one that is recorded, or that an experiment wants at some scale. Raises UserError."""
+    run = runs.read_named(name.removeprefix("runs/").rstrip("/"))
+    if run is not None:
+        return run.config
+    known = {each.name: each.config for scale in SCALES for each in wanted(scale, assume=True)}
+    if name not in known:
+        raise UserError(f"There is no run {name!r}{nearest(name, known)}. `alexnet plan` lists them.")
+    return known[name]
+
+
+def config_of(claim: str, arm: str | None, scale: Scale, seed: int) -> RunConfig:
+    """Return the run of a claim's arm; of an arm whose rate is searched, at the rate that the search begins with.
+
+    Raises UserError, with the arms there are, for an arm that the claim's experiment lacks or does not run at the scale.
+    """
+    arms = {name: (experiment, each) for experiment in experiments_of([claim]) for name, each in experiment.arms.items()}
+    here = [name for name, (_, each) in arms.items() if scale in (each.scales if isinstance(each, Arm) else each.start)]
+    if arm not in here:
+        hint = nearest(arm, here) if arm else ""
+        raise UserError(
+            f"{claim} has no arm {arm!r} at scale {scale}{hint}. Name one of them: --arm {', '.join(map(repr, here))}."
+        )
+    experiment, found = arms[arm]
+    if isinstance(found, Arm):
+        return experiment.config(arm, scale, seed)
+    return found.config(table(scale), experiment.dataset(), found.start[scale], seed)
+
+
+def artefacts_wanted(config: RunConfig) -> set[str]:
+    """Return the names of all that experiments want measured of a run, at any scale."""
+    name = runs.name_of(config)
+    return {artefact for scale in SCALES for each in wanted(scale) if each.name == name for artefact in each.artefacts}
+
+
+def commands(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
+    """Return one command for each run that can begin now; what needs their results is listed when they are done."""
+    open_ = [w for w in wanted(scale, claims) if w.state in ("missing", "half done", "not measured")]
+    ready = [w for w in open_ if w.config.start_from is None or has_weights(runs.folder_of(w.config.start_from))]
+    return [runs.command_of(each.config) for each in ready]
+
+
+def as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
+    """Return the plan of a scale: a line for each run, then time and disk."""
+    rows = priced(wanted(scale, claims, assume=True), str(device()))
+    lines = [(row.wanted.name, row.state, as_time(row.seconds) if row.seconds else "", _for(row.wanted)) for row in rows]
+    text = tabulate(lines, headers=("run", "state", "time here", "for"), disable_numparse=True)
+    left = sum(row.seconds for row in rows)
+    if not left:
+        return f"{text}\nEvery run is done."
+    gigabytes = disk_bytes(rows) / 1e9
+    return f"{text}\nAbout {as_time(left)} of training on this machine, one run after the other; {gigabytes:.1f} GB of disk."
+
+
+def _for(each: Wanted) -> str:
+    first, *others = each.claims
+    return f"{first} and {len(others)} more" if others else first
+
+
+def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
+    """Return every claim with an experiment, its arms, and the states of their runs by seed."""
+    states = {each.name: each.state for each in wanted(scale, claims)}
+    lines = []
+    for experiment in experiments_of(claims):
+        arms: dict[str, list[str]] = {}
+        for arm, config in experiment.configs(scale):
+            arms.setdefault(arm, []).append(f"{config.seed}: {states[runs.name_of(config)]}")
+        for arm, search in experiment.searches(scale):
+            result = search_of(experiment, search, scale)
+            rate = f"rate {result.best_rate:g}" if result.best_rate and result.bracketed else "rate not found yet"
+            arms[arm] = [f"{rate}, {len(result.metrics)} tried"]
+        lines += [(experiment.claim if i == 0 else "", arm, ", ".join(seeds)) for i, (arm, seeds) in enumerate(arms.items())]
+    return tabulate(lines, headers=("claim", "arm", "runs by seed"), disable_numparse=True)

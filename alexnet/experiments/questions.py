@@ -20,7 +20,7 @@ for question in (
         "q-exchange",
         "3.2",
         "question",
-        "What do the columns gain by exchanging their maps? The 2012 run notes have a net whose columns meet at its end only.",
+        "What do the columns gain by exchanging their maps? In one net of the 2012 run notes they meet at the end only.",
         (Value("top-1 gain", 1.16, "points", 0.4, **ON_2012), Value("top-5 gain", 1.12, "points", 0.4, **ON_2012)),
     ),
 ):

@@ -83,14 +83,13 @@ def _train(
     kept: dict[str, Any] = found.kept if found else {}
     if kept and kept["fingerprint"] != data.fingerprint:
         raise UserError(
-            f"{runs.name_of(config)} was begun on other images ({config.data} {kept['fingerprint']}, now {data.fingerprint}). "
-            f"Delete {folder} to start again."
+            f"{runs.name_of(config)} was begun on other images ({config.data} {kept['fingerprint']}, now "
+            f"{data.fingerprint}). Delete {folder} to start again."
         )
     threads = use_threads(min(kept["threads"], os.cpu_count() or 1) if kept else threads)
     precision = kept["precision"] if kept else (decide(config.precision, group.device.type) if group.is_main else {})
     choice = CHOICES[group.any(*(precision.get("choice") == c for c in CHOICES)).index(True)]  # one decides for all
-    # Why not the stand-in: a training on it is over in less time than kernels take to build.
-    kernels = use_kernels(config.net, kept["kernels"] if kept else not data.stand_in, group)
+    kernels = use_kernels(kept["kernels"] if kept else True, group)
     segment = new_segment(threads, precision, kernels, group)
     record = Record(config, data, segment) if group.is_main else None
 
@@ -249,6 +248,6 @@ def load(run: Run, group: Group | None = None) -> artefacts.Trained:
         raise UserError(f"{name} was trained on other images than the {data.name} in {data.folder}.")
     segment = run.manifest["segments"][-1]
     learner = Learner(run.config, segment["precision"]["choice"], group or Group())
-    use_kernels(run.config.net, segment["kernels"], learner.group)
+    use_kernels(segment["kernels"], learner.group)
     learner.net.load_plain_state(weights)
     return artefacts.Trained(run.config, learner, data, Path(run.folder))

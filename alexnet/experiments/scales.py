@@ -79,7 +79,7 @@ TABLES: dict[Scale, ScaleTable] = {
     ),
     "small": ScaleTable(
         name="small",
-        words="real photographs: CIFAR-10 in full, 20 classes of ILSVRC at half width; a laptop for a night, or a GPU for minutes",
+        words="real photographs: CIFAR-10, 20 classes of ILSVRC at half width; a laptop for a night, a GPU for minutes",
         sets=dict.fromkeys(PHOTOGRAPHS, "imagenet20"),
         width=0.5,
         batch_size=128,

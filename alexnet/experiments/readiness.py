@@ -1,0 +1,62 @@
+"""Which scale this machine is ready for, and what the next one would need."""
+
+from typing import Any
+
+from alexnet.experiments.scales import SCALES, TABLES, Scale, table
+from alexnet.preprocessing import is_prepared
+
+ILSVRC = ("ilsvrc2010", "ilsvrc2012")
+
+
+def device() -> Any:
+    """Return the device that a single training takes: the first CUDA device, else the CPU."""
+    import torch
+
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def lacks(scale: Scale) -> list[str]:
+    """Return what this machine lacks for a scale; it is ready when nothing."""
+    import torch
+
+    sets = {
+        "toy": (),
+        "small": ("cifar10", "imagenet20", "imagenette"),
+        "paper": ("cifar10", *ILSVRC),
+    }[scale]
+    missing = [f"{name} (alexnet prepare {name} --source DIR)" for name in sets if not is_prepared(name)]
+    if scale == "paper" and not torch.cuda.device_count():
+        missing.append("a CUDA device")
+    return missing
+
+
+def choose(wanted: str) -> tuple[Scale, str]:
+    """Return the scale to run and a sentence that says why and what the next larger one would need.
+
+    "auto" is `paper` on a machine with a CUDA device and prepared ILSVRC sets, else `toy`.
+    """
+    if wanted == "auto":
+        scale: Scale = "toy" if lacks("paper") else "paper"
+        why = "this machine lacks what the scale paper needs" if scale == "toy" else "a CUDA device and ImageNet are here"
+    else:
+        scale, why = table(wanted).name, "asked for"
+    sentence = f"Scale {scale} ({TABLES[scale].words}): {why}."
+    if scale != SCALES[-1]:
+        larger = SCALES[SCALES.index(scale) + 1]
+        needs = "; ".join(lacks(larger)) or "nothing that is not here, only time"
+        sentence += f" The next larger one, SCALE={larger} ({TABLES[larger].words}), would need: {needs}."
+    return scale, sentence
+
+
+def as_text() -> str:
+    """Return a line for each scale with what this machine lacks for it."""
+    return "\n".join(f"scale {scale:6} {'; '.join(lacks(scale)) or 'ready'}" for scale in SCALES)
+
+
+def largest_recorded() -> Scale:
+    """Return the largest scale of which any wanted run is finished, or toy."""
+    from alexnet.experiments import EXPERIMENTS
+    from alexnet.experiments.results import largest_scale
+
+    found = {largest_scale(experiment) for experiment in EXPERIMENTS}
+    return next((scale for scale in reversed(SCALES) if scale in found), "toy")
