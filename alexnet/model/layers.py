@@ -48,7 +48,7 @@ def response_normalise(x_NCHW: Tensor, norm: ResponseNorm, groups: int = 1) -> T
     """Divide each activity by a power of its neighbours' energy across kernel maps.
 
     The sum runs over `norm.size` maps around each one, never across the border between `groups` equal parts of the maps,
-    which are columns. Squares are summed in fp32 if x is shorter. Paper 3.3; the 2012 source divides alpha by the window
+    which are columns. Squares of bf16 are summed in fp32. Paper 3.3; the 2012 source divides alpha by the window
     first (`norm.alpha_per_window`).
     """
     alpha = norm.alpha / norm.size if norm.alpha_per_window else norm.alpha

@@ -63,13 +63,13 @@ from alexnet.model.presets import COLUMN_NAMES, CONV, ConvLayer, FullLayer, NetC
 FORMAT_VERSION = 1
 METADATA = "alexnet"
 MEAN, IMAGES, LOGITS = "mean_image", "check.images", "check.logits"
-NUM_CHECKED = 4  # images in the stored mini-batch, 2.4 MB beside 244
+NUM_CHECKED = 4  # images in the stored mini-batch, 2.4 of 246 MB
 # Why: fp32 logits of both presets at full size were within 1.6e-6 of the largest logit from those in float64, with AVX-512,
 # AVX2 or neither. Some sixty times that admits any CPU's order of addition, but no other reading of the paper.
 TOLERANCE = 1e-4
 ADVICE = "Fetch the file again, or export the net again with alexnet.model.weights.save."
 
-GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2, "fc6": 1, "fc7": 1, "fc8": 1}
+GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2, "fc6": 1, "fc7": 1, "fc8": 1}  # of the inputs
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of Caffe's ilsvrc_2012_mean.npy, over all pixels
 CONVERSION = (  # Why by the user: to load the pickles of an .npy file is to execute what is in it
     'np.savez("bvlc_alexnet.npz", **{f"{layer}.{kind}": array for layer, both in np.load("bvlc_alexnet.npy", '
@@ -372,6 +372,6 @@ def _state(weights: Arrays, biases: Arrays, columns: int, pixels_first: int | No
 def _over_all_maps(kernels: np.ndarray) -> np.ndarray:
     """Return kernels of two groups as kernels over the maps of both, with zeros for the other group's."""
     half, seen = len(kernels) // 2, kernels.shape[1]
-    wide = np.zeros((len(kernels), 2 * seen, *kernels.shape[2:]), kernels.dtype)
-    wide[:half, :seen], wide[half:, seen:] = kernels[:half], kernels[half:]
-    return wide
+    over_all = np.zeros((len(kernels), 2 * seen, *kernels.shape[2:]), kernels.dtype)
+    over_all[:half, :seen], over_all[half:, seen:] = kernels[:half], kernels[half:]
+    return over_all

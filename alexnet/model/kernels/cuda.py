@@ -123,8 +123,8 @@ def normalise_across(
 
     The energy is the sum of the squares of the maps within `reach` in the same line. x lies in memory as these lines.
     """
-    wide = triton.next_power_of_2(maps)
-    how = {"BETA": beta, "REACH": reach, "LINES": max(1, TILE // wide), "MAPS": wide}
+    lanes = triton.next_power_of_2(maps)
+    how = {"BETA": beta, "REACH": reach, "LINES": max(1, TILE // lanes), "MAPS": lanes}
     grid = (triton.cdiv(rows, how["LINES"]),)
     return _there_or_back(_across, grid, x, gradient, (rows, maps, k, alpha, 0), how)
 

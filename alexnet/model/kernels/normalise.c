@@ -3,7 +3,7 @@
    With s = k + alpha * energy and the incoming gradient g: y = x s^-beta, and the gradient to x is
    g s^-beta - 2 alpha beta x * (sum of g x s^(-beta - 1) over the windows that x is in).
 
-   Arithmetic is in fp32, whatever comes in and goes out: fp32, or bf16 if `shorter`. What was just written is slow to read
+   Arithmetic is in fp32, whatever comes in and goes out: fp32, or bf16 if `is_bf16`. What was just written is slow to read
    back at other offsets, so every step is made for a whole block before the next. */
 
 #include <math.h>
@@ -20,7 +20,7 @@ typedef struct {
     float k, alpha, beta;
 } Constants;
 
-static void widen(const uint16_t *from, int64_t n, float *to)
+static void to_fp32(const uint16_t *from, int64_t n, float *to)
 {
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits = (uint32_t)from[i] << 16;
@@ -29,7 +29,7 @@ static void widen(const uint16_t *from, int64_t n, float *to)
 }
 
 /* Round to bf16, to even; what is no number stays none. */
-static void shorten(const float *from, int64_t n, uint16_t *to)
+static void to_bf16(const float *from, int64_t n, uint16_t *to)
 {
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;
@@ -104,7 +104,7 @@ INLINE void across_backward(const float *x, const float *g, int64_t rows, int64_
 /* Normalise `rows` rows of C maps, each by those within `reach`, and write them, or with g the gradient to x, into `out`.
    Returns 0, or -1 for want of memory. */
 int normalise_across(const void *x, const void *g, int64_t rows, int64_t C, int reach, float k, float alpha, float beta,
-                     int shorter, void *out)
+                     int is_bf16, void *out)
 {
     const Constants as = {k, alpha, beta};
     const int64_t padded = ROWS * (C + 2 * reach), plain = ROWS * C;
@@ -112,7 +112,7 @@ int normalise_across(const void *x, const void *g, int64_t rows, int64_t C, int 
 #pragma omp parallel reduction(| : failed)
     {
         float *squares = calloc(2 * padded + 3 * plain, sizeof(float));
-        float *shared = squares + padded, *wide = shared + padded;
+        float *shared = squares + padded, *in_fp32 = shared + padded;
         failed = !squares;
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < rows; start += ROWS) {
@@ -121,11 +121,11 @@ int normalise_across(const void *x, const void *g, int64_t rows, int64_t C, int 
             float *to = (float *)out + at;
             if (failed)
                 continue;
-            if (shorter) {
-                px = wide, pg = wide + plain, to = wide + 2 * plain;
-                widen((const uint16_t *)x + at, n * C, wide);
+            if (is_bf16) {
+                px = in_fp32, pg = in_fp32 + plain, to = in_fp32 + 2 * plain;
+                to_fp32((const uint16_t *)x + at, n * C, in_fp32);
                 if (g)
-                    widen((const uint16_t *)g + at, n * C, wide + plain);
+                    to_fp32((const uint16_t *)g + at, n * C, in_fp32 + plain);
             }
 #define FORWARD(reach, general) across_forward(px, n, C, reach, as, general, squares, to)
 #define BACKWARD(reach, general) across_backward(px, pg, n, C, reach, as, general, squares, shared, to)
@@ -135,8 +135,8 @@ int normalise_across(const void *x, const void *g, int64_t rows, int64_t C, int 
                 WITH_KNOWN_REACH(FORWARD);
 #undef FORWARD
 #undef BACKWARD
-            if (shorter)
-                shorten(to, n * C, (uint16_t *)out + at);
+            if (is_bf16)
+                to_bf16(to, n * C, (uint16_t *)out + at);
         }
         free(squares);
     }
@@ -192,20 +192,20 @@ INLINE void within(Maps m, int reach, Constants as, int general)
 }
 
 /* Copy `n` of C maps of `places` pixels, which begin at `from`, into blocks of BLOCK; the rest of a block is 0. */
-static void take(const void *from, int64_t at, int64_t places, int64_t C, int64_t n, int shorter, float *to)
+static void take(const void *from, int64_t at, int64_t places, int64_t C, int64_t n, int is_bf16, float *to)
 {
     for (int64_t p = 0; p < places; p++, at += C, to += BLOCK)
-        if (shorter)
-            widen((const uint16_t *)from + at, n, to);
+        if (is_bf16)
+            to_fp32((const uint16_t *)from + at, n, to);
         else
             memcpy(to, (const float *)from + at, n * sizeof(float));
 }
 
-static void put(const float *from, int64_t places, int64_t C, int64_t n, int shorter, void *to, int64_t at)
+static void put(const float *from, int64_t places, int64_t C, int64_t n, int is_bf16, void *to, int64_t at)
 {
     for (int64_t p = 0; p < places; p++, at += C, from += BLOCK)
-        if (shorter)
-            shorten(from, n, (uint16_t *)to + at);
+        if (is_bf16)
+            to_bf16(from, n, (uint16_t *)to + at);
         else
             memcpy((float *)to + at, from, n * sizeof(float));
 }
@@ -213,7 +213,7 @@ static void put(const float *from, int64_t places, int64_t C, int64_t n, int sho
 /* Normalise N images (H, W, C), each activity by those of its map within `reach` on every side, and write them, or with g
    the gradient to x, into `out`. Returns 0, or -1 for want of memory. */
 int normalise_within(const void *x, const void *g, int64_t N, int64_t H, int64_t W, int64_t C, int reach, float k,
-                     float alpha, float beta, int shorter, void *out)
+                     float alpha, float beta, int is_bf16, void *out)
 {
     const Constants as = {k, alpha, beta};
     const int64_t places = H * W, blocks = (C + BLOCK - 1) / BLOCK, size = places * BLOCK;
@@ -230,13 +230,13 @@ int normalise_within(const void *x, const void *g, int64_t N, int64_t H, int64_t
             int64_t at = i / blocks * places * C + first;
             if (failed)
                 continue;
-            take(x, at, places, C, n, shorter, maps.x);
+            take(x, at, places, C, n, is_bf16, maps.x);
             if (g)
-                take(g, at, places, C, n, shorter, maps.g);
+                take(g, at, places, C, n, is_bf16, maps.g);
 #define WITHIN(reach, general) within(maps, reach, as, general)
             WITH_KNOWN_REACH(WITHIN);
 #undef WITHIN
-            put(maps.x, places, C, n, shorter, out, at);
+            put(maps.x, places, C, n, is_bf16, out, at);
         }
         free(room);
     }
