@@ -61,8 +61,9 @@ def is_source_place(text: str) -> bool:
 ALEXNET, LAYERS, PRESETS, CIFAR = (
     f"tests/model/test_{name}.py::test_" for name in ("alexnet", "layers", "presets", "cifar")
 )
-BATCHES, IMAGES, VIEWS, CUTTING, CODEC = (
-    f"tests/preprocessing/test_{name}.py::test_" for name in ("batches", "images", "views", "cutting", "codec")
+LOADER, PHOTOGRAPH, AUGMENT, CROPPING, CODECS = (
+    f"tests/preprocessing/test_{name}.py::test_"
+    for name in ("loader", "photograph", "augment", "cutting", "prepared_set_codecs")
 )
 RULE, EVALUATE, PRECISION = (f"tests/training/test_{name}.py::test_" for name in ("optimizer", "evaluate", "precision"))
 LEDGER, TEXT, CLAIMS = (f"tests/paper/test_{name}.py::test_" for name in ("ledger", "text", "claims"))
@@ -158,58 +159,58 @@ UPDATES = [
     ("5", "The rate is divided by 10 by hand when the validation error stops improving, three times in about 90 epochs.",
      "By hand too: at epochs 23, 51 and 78 of 93 for table 1 (notes of layer-params-145-2010.cfg).", "",
      f"`source2012`: at {_drops} of the epochs. `paper`: at a plateau.",
-     RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
+     RULE + "the_fractions_give_the_epochs_of_the_2012_run_notes_within_one"),
     ("5", "All rates drop three times.", "Known from the last values only: biases end at 0.002, one drop, in table 1's net, "
      "and at 0.02, no drop, in table 2's.", "layer-params-145-2010.cfg:19, layer-params-145.cfg:19",
      f"`paper`: biases follow every drop. `source2012`: the first {_notes.bias_drops} only, as table 1's net; that it was "
-     "the first of the three is a guess.", RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
+     "the first of the three is a guess.", RULE + "the_fractions_give_the_epochs_of_the_2012_run_notes_within_one"),
     ("5", "Does not say when an error has stopped improving.", "A person decided.", "",
      f"`paper`: {_notes.patience} epochs without a new lowest validation error, a guess; a fourth time ends the training. "
      "`source2012`: does not ask.",
      LEDGER + "the_plateau_of_the_preset_paper_is_three_epochs_and_drops_every_rate"),
     ("5", "One learning rate for all layers, all the time.", "conv1 drops ahead of the rest (epoch 68 of 93), then stands "
      "still (72), by the same notes.", "", f"`paper`: never. `source2012`: at {_notes.conv1_drop:.0%} and "
-     f"{_notes.conv1_freeze:.0%}.", RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
+     f"{_notes.conv1_freeze:.0%}.", RULE + "the_fractions_give_the_epochs_of_the_2012_run_notes_within_one"),
     ("", "Nothing on a rate of zero.", "The update is skipped: the layer stands still at once, whatever its velocity.",
      "src/weights.cu:148", "Both presets: as 2012.", LEDGER + "a_rate_of_zero_stops_a_layer_at_once"),
     ("4.1", "Colour noise at every use of an image.", "Off from epoch 68 of 93, by the same notes.", "",
      f"`paper`: always on. `source2012`: off from {_notes.conv1_drop:.0%}.",
-     RULE + "the_fractions_give_the_epochs_of_the_2012_log_within_one"),
+     RULE + "the_fractions_give_the_epochs_of_the_2012_run_notes_within_one"),
     ("", "Nothing on the order of images.",
      "Images come in the same order each epoch: the line that permutes them is commented out.",
      "convdata_jpeg.py:262", "Both presets: a new order each epoch.",
-     BATCHES + "a_batch_is_a_function_of_seed_epoch_and_step"),
+     LOADER + "a_batch_is_a_function_of_seed_epoch_and_step"),
 ]
 IMAGE_ROWS = [
     ("2", "The shorter side is scaled to 256; no filter is named.", "Reads JPEGs already scaled; what scaled them is not "
      "released.", "", "Pillow's bicubic, which widens with the reduction so that it does not alias.",
-     IMAGES + "the_shorter_side_is_scaled_without_aliasing_and_the_centre_is_kept"),
+     PHOTOGRAPH + "the_shorter_side_is_scaled_without_aliasing_and_the_centre_is_kept"),
     ("2", "The central 256x256.", "Cut before; not released.", "", "An odd margin leaves its extra pixel right or below.",
-     IMAGES + "an_odd_margin_leaves_its_extra_pixel_right_or_below"),
+     PHOTOGRAPH + "an_odd_margin_leaves_its_extra_pixel_right_or_below"),
     ("", "Nothing on turned photographs.", "Not released.", "",
      "EXIF orientation is honoured: pictures stand as a viewer shows them.",
-     IMAGES + "the_camera_s_orientation_is_undone"),
+     PHOTOGRAPH + "the_camera_s_orientation_is_undone"),
     ("", "Nothing on images that are not RGB.", "Not released.", "",
      "Grey is repeated, CMYK and palettes are converted, 16 bits scaled; what is "
-     "transparent shows white.", IMAGES + "every_mode_becomes_rgb"),
+     "transparent shows white.", PHOTOGRAPH + "every_mode_becomes_rgb"),
     ("", "Nothing on how images are kept.", "As JPEGs (of quality 85, by a folder's name).",
      "fix-big-imgnet.py:7, fix-big-imgnet.py:10",
      "Kept raw; very large sets as JPEGs of quality 95.",
-     CODEC + "a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated"),
+     CODECS + "a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated"),
     ("4.1", "Crops and reflections multiply the set by 2048.", "Offsets are 0 to 32 inclusive.", "convdata_jpeg.py:238-246",
-     f"Both presets: {num_views(PAPER):,} views, 33x33x2.", VIEWS + "there_are_2178_views_where_the_paper_prints_2048"),
+     f"Both presets: {num_views(PAPER):,} views, 33x33x2.", AUGMENT + "there_are_2178_views_where_the_paper_prints_2048"),
     ("4.1", "Patches are random.", f"One crop and reflection for {SOURCE2012.images_per_decision} images in a row.",
      "convdata_jpeg.py:77, convdata_jpeg.py:238-246", "`paper`: for each image. `source2012`: as 2012.",
-     VIEWS + "32_consecutive_images_share_a_decision_in_the_2012_source_and_none_in_the_paper"),
+     AUGMENT + "32_consecutive_images_share_a_decision_in_the_2012_source_and_none_in_the_paper"),
     ("2", "The mean over the training set is subtracted from each pixel.", "The mean image's centre is subtracted from "
      "every crop, wherever it was cut.", "convdata_jpeg.py:95, convdata_jpeg.py:209-211",
-     "`paper`: the crop's own part. `source2012`: the centre.", CUTTING + "which_part_of_the_mean_is_subtracted"),
+     "`paper`: the crop's own part. `source2012`: the centre.", CROPPING + "which_part_of_the_mean_is_subtracted"),
     ("4.1", "Colour noise is in proportion to the eigenvalues.", "To their square roots, the standard deviations.",
      "convdata_jpeg.py:57-66", f"Both presets: standard deviations, {grey_levels(False)[0]:.1f} grey levels on the main "
-     f"axis. Eigenvalues would give {grey_levels(True)[0]:,.0f}, of 255.", VIEWS + "the_noise_on_the_main_axis"),
+     f"axis. Eigenvalues would give {grey_levels(True)[0]:,.0f}, of 255.", AUGMENT + "the_noise_on_the_main_axis"),
     ("", "Nothing on a division.", "Training images are then divided by 1.1, test images not.", "convdata_jpeg.py:155-179",
      f"`paper`: not divided. `source2012`: by {1 + SOURCE2012.noise:g}.",
-     BATCHES + "colour_noise_is_one_colour_an_image_and_then_a_division"),
+     LOADER + "colour_noise_is_one_colour_an_image_and_then_a_division"),
 ]
 TESTING = [
     ("4.2", "Outputs are zero with probability 0.5; at test time all are halved.", "The same: none is scaled in training.",
