@@ -155,7 +155,7 @@ def installed(name):
     except metadata.PackageNotFoundError:
         return None
     needs = [Requirement(line) for line in found.requires or ()]
-    return found.version, SpecifierSet(found.metadata["Requires-Python"] or ""), needs
+    return found.version, SpecifierSet(found.metadata.get("Requires-Python", "")), needs
 
 
 def needed(environment):
