@@ -1,0 +1,227 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from alexnet.config import Optimiser, RunConfig, UserError, config_hash, from_dict, to_dict
+from alexnet.experiments import recording, runs
+from alexnet.experiments.recording import train_run
+from alexnet.training import checkpoint
+
+SCRIPT = """
+import json, os, signal, sys
+from alexnet.config import RunConfig, from_dict
+from alexnet.experiments import recording
+from alexnet.training.step import Learner
+
+def kill_at(call, owner, name):
+    # SIGKILL this process just before that call of `owner.name`, counted from 1
+    kept, calls = getattr(owner, name), iter(range(1, 10**6))
+    def counted(*args, **kwargs):
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return kept(*args, **kwargs)
+    setattr(owner, name, counted)
+
+if sys.argv[2:]:
+    where, call = sys.argv[2:]
+    kill_at(int(call), *{"step": (Learner, "step"), "rename": (os, "replace"), "fsync": (os, "fsync")}[where])
+recording.CHECKPOINT_SECONDS = 0.0
+recording.train_run(from_dict(RunConfig, json.loads(sys.argv[1])), bar=False, threads=1)
+"""
+
+
+def start(config, runs_dir, *kill):
+    environment = os.environ | {"ALEXNET_RUNS": str(runs_dir)}
+    words = [sys.executable, "-c", SCRIPT, json.dumps(to_dict(config)), *map(str, kill)]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+
+
+def test_a_run_killed_again_and_again_ends_equal_bit_for_bit(tiny, config, tmp_path):
+    """SIGKILL in the middle of an epoch, while a file is written, and between the two renames of a checkpoint."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(config, whole))
+    folder = killed / runs.name_of(config)
+    for where, call in (("step", 8), ("fsync", 9), ("rename", 8)):
+        process = start(config, killed, where, call)
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        assert json.loads((folder / "manifest.json").read_text())["status"] == "running"
+    finish(start(config, killed))
+    ours, theirs = (json.loads((d / runs.name_of(config) / "manifest.json").read_text()) for d in (killed, whole))
+    assert ours["weights_sha256"] == theirs["weights_sha256"] is not None
+    for file in ("metrics.jsonl", "history.jsonl"):
+        assert (folder / file).read_bytes() == (whole / runs.name_of(config) / file).read_bytes()
+    assert (len(ours["segments"]), len(theirs["segments"])) == (4, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_finishes_the_step_and_leaves_a_checkpoint(tiny, config, tmp_path, number):
+    long = replace(config, epochs=500)
+    process = start(long, tmp_path / "runs")
+    while not (runs.folder_of(long) / checkpoint.CURRENT).exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"the same command resumes it" in errors
+    assert runs.read(long).status == "stopped"
+    assert checkpoint.read(runs.folder_of(long)) is not None
+
+
+def test_a_finished_run_is_read_and_not_trained_again(tiny, config, monkeypatch):
+    first = train_run(config)
+    monkeypatch.setattr(recording.loop, "train", lambda *args, **kwargs: pytest.fail("it was trained again"))
+    assert train_run(config).manifest == first.manifest
+    assert first.status == "finished"
+
+
+def test_the_manifest_says_what_is_needed_to_repeat_and_to_judge_the_run(tiny, config):
+    manifest = train_run(config, threads=1).manifest
+    assert manifest["version"] == runs.VERSION
+    assert manifest["name"] == runs.name_of(config)
+    assert from_dict(RunConfig, manifest["config"]) == config
+    assert manifest["config_hash"] == config_hash(config)
+    assert manifest["data"] == {"set": "formula32", "fingerprint": tiny.fingerprint, "stand_in": True}
+    assert (manifest["epochs"], manifest["images_seen"], manifest["outcome"]) == (2, 600, "epochs")
+    assert manifest["command"] == f"alexnet train {runs.name_of(config)} --threads 1"
+    (segment,) = manifest["segments"]
+    assert (segment["threads"], segment["epochs"], segment["ranks"], segment["device"]) == (1, [0, 2], 1, "cpu")
+    assert segment["versions"]["torch"]
+    assert segment["precision"]["choice"] == "fp32"
+    assert set(segment["git"]) == {"commit", "dirty"}
+    assert manifest["seconds"] == pytest.approx(segment["seconds"])
+
+
+def test_the_folder_depends_on_what_decides_the_numbers_and_on_nothing_else(config):
+    data, name, seed = runs.name_of(config).split("/")
+    assert (data, seed) == ("formula32", "seed-0")
+    assert name.startswith("19pct-relu-width-0.25-rate-0.002-2-epochs-fp32-")
+    assert runs.name_of(replace(config, seed=3)) == f"{data}/{name}/seed-3"
+    assert runs.name_of(replace(config, optimiser=replace(config.optimiser, momentum=0.8))).split("/")[1] != name
+    whole = replace(config, stop_at_train_error=1)
+    assert runs.name_of(whole) == runs.name_of(replace(config, stop_at_train_error=1.0)), "another spelling of a number"
+
+
+def test_an_overtaken_run_is_done_for_its_limit_and_resumes_beyond_it(tiny, config):
+    overtaken = train_run(config, epoch_limit=1)
+    assert overtaken.status == "overtaken"
+    assert overtaken.is_done(1)
+    assert not overtaken.is_done(2)
+    assert not overtaken.is_done(None)
+    rows = overtaken.metrics
+    finished = train_run(config)
+    assert finished.status == "finished"
+    assert finished.metrics[: len(rows)] == rows
+
+
+def test_a_run_on_other_images_is_not_resumed(tiny, config):
+    train_run(config, epoch_limit=1)
+    folder = runs.folder_of(config)
+    found = checkpoint.read(folder)
+    found.kept["fingerprint"] = "another"
+    checkpoint.save(folder, found)
+    with pytest.raises(UserError, match="begun on other images"):
+        train_run(config)
+
+
+def test_two_processes_do_not_train_the_same_run(tiny, config, tmp_path):
+    long = replace(config, epochs=500)
+    process = start(long, tmp_path / "runs")
+    try:
+        while not (runs.folder_of(long) / checkpoint.CURRENT).exists():
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="Another process is training"):
+            train_run(long)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_divergence_is_in_the_manifest_and_in_a_warning(tiny, config):
+    wild = replace(config, optimiser=Optimiser(rate=1e6, batch_size=32))
+    with pytest.warns(UserWarning, match="rate that is too high"):
+        run = train_run(wild)
+    assert run.status == "diverged"
+    assert "rate that is too high" in run.manifest["warning"]
+    assert run.is_done()
+
+
+def test_the_net_of_a_run_is_loaded_only_when_it_is_the_one_that_was_measured(tiny, config):
+    run = train_run(config)
+    assert not (run.folder / checkpoint.CURRENT).exists(), "a finished run keeps its weights alone"
+    trained = recording.load(run)
+    assert checkpoint.weights_digest(trained.learner.weights()) == run.manifest["weights_sha256"]
+    assert trained.data.fingerprint == tiny.fingerprint
+    (run.folder / checkpoint.WEIGHTS).unlink()
+    with pytest.raises(UserError, match="not on this machine"):
+        recording.load(run)
+
+
+def test_a_half_finished_run_is_not_evaluated_and_the_message_says_how_to_finish_it(tiny, config):
+    run = train_run(config, epoch_limit=1)
+    with pytest.raises(UserError, match=f"Finish it with: alexnet train {runs.name_of(config)}"):
+        recording.load(replace(run, manifest=run.manifest | {"status": "stopped"}))
+
+
+def test_training_that_starts_from_another_run_has_its_weights_but_for_the_last_layer(tiny, config):
+    tuned = replace(config, seed=0, epochs=1, optimiser=replace(config.optimiser, rate=1e-12), start_from=config)
+    with pytest.raises(UserError, match=f"Train them first: alexnet train {runs.name_of(config)}"):
+        train_run(tuned)
+    train_run(config)
+    before = checkpoint.read_weights(train_run(config).folder)
+    after = checkpoint.read_weights(train_run(tuned).folder)
+    for name, weight in before.items():
+        same = (weight - after[name]).abs().max() < 1e-6
+        assert same == (not name.startswith("fc4.")), name
+
+
+def test_a_manifest_of_an_older_version_is_read_and_one_of_a_newer_is_refused(tiny, config):
+    """Version 1 had `parts` for segments, and some of them lack what later code writes."""
+    run = train_run(config)
+    old = {k: v for k, v in run.manifest.items() if k not in ("version", "segments", "artefacts")}
+    old["parts"] = [
+        {k: v for k, v in s.items() if k not in ("device", "ranks", "kernels")} for s in run.manifest["segments"]
+    ]
+    file = run.folder / "manifest.json"
+    file.write_text(json.dumps(old))
+    read = runs.read(config)
+    assert read.device == "cpu"
+    assert (read.manifest["segments"][0]["ranks"], read.name, read.status) == (1, run.name, "finished")
+    file.write_text(json.dumps(run.manifest | {"version": runs.VERSION + 1}))
+    with pytest.raises(UserError, match="update the code"):
+        runs.read(config)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '{"version": 2}', '{"config": 3, "segments": []}'])
+def test_a_damaged_manifest_is_one_line_with_its_file_and_breaks_no_other_run(tiny, config, content):
+    train_run(config)
+    other = replace(config, seed=1)
+    train_run(other)
+    file = runs.folder_of(config) / "manifest.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json .*alexnet train formula32") as refused:
+        runs.read(config)
+    assert "\n" not in str(refused.value)
+    assert [run.seed for run in runs.recorded()] == [1]
+
+
+def test_every_committed_run_is_read_and_lies_where_its_config_says(monkeypatch):
+    monkeypatch.delenv("ALEXNET_RUNS", raising=False)
+    files = list(runs.runs_dir().glob("[ci]*/*/seed-*/manifest.json"))
+    assert len(files) >= 27
+    for file in files:
+        run = runs.read_folder(file.parent)
+        assert runs.folder_of(run.config) == file.parent
+        assert run.manifest["version"] == runs.VERSION
+        assert {row["epoch"] for row in run.metrics} == set(range(run.manifest["epochs"] + 1))
