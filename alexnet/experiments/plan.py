@@ -98,6 +98,14 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (checkpoint.WEIGHTS, checkpoint.CURRENT, checkpoint.PREVIOUS))
 
 
+def can_begin(config: RunConfig) -> bool:
+    """Return whether the run that this one begins with is finished, if there is one, and its weights are here."""
+    if config.start_from is None:
+        return True
+    before = runs.read(config.start_from)
+    return before is not None and before.status == "finished" and has_weights(before.folder)
+
+
 def experiments_of(claims: Iterable[str] | None = None) -> list[Experiment]:
     """Return the experiments that test `claims`, or all. Raises UserError for a claim without one."""
     from alexnet.experiments import EXPERIMENTS
@@ -207,8 +215,8 @@ def seconds_per_epoch(config: RunConfig, device: str = "cpu") -> float:
     """Return the estimated seconds of one epoch of `config` on a device, its evaluations included."""
     counts = SETS[config.data].counts
     evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
-    a_step = seconds_per_image(replace(config.net, num_classes=min(config.net.num_classes, 1000)), config.optimiser.batch_size,
-                               config.precision, device)  # fmt: skip
+    net = replace(config.net, num_classes=min(config.net.num_classes, 1000))
+    a_step = seconds_per_image(net, config.optimiser.batch_size, config.precision, device)
     return (counts["train"] + EVALUATION_SHARE * evaluated) * a_step
 
 
@@ -292,8 +300,7 @@ def artefacts_wanted(config: RunConfig) -> set[str]:
 def commands(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
     """Return one command for each run that can begin now; what needs their results is listed when they are done."""
     open_ = [w for w in wanted(scale, claims) if w.state in ("missing", "half done", "not measured")]
-    ready = [w for w in open_ if w.config.start_from is None or has_weights(runs.folder_of(w.config.start_from))]
-    return [runs.command_of(each.config) for each in ready]
+    return [runs.command_of(each.config) for each in open_ if can_begin(each.config)]
 
 
 def as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:

@@ -127,7 +127,10 @@ def _initial(config: RunConfig) -> dict[str, Any] | None:
     """Return the weights that a training begins with, all but the last layer's; None where they are drawn."""
     if config.start_from is None:
         return None
-    weights = checkpoint.read_weights(runs.folder_of(config.start_from))
+    before = runs.read(config.start_from)
+    # Why: the checkpoint of a training that is not over has weights too.
+    is_over = before is not None and before.status == "finished"
+    weights = checkpoint.read_weights(before.folder) if is_over else None
     if weights is None:
         raise UserError(
             f"{runs.name_of(config)} begins with the weights of {runs.name_of(config.start_from)}, which are not on this "

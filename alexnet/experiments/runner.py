@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from alexnet import machine
+from alexnet import files, machine
 from alexnet.config import RunConfig, UserError, from_dict, to_dict
 from alexnet.experiments import plan, runs
 from alexnet.experiments.plan import Wanted
@@ -34,18 +34,24 @@ Reply = tuple["Worker", dict[str, Any] | None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run can be trained: CUDA devices by number, or a share of the cores."""
+    """Where a run can be trained: a CUDA device by number, or a share of the cores."""
 
     devices: tuple[int, ...]
     threads: int
 
 
-def places(wanted: list[Wanted], threads: int | None = None) -> list[Place]:
-    """Return the places of this machine that `wanted` can use at a time: its CUDA devices, else shares of its cores."""
+def places(wanted: list[Wanted], threads: int | None = None, devices: int | None = None) -> list[Place]:
+    """Return the places of this machine that `wanted` can use at a time: its CUDA devices, else shares of its cores.
+
+    With `devices` there are so many, and processes stand for them where there are no CUDA devices. Raises UserError for more
+    than there are.
+    """
     import torch
 
-    cores, devices = machine.available_cores(), torch.cuda.device_count()
-    if devices:
+    cores, found = machine.available_cores(), torch.cuda.device_count()
+    if found and devices and devices > found:
+        raise UserError(f"{devices} devices were asked for, and this machine has {found}.")
+    if devices := devices or found:
         return [Place((device,), threads or max(1, cores // devices)) for device in range(devices)]
     jobs = max(1, min(cores // (threads or 1), len(wanted)))
     return [Place((), threads or max(1, cores // jobs)) for _ in range(jobs)]
@@ -61,12 +67,12 @@ class Worker:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         command = [sys.executable, "-m", "alexnet.experiments.runner"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True)
-        self.name = ""  # of the run at hand
+        self.wanted: Wanted | None = None  # the run at hand
         threading.Thread(target=self._listen, args=(replies,), daemon=True).start()
 
     def give(self, wanted: Wanted, bar: bool) -> None:
         """Have a run trained and measured."""
-        self.name = wanted.name
+        self.wanted = wanted
         work = {
             "config": to_dict(wanted.config),
             "epoch_limit": wanted.epoch_limit,
@@ -93,15 +99,18 @@ class Worker:
             self.process.stdin.close()
 
 
-def train_missing(scale: Scale, claims: Iterable[str] | None = None, threads: int | None = None) -> None:
+def train_missing(
+    scale: Scale, claims: Iterable[str] | None = None, threads: int | None = None, devices: int | None = None
+) -> None:
     """Train and measure every missing run of `claims` (None: all) at `scale`, those of other processes left alone.
 
     An error of one run is told at once and the others proceed; at the end UserError names the runs that failed. A signal
-    ends the queue: nothing new is started, and what runs leaves a checkpoint. Raises KeyboardInterrupt then.
+    ends the queue: nothing new is started, and what runs leaves a checkpoint. Raises KeyboardInterrupt then. `threads` and
+    `devices` are as in `places`.
     """
     from alexnet.training.distributed import StopRequests
 
-    work = Queue(scale, claims, threads)
+    work = Queue(scale, claims, threads, devices)
     with StopRequests() as stop:
         try:
             while work.advance():
@@ -109,26 +118,36 @@ def train_missing(scale: Scale, claims: Iterable[str] | None = None, threads: in
                     raise KeyboardInterrupt("The same command resumes what was begun.")
         finally:
             work.end()
-    if work.failed:
-        raise UserError("\n".join([f"{len(work.failed)} of the runs failed:", *work.failed.values()]))
+    failed = work.failed | work.left_out()
+    if failed:
+        raise UserError("\n".join([f"{len(failed)} of the runs failed:", *failed.values()]))
 
 
 class Queue:
     """The runs of a scale that are missing, and the workers that train them."""
 
-    def __init__(self, scale: Scale, claims: Iterable[str] | None, threads: int | None) -> None:
+    def __init__(
+        self, scale: Scale, claims: Iterable[str] | None, threads: int | None = None, devices: int | None = None
+    ) -> None:
         self.scale, self.claims = scale, None if claims is None else list(claims)
         self.replies: queue.Queue[Reply] = queue.Queue()
         self.busy: dict[str, Worker] = {}
         self.idle: list[Worker] = []
         self.failed: dict[str, str] = {}
-        self.free = places(self._startable(), threads)
+        self.free = places(self._startable(), threads, devices)
         self.bar = self._bar()
 
     def _startable(self) -> list[Wanted]:
         """Return the runs that can begin now: missing, not failed, not begun, and with the weights that they begin with."""
         open_ = [w for w in plan.wanted(self.scale, self.claims) if w.name not in (*self.busy, *self.failed)]
-        return [w for w in open_ if w.state in STARTABLE and _can_begin(w.config)]
+        return [w for w in open_ if w.state in STARTABLE and plan.can_begin(w.config)]
+
+    def left_out(self) -> dict[str, str]:
+        """Return, of the runs that could not begin because the one before them failed or has no weights here, why."""
+        open_ = [w for w in plan.wanted(self.scale, self.claims) if w.state in STARTABLE and not plan.can_begin(w.config)]
+        open_ = [w for w in open_ if not files.is_locked(runs.lock_of(w.config.start_from))]  # another process has that one
+        lacks = "begins with the weights of another run, which are not on this machine:"
+        return {w.name: f"{w.name} {lacks} {runs.name_of(w.config.start_from)}." for w in open_}
 
     def advance(self) -> bool:
         """Give work to free places, wait a moment for an answer; False when there is nothing left."""
@@ -171,22 +190,26 @@ class Queue:
 
     def _heard(self, worker: Worker, reply: dict[str, Any] | None) -> None:
         """Take note of a run that is done or failed, or of a process that is gone."""
-        if worker.name not in self.busy or self.busy[worker.name] is not worker:
+        wanted = worker.wanted
+        if wanted is None or self.busy.get(wanted.name) is not worker:
             return
-        del self.busy[worker.name]
+        del self.busy[wanted.name]
         if reply is None:
             status = worker.process.returncode
             why = f"its process ended with status {status}" + (
                 " (killed, perhaps for want of memory)" if status == -9 else ""
             )
-            self.failed[worker.name] = f"{worker.name}: {why}. Repeat the command; it resumes from the last checkpoint."
+            self.failed[wanted.name] = f"{wanted.name}: {why}. Repeat the command; it resumes from the last checkpoint."
             self.free += worker.places
         else:
             self.idle.append(worker)
             if "error" in reply:
-                self.failed[worker.name] = f"{worker.name}: {reply['error']}"
-        if worker.name in self.failed:
-            tqdm.write(f"error: {self.failed[worker.name]}", file=sys.stderr)
+                self.failed[wanted.name] = f"{wanted.name}: {reply['error']}"
+            elif (state := wanted.state) in STARTABLE:  # Why: it would be begun again and again
+                lacks = ", ".join(wanted.unmeasured())
+                self.failed[wanted.name] = f"{wanted.name} is still {state}: {lacks}. Are its weights damaged? Delete them."
+        if wanted.name in self.failed:
+            tqdm.write(f"error: {self.failed[wanted.name]}", file=sys.stderr)
 
     def end(self) -> None:
         """Stop what runs, after a checkpoint, and wait for it."""
@@ -220,11 +243,6 @@ class Queue:
         left = self._seconds_left()
         self.bar.total = max(self.bar.total or 0.0, left)
         self.bar.update(max(0.0, self.bar.total - left - self.bar.n))
-
-
-def _can_begin(config: RunConfig) -> bool:
-    """Return whether the weights that a run begins with are there."""
-    return config.start_from is None or plan.has_weights(runs.folder_of(config.start_from))
 
 
 def work() -> None:
