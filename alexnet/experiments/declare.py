@@ -43,6 +43,8 @@ class Arm:
     def config(self, scale: ScaleTable, dataset: str, seed: int = 0) -> RunConfig:
         """Return the run of one seed, on the set that stands for `dataset` at the scale."""
         config = changed(self.recipe(scale, scale.stand_in(self.data or dataset)), self.changes)
+        if scale.most_epochs is not None:
+            config = replace(config, epochs=min(config.epochs, scale.most_epochs))
         if self.start_from is not None:
             config = replace(config, start_from=self.start_from.config(scale, dataset, seed))
         return replace(config, seed=seed)

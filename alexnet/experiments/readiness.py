@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alexnet.experiments.scales import SCALES, TABLES, Scale, table
+from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.preprocessing import is_prepared
 
 ILSVRC = ("ilsvrc2010", "ilsvrc2012")
@@ -40,11 +40,11 @@ def choose(wanted: str) -> tuple[Scale, str]:
         why = "this machine lacks what the scale paper needs" if scale == "toy" else "a CUDA device and ImageNet are here"
     else:
         scale, why = table(wanted).name, "asked for"
-    sentence = f"Scale {scale} ({TABLES[scale].words}): {why}."
+    sentence = f"Scale {scale} ({table(scale).words}): {why}."
     if scale != SCALES[-1]:
         larger = SCALES[SCALES.index(scale) + 1]
         needs = "; ".join(lacks(larger)) or "nothing that is not here, only time"
-        sentence += f" The next larger one, SCALE={larger} ({TABLES[larger].words}), would need: {needs}."
+        sentence += f" The next larger one, SCALE={larger} ({table(larger).words}), would need: {needs}."
     return scale, sentence
 
 

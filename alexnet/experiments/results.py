@@ -15,7 +15,7 @@ from alexnet.experiments.answers import Gain, Rows, Where
 from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.runs import Run
-from alexnet.experiments.scales import SCALES, Scale
+from alexnet.experiments.scales import SCALES, Scale, stamp
 from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge
 from alexnet.paper.claims import Value
 from alexnet.preprocessing import SETS
@@ -123,7 +123,7 @@ class Results:
         mixed = len({run.device == "cpu" for run in used}) > 1
         interval = None if mixed or not used else answer.interval(self, where)
         value = self.experiment.value(key)
-        said = {"dataset": where.data, "split": where.split, "views": where.views, "scale": self.scale}
+        said = {"dataset": where.data, "split": where.split, "views": where.views, "scale": stamp(self.scale)}
         verdict = judge(value, interval, **said)
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
         return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)

@@ -207,7 +207,7 @@ def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, 
     says = f"the paper gives {_printed(value)}, on {theirs or 'no data'}"
     if interval is None:
         return Verdict("not run at this scale", f"Not run ({where}): {value.key}; {says}.")
-    compared = scale != "toy" and value.is_measured_on(dataset, split, views) and not value.is_direction
+    compared = scale not in ("toy", "rehearsal") and value.is_measured_on(dataset, split, views) and not value.is_direction
     word = _word(value, interval, compared)
     aside = "" if compared or value.is_direction else ", and the numbers are not compared"
     if word == ONE_RUN and interval.low is not None:
