@@ -22,13 +22,14 @@ def has_class_folders(source: Path) -> bool:
     return any((source / split).is_dir() for split in OF_EACH)
 
 
-def read(source: Path | None, download_dir: Path) -> dict[str, Images]:
+def read(source: Path | None, download_dir: Path, accept_bad: bool = False) -> dict[str, Images]:
     """Return the images of both splits in one order whatever the source; without one, download the set into `download_dir`.
 
-    Raises UserError, naming the file or class, for what is missing, damaged or not CIFAR-10's.
+    Class folders with fewer or more images than CIFAR-10 has are accepted with `accept_bad` only. Raises UserError, naming
+    the file or class, for what is missing, damaged or not CIFAR-10's.
     """
     if source is not None and has_class_folders(source):
-        found = {split: _list_pngs(source / split) for split in OF_EACH}  # Why first: before any is decoded
+        found = {split: _list_pngs(source / split, accept_bad) for split in OF_EACH}  # Why first: before any is decoded
         return {split: _in_order(_read_pngs(*listed), listed[1]) for split, listed in found.items()}
     return {split: _in_order(*_read_batches(source, download_dir, split)) for split in OF_EACH}
 
@@ -40,8 +41,8 @@ def _in_order(images: np.ndarray, labels: np.ndarray) -> Images:
     return images[order], labels[order]
 
 
-def _list_pngs(split_dir: Path) -> tuple[list[Path], np.ndarray]:
-    """List the PNGs of `{train,test}/<class>/` in class order; UserError for other folders or other counts."""
+def _list_pngs(split_dir: Path, any_number: bool) -> tuple[list[Path], np.ndarray]:
+    """List the PNGs of `{train,test}/<class>/` in class order, with labels; UserError for other folders or counts."""
     found = sorted(path.name for path in split_dir.iterdir() if path.is_dir()) if split_dir.is_dir() else []
     if tuple(found) != CLASSES:
         odd = sorted(set(found) - set(CLASSES)) or sorted(set(CLASSES) - set(found))
@@ -50,15 +51,17 @@ def _list_pngs(split_dir: Path) -> tuple[list[Path], np.ndarray]:
             f"{', '.join(CLASSES)}, because a label is a folder's place in this order."
         )
     pngs: list[Path] = []
-    for name in CLASSES:
+    labels: list[int] = []
+    for label, name in enumerate(CLASSES):
         of_class = sorted((split_dir / name).glob("*.png"))
-        if len(of_class) != OF_EACH[split_dir.name]:
+        if len(of_class) != OF_EACH[split_dir.name] and not any_number:
             raise UserError(
                 f"{split_dir / name} holds {len(of_class)} PNG files where CIFAR-10 has {OF_EACH[split_dir.name]}. "
                 "Complete the folder (or leave out --source to download the set) and repeat the command."
             )
         pngs += of_class
-    return pngs, np.repeat(np.arange(len(CLASSES)), OF_EACH[split_dir.name])
+        labels += [label] * len(of_class)
+    return pngs, np.array(labels, np.int64)
 
 
 def _read_pngs(pngs: list[Path], labels: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def _make(name: str, folder: Path, request: Request) -> None:
 
 def _make_cifar10(folder: Path, request: Request) -> None:
     download = folder.with_name(f"{folder.name}.download")
-    splits = cifar10.read(request.source, download)
+    splits = cifar10.read(request.source, download, request.accept_bad)
     request.clear(folder)
     for split, (images, labels) in splits.items():
         prepared_set.write_split(folder / split, images, labels)
