@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alexnet.config import CifarNet, Optimiser, RunConfig
-from alexnet.preprocessing import formula, store
+from alexnet.preprocessing import prepared_set, synthetic
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
@@ -22,8 +22,8 @@ def make_set(folder, train=300, test=60):
         labels = np.arange(count) % 10
         images = draws.integers(0, 156, (count, 32, 32, 3)).astype(np.uint8)
         images += (labels * 10).astype(np.uint8)[:, None, None, None]
-        store.fill_split(folder / split, labels, 32, lambda i, images=images: images[i])
-    store.finish_set(folder, CLASSES, ("train", "test"), stand_in=True)
+        prepared_set.write_split(folder / split, images, labels)
+    prepared_set.finish_set(folder, CLASSES, ("train", "test"), stand_in=True)
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("ALEXNET_TRAIN", raising=False)
     make_set(tmp_path / "data" / "formula32")
-    return store.open_set("formula32")
+    return prepared_set.open_set("formula32")
 
 
 @pytest.fixture
 def config():
     """A run small enough to train in a second: a quarter of the 19pct net, two epochs."""
     net, optimiser = CifarNet(width=0.25), Optimiser(rate=0.002, batch_size=32)
-    return RunConfig(variant="19pct-relu-rate-0.002", net=net, optimiser=optimiser, epochs=2, precision="fp32")
+    return RunConfig(net=net, optimiser=optimiser, epochs=2, precision="fp32")
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +48,9 @@ def images(tmp_path_factory):
     """A data folder with 34 and 12 images of `formula256`."""
     folder = tmp_path_factory.mktemp("data")
     for split, count in (("train", 34), ("test", 12)):
-        pixels, labels = formula.generate(formula.LARGE, split, count)
-        store.fill_split(folder / "formula256" / split, labels, 256, lambda i, pixels=pixels: pixels[i])
-    store.finish_set(folder / "formula256", formula.LARGE.classes, ("train", "test"), stand_in=True)
+        pixels, labels = synthetic.generate(synthetic.LARGE, split, count)
+        prepared_set.write_split(folder / "formula256" / split, pixels, labels)
+    prepared_set.finish_set(folder / "formula256", synthetic.LARGE.classes, ("train", "test"), stand_in=True)
     return folder
 
 
@@ -59,4 +59,4 @@ def photographs(images, tmp_path, monkeypatch):
     """That small `formula256`, opened, and an empty folder for runs."""
     monkeypatch.setenv("ALEXNET_DATA", str(images))
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
-    return store.open_set("formula256")
+    return prepared_set.open_set("formula256")

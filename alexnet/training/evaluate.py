@@ -10,13 +10,14 @@ Views of an image: "whole", "central", "ten" (four corners and centre, and their
 Shapes: N images, C maps, H, W pixels, K classes, Q queries, D features, M neighbours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet import randomness
 from alexnet.config import RunConfig, UserError
 from alexnet.model import image_side_of
 from alexnet.preprocessing import Batches, PreparedSet, batches
@@ -25,8 +26,10 @@ from alexnet.training.precision import autocast
 from alexnet.training.step import Learner
 
 CHUNK = 125  # images that a net sees at once; divides every validation and test set of the paper, and those of CIFAR-10
+ONE_VIEW = ("whole", "central")
 KS = (1, 5)  # an image is wrong when its class is not among the k most probable
-CHUNK_BYTES = 2**25  # of differences in float64 at a time
+CHUNK_BYTES = 2**28  # of vectors in float64 at a time
+SPARE = 16  # candidates among nearest neighbours beyond those asked for
 
 Rows = list[dict[str, Any]]
 
@@ -102,9 +105,6 @@ def features_split(
     return torch.cat(found)
 
 
-ONE_VIEW = ("whole", "central")
-
-
 def _scores(learner: Learner, shown: Batches, views: str, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each batch the logits of its only view, or the mean probabilities over several, and the labels."""
     for images, labels_N in shown.in_order(CHUNK, views, part):
@@ -155,24 +155,56 @@ def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
     return sum(net.astype(np.float64) for net in nets_NK) / len(nets_NK)
 
 
-def nearest(queries_QD: np.ndarray, gallery_ND: np.ndarray, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices (Q, M) of the `count` gallery vectors nearest to each query, and their squared distances.
+def nearest(queries: Sequence, gallery: Sequence, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices (Q, M) of the `count` arrays of a gallery nearest to each query, and their squared distances.
 
-    Euclidean, nearest first; of equal distances the lower index first; NaN last. Differences are squared and added in
-    float64, not expanded into products, which would lose the small distances. Paper 6.1: six neighbours are shown;
-    Source 2012: squared distances (findsimilar.py). Raises ValueError when the gallery has fewer than `count` vectors.
+    Euclidean, nearest first; of equal distances the lower index first; NaN last. Products in float64 find some more
+    candidates than asked, chunk by chunk; their differences, squared and added, decide, because an expansion into products
+    loses small distances. Paper 6.1: six neighbours are shown; Source 2012: squared distances (findsimilar.py). Raises
+    ValueError when the gallery has fewer than `count` arrays.
     """
-    if not 1 <= count <= len(gallery_ND):
-        raise ValueError(f"`count` (={count}) must be from 1 to the size of the gallery (={len(gallery_ND)}).")
-    queries_QD = queries_QD.astype(np.float64)
-    rows = max(1, CHUNK_BYTES // (8 * gallery_ND.shape[1]))
-    best_d, best_i = np.empty((len(queries_QD), 0)), np.empty((len(queries_QD), 0), np.int64)
-    for start in range(0, len(gallery_ND), rows):
-        part = gallery_ND[start : start + rows].astype(np.float64)
-        # Why not torch: numpy adds each row in the same order whatever the number of rows, so equal vectors stay equal.
-        distances = np.stack([np.square(part - query).sum(axis=1) for query in queries_QD])
-        indices = np.broadcast_to(np.arange(start, start + len(part)), distances.shape)
+    if not 1 <= count <= len(gallery):
+        raise ValueError(f"`count` (={count}) must be from 1 to the size of the gallery (={len(gallery)}).")
+    queries_QD = _vectors(queries, range(len(queries)))
+    rows = max(1, CHUNK_BYTES // queries_QD[0].nbytes)
+    best_d, best_i = np.empty((len(queries), 0)), np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(gallery), rows):
+        part_ND = _vectors(gallery, range(start, min(start + rows, len(gallery))))
+        distances = np.square(part_ND).sum(axis=1) - 2 * queries_QD @ part_ND.T  # but for the query's own square
+        indices = np.broadcast_to(np.arange(start, start + len(part_ND)), distances.shape)
         both_d, both_i = np.hstack([best_d, distances]), np.hstack([best_i, indices])
-        order = np.argsort(both_d, axis=1, kind="stable")[:, :count]  # Why stable: lower indices come first in both.
+        order = np.argsort(both_d, axis=1, kind="stable")[:, : count + SPARE]  # Why stable: lower indices come first
         best_d, best_i = np.take_along_axis(both_d, order, 1), np.take_along_axis(both_i, order, 1)
-    return best_i, best_d
+    for query_D, d, i in zip(queries_QD, best_d, best_i, strict=True):
+        d[:] = np.square(_vectors(gallery, i) - query_D).sum(axis=1)
+        order = np.lexsort((i, d))
+        d[:], i[:] = d[order], i[order]
+    return best_i[:, :count], best_d[:, :count]
+
+
+def _vectors(arrays: Sequence, indices: Iterable[int]) -> np.ndarray:
+    return np.stack([np.ravel(arrays[i]) for i in indices]).astype(np.float64)
+
+
+def neighbours_of_split(
+    learner: Learner, data: PreparedSet, config: RunConfig, layer: str, num_queries: int, count: int = 6
+) -> dict[str, np.ndarray]:
+    """Find the training images nearest to held-out ones by features of `layer`, and by pixels (paper 6.1, Figure 4).
+
+    Queries are images of the watched split in an order drawn once, the result's `queries` and `query_labels` (Q,). For each
+    space, the layer's and "pixels", it has `<space>_neighbours` (Q, M), their `<space>_labels` and squared
+    `<space>_distances`.
+    """
+    split, views = watched_split(data), views_of_training(config)
+    held_out, train = data.splits[split], data.splits["train"]
+    queries = randomness.batch_order(0, 0, len(held_out))[:num_queries]
+    features = {s: features_split(learner, data, config, s, views, layer).numpy() for s in (split, "train")}
+    found = {"queries": queries, "query_labels": held_out.labels[queries]}
+    for space, asked, gallery in (
+        (layer, features[split][queries], features["train"]),
+        ("pixels", [held_out.images[i] for i in queries], train.images),
+    ):
+        indices, distances = nearest(asked, gallery, count)
+        named = {"neighbours": indices, "labels": np.asarray(train.labels)[indices], "distances": distances}
+        found |= {f"{space}_{name}": values for name, values in named.items()}
+    return found

@@ -65,6 +65,7 @@ class Training(Learner):
         self.sets = {split: batches_for(config, data, split, self.group.device) for split in ("train", self.watched)}
         self.steps_per_epoch = self.sets["train"].steps_per_epoch(config.optimiser.batch_size)
         found = checkpoint.read(folder)
+        self.group.any(False)  # Why: the main rank must not write the next checkpoint before all have read this one.
         if found is not None:
             checkpoint.refuse_other_config(str(folder), found.config, to_dict(config))
             self.restore(found.weights, found.velocities)

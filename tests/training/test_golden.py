@@ -1,14 +1,17 @@
 """A golden curve: the same twenty losses again and again, for one rank and for several."""
 
+import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from alexnet.preprocessing import formula, store
+from alexnet.model import kernels
+from alexnet.model.column_parallel import Layout
+from alexnet.preprocessing import prepared_set, synthetic
+from alexnet.training import checkpoint, loop
+from alexnet.training.distributed import launch
 
 SCRIPT = Path(__file__).with_name("golden.py")
 GOLDEN = [
@@ -36,34 +39,50 @@ GOLDEN = [
 
 
 @pytest.fixture(scope="module")
-def curves(tmp_path_factory):
-    """The losses of one process, twice, and of ranks."""
-    folder = tmp_path_factory.mktemp("golden")
+def golden():
+    """The script, as a module."""
+    spec = importlib.util.spec_from_file_location("golden", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def curves(golden, tmp_path_factory):
+    """The losses of one process, twice, and of ranks; "whole" and "parts" are trainings by one rank, and by one and two."""
+    folder, threads = tmp_path_factory.mktemp("golden"), torch.get_num_threads()
     for split, count in (("train", 34), ("test", 2)):
-        images, labels = formula.generate(formula.LARGE, split, count)
-        store.fill_split(folder / "data" / "golden" / split, labels, 256, lambda i, images=images: images[i])
-    store.finish_set(folder / "data" / "golden", formula.LARGE.classes, ("train", "test"), stand_in=True)
-    found = {}
-    environment = os.environ | {"ALEXNET_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1"}
-    for columns, replicas, curves in (
-        (1, 1, {"one": "float32", "again": "float32", "one in float64": "float64", "one compiled": "compiled"}),
-        (2, 1, {"two": "float32", "two compiled": "compiled"}),
-        (2, 2, {"four in float64": "float64"}),
-    ):
-        file = folder / f"{columns}x{replicas}.json"
-        words = [sys.executable, str(SCRIPT), str(file), str(columns), str(replicas), *curves.values()]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-        found |= dict(zip(curves, json.loads(file.read_text()), strict=True))
-    return found
+        images, labels = synthetic.generate(synthetic.LARGE, split, count)
+        prepared_set.write_split(folder / "data" / "golden" / split, images, labels)
+    prepared_set.finish_set(folder / "data" / "golden", synthetic.LARGE.classes, ("train", "test"), stand_in=True)
+    (folder / "whole").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALEXNET_DATA", str(folder / "data"))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        kinds = ("float32", "float32", "float64", "kernels", str(folder / "whole"))
+        golden.main(folder / "one", 1, 1, *kinds)
+        kernels.use(False)
+        loop.train(golden.CONFIG, prepared_set.open_set("golden"), folder / "parts", epoch_limit=1, bar=False)
+        torch.set_num_threads(threads)
+        jobs = {"two": (2, 1, "float32", "kernels", folder / "parts"), "four": (2, 2, "float64")}
+        for name, words in jobs.items():
+            status = launch([str(folder / name), *map(str, words)], Layout(*words[:2]), program=(str(SCRIPT),))
+            assert status == 0
+    one, again, exact, fast, _ = json.loads((folder / "one").read_text())
+    two, two_fast, _ = json.loads((folder / "two").read_text())
+    (four,) = json.loads((folder / "four").read_text())
+    found = {"one": one, "again": again, "one in float64": exact, "one with kernels": fast}
+    found |= {"two": two, "two with kernels": two_fast, "four in float64": four}
+    return found | {name: checkpoint.read(folder / name) for name in ("whole", "parts")}
 
 
-def test_twenty_losses_repeat_to_the_bit(curves):
+def test_twenty_losses_repeat_bit_for_bit(curves):
     assert len(curves["one"]) == 20
     assert curves["again"] == curves["one"]
 
 
-def test_two_ranks_have_the_losses_of_one_to_the_bit(curves):
+def test_two_ranks_have_the_losses_of_one_bit_for_bit(curves):
     """Each column does the same operations on the same numbers wherever it is; sums of two do not depend on their order."""
     assert curves["two"] == curves["one"]
 
@@ -72,7 +91,7 @@ def test_replicas_have_them_but_for_the_order_of_sums(curves):
     """A product over half the rows adds in another order; 34 images in batches of 10 leave one of 4.
 
     In float64, because twenty steps in fp32 amplify the last bit: with inputs of up to 255, a maximum that moves to another
-    pixel of its window changes conv1's gradient by a visible part. Ten steps in fp32 are in test_ranks.py.
+    pixel of its window changes conv1's gradient by a visible part.
     """
     assert curves["four in float64"] == pytest.approx(curves["one in float64"], rel=1e-12)
 
@@ -82,10 +101,19 @@ def test_they_are_those_recorded(curves):
     assert curves["one"] == pytest.approx(GOLDEN, rel=1e-5)
 
 
-def test_compiled_loops_have_them_too_and_two_ranks_those_of_one_to_the_bit(curves):
+def test_kernels_have_them_too_and_two_ranks_those_of_one_bit_for_bit(curves):
     """As exact as the plain path: each differs from float64 in the last digits of fp32, which twenty steps amplify."""
-    if curves["one compiled"] is None:
+    if curves["one with kernels"] is None:
         pytest.skip("nothing can be compiled here")
-    assert curves["two compiled"] == curves["one compiled"]
-    assert curves["one compiled"] == pytest.approx(curves["one"], rel=1e-4)
-    assert curves["one compiled"] != curves["one"]  # else nothing was compiled
+    assert curves["two with kernels"] == curves["one with kernels"]
+    assert curves["one with kernels"] == pytest.approx(curves["one"], rel=1e-4)
+    assert curves["one with kernels"] != curves["one"]  # else they were not used
+
+
+def test_a_training_begun_on_one_rank_resumes_on_two_bit_for_bit(curves):
+    """One epoch in this process, and the other on a rank for each column."""
+    whole, parts = curves["whole"], curves["parts"]
+    assert parts.progress == whole.progress
+    assert parts.progress.epoch == 2
+    for ours, theirs in ((parts.weights, whole.weights), (parts.velocities, whole.velocities)):
+        assert checkpoint.weights_digest(ours) == checkpoint.weights_digest(theirs)
