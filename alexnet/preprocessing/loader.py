@@ -5,7 +5,8 @@ function of (seed, epoch, step) alone: float (N, 3, H, W) in channels_last layou
 (N,). Every image gets the same bits whatever the batch size and on whatever device.
 """
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
@@ -46,7 +47,7 @@ class Batches:
         self.images, self.mean = data.splits[split].images, np.ascontiguousarray(data.mean, np.float32)
         self.labels = torch.from_numpy(data.splits[split].labels)
         self.augmentation, self.device = augmentation, torch.device(device or "cpu")
-        self.axes = colour_axes(data.covariance)
+        self.axes, self._memory = colour_axes(data.covariance), Memory()
         if augmentation is not None:
             margin(augmentation, self.mean.shape[0])
 
@@ -87,73 +88,90 @@ class Batches:
         if (views == "whole") != (self.augmentation is None):
             shown = "whole" if self.augmentation is None else "in crops"
             raise ValueError(f"`views` (={views!r}) do not fit images that the net sees {shown}")
+        fixed = [None] if views == "whole" else fixed_views(self.augmentation, len(self.mean), views)
         for start in range(part[0] * batch_size, len(self), part[1] * batch_size):
             numbers = np.arange(start, min(start + batch_size, len(self)))
-            pixels = read(self.images, numbers, self.device)
-            fixed = [None] if views == "whole" else fixed_views(self.augmentation, len(self.mean), views)
-            yield [self._crop(pixels, view) for view in fixed], self.labels[numbers]
+            pixels = self._read(numbers)  # Why here: JPEGs are decoded once for all views
+            yield [self._crop(pixels, len(numbers), view) for view in fixed], self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
         """Return the images at `indices` as the net sees them at `places` of `epoch`: one random view each (paper 4.1)."""
-        pixels, how = read(self.images, indices, self.device), self.augmentation
-        if how is None:
-            return self._crop(pixels, None)
-        if not how.random:
-            return self._crop(pixels, fixed_views(how, len(self.mean), "central")[0])
+        # Why one by one on a CPU: of a memory-mapped array only the crops are read.
+        pixels = self._read(indices) if self.device.type == "cuda" else (self.images[i] for i in indices.tolist())
+        how = self.augmentation
+        if how is None or not how.random:
+            view = None if how is None else fixed_views(how, len(self.mean), "central")[0]
+            return self._crop(pixels, len(indices), view)
         # Source 2012: without noise, images are not divided either: by 1 plus its sd, then 0 (convdata_jpeg.py:179).
         how = how if colour_noise else replace(how, noise=0.0)
         views = draw_views(how, len(self.mean), seed, epoch, places)
-        return crop(pixels, views, self.mean, how, draw_colours(self.axes, how, seed, epoch, places))
+        colours = draw_colours(self.axes, how, seed, epoch, places)
+        return crop(pixels, views, self.mean, how, colours, self._memory)
 
-    def _crop(self, pixels_NHWC: Tensor, view: tuple[int, int, bool] | None) -> Tensor:
+    def _read(self, indices: np.ndarray) -> np.ndarray | Tensor:
+        """Return images, uint8 (N, H, W, 3), on a CUDA device as a tensor there; nothing waits for their way."""
+        if self.device.type != "cuda":
+            return self.images[indices]
+        pinned = torch.empty((len(indices), *self.mean.shape), dtype=torch.uint8, pin_memory=True)
+        if isinstance(self.images, JpegImages):
+            for out, i in zip(pinned.numpy(), indices.tolist(), strict=True):
+                out[...] = self.images[i]
+        else:
+            np.take(self.images, indices, axis=0, out=pinned.numpy(), mode="clip")
+        return pinned.to(self.device, non_blocking=True)
+
+    def _crop(self, pixels: Iterable[np.ndarray] | Tensor, count: int, view: tuple[int, int, bool] | None) -> Tensor:
         """Return one view of all images, or with None the whole of them."""
-        how = self.augmentation or Augmentation(crop_side=len(self.mean), noise=0.0)
-        views = Views(*(np.full(len(pixels_NHWC), value) for value in view or (0, 0, False)))
-        return crop(pixels_NHWC, views, self.mean, how)
+        how = self.augmentation or Augmentation(crop_side=len(self.mean))
+        views = Views(*(np.full(count, value) for value in view or (0, 0, False)))
+        return crop(pixels, views, self.mean, how, memory=self._memory)
 
 
-def read(images_NHWC: np.ndarray | JpegImages, indices: np.ndarray, device: torch.device) -> Tensor:
-    """Return the images at `indices` as uint8 (N, H, W, 3) on `device`; nothing waits for their way to a CUDA device."""
-    shape = (len(indices), *images_NHWC.shape[1:])
-    pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    if isinstance(images_NHWC, JpegImages):
-        for out, i in zip(pixels.numpy(), indices, strict=True):
-            out[...] = images_NHWC[i]
-    else:
-        np.take(images_NHWC, indices, axis=0, out=pixels.numpy(), mode="clip")
-    return pixels.to(device, non_blocking=True)
+class Memory:
+    """Memory of batches that nobody holds any more, used again: fresh pages cost several times what is done with them."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[np.ndarray, weakref.ref]] = []
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Return a tensor of float32 on the CPU whose values are whatever was there."""
+        free = [whole for whole, lent in self._kept if lent() is None and whole.shape == shape]
+        whole = free[0] if free else np.empty(shape, np.float32)
+        lent = whole.view()  # Why: the tensor's storage, which its views share, holds this; so it goes when the storage does
+        self._kept = [pair for pair in self._kept if pair[1]() is not None] + [(whole, weakref.ref(lent))]
+        return torch.from_numpy(lent)
 
 
 def crop(
-    pixels_NHWC: Tensor,
+    pixels_NHWC: Iterable[np.ndarray] | Tensor,
     views: Views,
     mean_HWC: np.ndarray,
     augmentation: Augmentation,
     colours: np.ndarray | None = None,
+    memory: Memory | None = None,
 ) -> Tensor:
-    """Return views of uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout, on their device.
+    """Return views of N uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
     With the mean's own crop, the mean image is cropped and flipped like the image, as if subtracted first (paper 2). With
     its central one, the crop is flipped and the mean is not (convdata_jpeg.py:209-211). Never divided by 255. `colours`
     (N, 3), if given, are added to all pixels of an image, which are then divided by 1 + noise if the augmentation says so.
-    Raises ValueError for a mean of another shape.
+    A tensor of images is cropped where it is, all at once; on a CPU, arrays one by one, which is faster there.
     """
-    if mean_HWC.shape != pixels_NHWC.shape[1:]:
-        raise ValueError(f"`mean_HWC` {mean_HWC.shape} must have the shape of one image {tuple(pixels_NHWC.shape[1:])}")
-    if pixels_NHWC.is_cuda:
-        return _crop_on_device(pixels_NHWC, views, mean_HWC, augmentation, colours)
+    if isinstance(pixels_NHWC, Tensor):
+        return _crop_at_once(pixels_NHWC, views, mean_HWC, augmentation, colours)
     side, middle = augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
     means = mean_HWC, np.ascontiguousarray(mean_HWC[:, ::-1])
-    x_NHWC = torch.empty((len(pixels_NHWC), side, side, 3))
+    x_NHWC = (memory or Memory()).empty((len(views.tops), side, side, 3))
     # Why numpy and one image at a time: it stays in the cache, and the threads that train are left alone.
-    for i, (out, image) in enumerate(zip(x_NHWC.numpy(), pixels_NHWC, strict=True)):
-        top, left, flip = int(views.tops[i]), int(views.lefts[i]), bool(views.flips[i])
+    for i, (out, image, top, left, flip) in enumerate(zip(x_NHWC.numpy(), pixels_NHWC, *_lists(views), strict=True)):
         shown = image[top : top + side, left : left + side]
-        shown = shown.flip(1) if flip else shown  # Why torch: numpy takes ten times as long
+        if flip:  # Why torch: numpy takes ten times as long
+            shown = torch.from_numpy(np.array(shown)).flip(1).numpy()
         if augmentation.mean_crop == "central":
             top, left, flip = middle, middle, False
         left = len(mean_HWC) - side - left if flip else left
-        np.subtract(shown.numpy(), means[flip][top : top + side, left : left + side], out=out)
+        out[...] = shown  # Why first: numpy subtracts numbers of two types more slowly
+        out -= means[flip][top : top + side, left : left + side]
         if colours is not None:
             rows = out.reshape(side, -1)  # Why: long rows are added several times faster than triples
             rows += np.tile(colours[i], side)
@@ -162,10 +180,14 @@ def crop(
     return x_NHWC.permute(0, 3, 1, 2)
 
 
-def _crop_on_device(
+def _lists(views: Views) -> Iterator[list]:
+    return (np.asarray(column).tolist() for column in views)
+
+
+def _crop_at_once(
     pixels_NHWC: Tensor, views: Views, mean_HWC: np.ndarray, augmentation: Augmentation, colours: np.ndarray | None
 ) -> Tensor:
-    """Do what `crop` does for all images at once, where they are: with tables of the rows and columns that are shown."""
+    """Do what `crop` does with tables of the rows and columns that are shown."""
     device, side, middle = pixels_NHWC.device, augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
     top_N1, left_N1, flip_N1 = (_sent(np.asarray(column, np.int64)[:, None], device) for column in views)
     along = torch.arange(side, device=device)
@@ -185,7 +207,8 @@ def _crop_on_device(
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:
     """Return an array on a device; nothing waits for it on its way."""
-    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def prefetched(made: Iterator[Sequence[Tensor]], device: torch.device) -> Iterator[Sequence[Tensor]]:

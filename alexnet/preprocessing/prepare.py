@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def _make_of_photographs(name: str, folder: Path, request: Request) -> None:
         raise UserError(f"{source} is not a folder. Point --source at the images of {name}.")
     found = imagenet.FINDERS[name](source)
     request.clear(folder)
-    write_photographs(folder, found, request)
+    write_photographs(folder, found, replace(request, source=source))
     shutil.rmtree(download, ignore_errors=True)
 
 

@@ -1,15 +1,14 @@
 """Photographs in class folders, small enough that preparing them takes no time."""
 
-import http.server
+import importlib
 import io
 import tarfile
-import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.preprocessing import filling, photographs, progress, workers
+from alexnet.preprocessing import shards
 
 SIDE = 16
 
@@ -29,11 +28,12 @@ def picture():
 def small(tmp_path, monkeypatch):
     """Prepared sets in a temporary folder, of 16x16, in shards of four images."""
     monkeypatch.setenv("ALEXNET_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(photographs, "SIDE", SIDE)
-    monkeypatch.setattr(progress, "SHARD", 4)
-    monkeypatch.setattr(filling, "CHUNK", 2)
-    monkeypatch.setattr(photographs, "SAMPLE", 1)
-    monkeypatch.setattr(workers, "available", lambda: 1)
+    module = importlib.import_module("alexnet.preprocessing.prepare")  # its name in the room is the function's
+    monkeypatch.setattr(module, "SIDE", SIDE)
+    monkeypatch.setattr(module, "available_cores", lambda: 1)
+    monkeypatch.setattr(module, "WAIT", 0.01)
+    monkeypatch.setattr(shards, "SHARD", 4)
+    monkeypatch.setattr(shards, "CHUNK", 2)
     return tmp_path
 
 
@@ -97,42 +97,3 @@ def write_folder():
             (folder / name).write_bytes(data)
 
     return write
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Sends `files`, from where it is asked to, and breaks off after `limit` bytes."""
-
-    limit = 10**9
-    ranges = True
-
-    def do_GET(self):
-        self.asked.append(self.headers["Range"])
-        data = self.files.get(self.path)
-        start = int(self.headers["Range"][6:-1]) if self.ranges and self.headers["Range"] else 0
-        if data is None or start >= len(data):
-            self.send_response(404 if data is None else 416)
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        self.wfile.write(data[start : start + self.limit])
-
-    def log_message(self, *words):
-        pass
-
-
-@pytest.fixture
-def server():
-    """A server of `files` on this machine."""
-
-    class Fresh(Server):
-        files, asked = {}, []
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        Fresh.url = f"http://127.0.0.1:{running.server_port}"
-        yield Fresh
-        running.shutdown()
-        thread.join()

@@ -1,26 +1,23 @@
 """Images as they are or as JPEGs: which is chosen, and that reading them is the same."""
 
 import io
-import pickle
 import shutil
-import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from alexnet.config import UserError
-from alexnet.preprocessing import codec, formula, photographs, store
-from alexnet.preprocessing.datasets import prepare
+from alexnet.preprocessing import catalog, prepared_set, synthetic
+from alexnet.preprocessing.prepare import prepare
 
 
 def test_a_form_is_chosen_by_size_and_said_and_kept_when_a_call_is_repeated(source, monkeypatch, capsys):
     assert prepare("folders", source).codec == "raw"
-    assert "images in 2 classes. Kept as they are (--codec raw) they take about 0.0 GB" in capsys.readouterr().err
-    monkeypatch.setattr(photographs, "RAW_UP_TO", 1)
+    assert "14 train, 6 test images in 2 classes, about 0.0 GB with --codec raw" in capsys.readouterr().err
+    monkeypatch.setattr(catalog, "RAW_UP_TO", 1)
     assert prepare("folders", source, force=True).codec == "jpeg"
-    assert "Kept as JPEGs of quality 95 (--codec jpeg)" in capsys.readouterr().err
+    assert "with --codec jpeg" in capsys.readouterr().err
     assert prepare("folders").codec == "jpeg"
     with pytest.raises(UserError, match=r"folders is prepared with --codec jpeg. To make it again with raw, add --force"):
         prepare("folders", source, codec="raw")
@@ -44,20 +41,15 @@ def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source):
     assert (images.shape, images.dtype, images.ndim, len(images)) == (whole.shape, whole.dtype, 4, 14)
     original = prepare("folders", source, force=True).splits["train"].images
     assert abs(whole.astype(int) - original).mean() < 3
-    folder = store.data_dir() / "folders"
+    folder = prepared_set.data_dir() / "folders"
     shutil.rmtree(folder)
     images = prepare("folders", source, codec="jpeg").splits["train"].images
     mask = whole[:, 0, 0, 0] > whole[:, 0, 0, 0].mean()
-    for key in (3, -1, slice(2, 9, 3), slice(None, None, -1), [5, 5, 0], whole[:, 0, 0, 0].argsort(), mask, slice(3, 3),
-                (4, slice(2, 9)), (slice(0, 2), slice(1, 3), slice(5)), ([7, 1], slice(None), 3), (2, 1, 1, 0)):  # fmt: skip
+    for key in (3, -1, np.int64(2), slice(2, 9, 3), slice(None, None, -1), [5, 5, 0], mask, slice(3, 3)):
         assert images[key].shape == whole[key].shape
         assert (images[key] == whole[key]).all()
-    assert (pickle.loads(pickle.dumps(images))[2] == whole[2]).all()
-    assert (images.__array__() == whole).all()
-    with Image.open(io.BytesIO(images.encoded(-1).tobytes())) as last:
-        assert (np.asarray(last) == whole[13]).all()
     for beyond in (14, -15):
-        with pytest.raises(IndexError, match="of 14"):
+        with pytest.raises(IndexError, match="out of bounds"):
             images[beyond]
 
 
@@ -68,40 +60,13 @@ def test_a_split_of_grey_jpegs_is_kept_in_three_colours(source):
     assert (images[:] == 77).all()
 
 
-@pytest.fixture
-def fresh_decoder():
-    """No decoder is remembered before and after."""
-    codec.loader_decoder.cache_clear()
-    yield
-    codec.loader_decoder.cache_clear()
-
-
-def test_the_loader_s_decoder_gives_pillow_s_pixels_to_the_bit(fresh_decoder):
+def test_the_fast_decoder_gives_pillow_s_pixels_bit_for_bit():
     draws = np.random.default_rng(0)
-    pictures = [*formula.generate(formula.LARGE, "train", 4)[0], draws.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
+    pictures = [*synthetic.generate(synthetic.LARGE, "train", 4)[0], draws.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
     pictures += [np.full((8, 24, 3), 255, np.uint8), draws.integers(0, 256, (33, 17, 3)).astype(np.uint8)]
     for pixels in pictures:
-        data = codec.encode(pixels)
+        data = prepared_set.encode(pixels)
+        decoded = prepared_set.decode_fast(np.frombuffer(data, np.uint8))
         with Image.open(io.BytesIO(data)) as image:
-            assert np.array_equal(codec.loader_decoder()(np.frombuffer(data, np.uint8)), np.asarray(image))
-
-
-@pytest.mark.parametrize("fault", ["missing", "without JPEG", "other pixels"])
-def test_a_torchvision_that_cannot_decode_leaves_it_to_pillow(fault, fresh_decoder, monkeypatch):
-    if fault == "missing":
-        monkeypatch.setitem(sys.modules, "torchvision.io", None)
-    else:
-
-        def decode_jpeg(data, mode, apply_orientation):
-            if fault == "without JPEG":
-                raise RuntimeError("decode_jpeg: torchvision not compiled with libjpeg support")
-            return data.new_zeros(3, 16, 16)
-
-        import torchvision.io  # noqa: F401
-
-        monkeypatch.setattr(torch.ops.image, "decode_jpeg", decode_jpeg)
-    pixels = formula.generate(formula.LARGE, "train", 1)[0][0]
-    data = codec.encode(pixels)
-    decoded = codec.loader_decoder()(np.frombuffer(data, np.uint8))
-    assert np.array_equal(decoded, codec.decode(data))
-    assert decoded.std() > 1
+            assert np.array_equal(decoded, np.asarray(image))
+        assert np.array_equal(decoded, prepared_set.decode(data))

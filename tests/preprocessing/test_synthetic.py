@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from alexnet import model
 from alexnet.config import CifarNet
-from alexnet.model.cifar import build_cifar_net
-from alexnet.preprocessing import formula
-from alexnet.preprocessing.formula import LARGE, SMALL
+from alexnet.preprocessing import synthetic
+from alexnet.preprocessing.synthetic import LARGE, SMALL
 
 SPECS = pytest.mark.parametrize("spec", [SMALL, LARGE], ids=lambda spec: spec.name)
 
@@ -26,7 +26,7 @@ FIRST_64 = {
 @SPECS
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_first_images_have_the_published_bytes(spec, split):
-    images, _ = formula.generate(spec, split, 64)
+    images, _ = synthetic.generate(spec, split, 64)
     assert images.shape == (64, spec.side, spec.side, 3)
     assert images.dtype == np.uint8
     assert hashlib.sha256(images.tobytes()).hexdigest() == FIRST_64[spec.name, split]
@@ -34,22 +34,22 @@ def test_the_first_images_have_the_published_bytes(spec, split):
 
 @pytest.mark.parametrize(("spec", "count"), [(SMALL, 150), (LARGE, 6)], ids=["formula32", "formula256"])
 def test_an_image_does_not_depend_on_how_many_are_made_or_where_they_begin(spec, count):
-    images, labels = formula.generate(spec, "train", count)
+    images, labels = synthetic.generate(spec, "train", count)
     for first, part in ((0, 3), (count - 5, 5), (2, 1)):
-        some, some_labels = formula.generate(spec, "train", part, first)
+        some, some_labels = synthetic.generate(spec, "train", part, first)
         assert np.array_equal(some, images[first : first + part])
         assert np.array_equal(some_labels, labels[first : first + part])
 
 
 def test_no_two_images_are_equal_within_or_between_splits():
-    images = [image.tobytes() for split in ("train", "test") for image in formula.generate(SMALL, split, 128)[0]]
+    images = [image.tobytes() for split in ("train", "val", "test") for image in synthetic.generate(SMALL, split, 128)[0]]
     assert len(set(images)) == 256
 
 
 @SPECS
 def test_every_class_has_as_many_images_as_the_next_and_a_name_in_words(spec):
     for count in spec.counts.values():
-        labels = formula.labels(spec, count)
+        labels = synthetic.labels(spec, count)
         assert labels.dtype == np.int64
         assert len(set(np.bincount(labels, minlength=len(spec.classes)).tolist())) == 1
     assert len(set(spec.classes)) == len(spec.classes) == {"formula32": 10, "formula256": 20}[spec.name]
@@ -58,7 +58,7 @@ def test_every_class_has_as_many_images_as_the_next_and_a_name_in_words(spec):
 
 def test_a_class_shows_what_its_name_says():
     """Stripes across change from row to row, stripes along from column to column."""
-    images, labels = formula.generate(SMALL, "train", 600)
+    images, labels = synthetic.generate(SMALL, "train", 600)
     centre = images[:, 10:22, 10:22].astype(np.float64).mean(axis=-1)
     down, right = (np.square(np.diff(centre, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2))
     for k, name in enumerate(SMALL.classes):
@@ -69,7 +69,7 @@ def test_a_class_shows_what_its_name_says():
 @pytest.mark.parametrize(("spec", "count"), [(SMALL, 300), (LARGE, 24)], ids=["formula32", "formula256"])
 def test_the_power_spectrum_falls_as_in_natural_images(spec, count):
     """Photographs fall with an exponent of about 2 in power (1.6 to 2.6 between scenes): amplitude 1/f."""
-    grey = formula.generate(spec, "train", count)[0].astype(np.float64).mean(axis=-1)
+    grey = synthetic.generate(spec, "train", count)[0].astype(np.float64).mean(axis=-1)
     window = np.hanning(spec.side)[:, None] * np.hanning(spec.side)[None, :]
     grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) * window
     power = np.square(abs(np.fft.fft2(grey))).mean(axis=0)
@@ -85,7 +85,7 @@ def test_the_power_spectrum_falls_as_in_natural_images(spec, count):
 
 
 def test_a_net_learns_what_a_linear_classifier_of_the_pixels_cannot():
-    train, test = (formula.generate(SMALL, split, count) for split, count in (("train", 4000), ("test", 500)))
+    train, test = (synthetic.generate(SMALL, split, count) for split, count in (("train", 4000), ("test", 500)))
     mean = train[0].mean(axis=0, dtype=np.float64).astype(np.float32)
     x, x_test = (torch.from_numpy(images - mean).permute(0, 3, 1, 2).contiguous() for images in (train[0], test[0]))
     y, y_test = torch.from_numpy(train[1]), torch.from_numpy(test[1])
@@ -102,7 +102,7 @@ def test_a_net_learns_what_a_linear_classifier_of_the_pixels_cannot():
 
     line = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32 * 3, 10))
     nn.init.zeros_(line[1].weight)
-    net = build_cifar_net(CifarNet(width=0.5, first_sd=0.01), seed=0)
+    net = model.build(CifarNet(width=0.5, first_sd=0.01), seed=0)
     linear_error, net_error = test_error(line, 3e-5, 8), test_error(net, 2e-3, 3)
     assert linear_error > 0.55
     assert net_error < 0.35

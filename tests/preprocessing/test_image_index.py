@@ -7,8 +7,8 @@ import tarfile
 import pytest
 
 from alexnet.config import UserError
-from alexnet.preprocessing import archives
-from alexnet.preprocessing.archives import Span
+from alexnet.preprocessing import image_index
+from alexnet.preprocessing.image_index import TarSpan, tar_contents
 
 MEMBERS = {"a.JPEG": b"A" * 700, "b.JPEG": b"B" * 512, "c.JPEG": b""}
 
@@ -22,7 +22,7 @@ def add(file, name, kind=tarfile.REGTYPE, data=b"", linkname=""):
 
 def read(file, found):
     whole = file.read_bytes()
-    return {name.decode(): whole[offset : offset + length] for name, (offset, length) in found.places.items()}
+    return {name.decode(): whole[offset : offset + length] for name, (offset, length) in found.spans.items()}
 
 
 def test_members_are_found_where_they_are(tmp_path, tar_of):
@@ -30,9 +30,9 @@ def test_members_are_found_where_they_are(tmp_path, tar_of):
     tar_of(file, {"./folder/" + name: data for name, data in MEMBERS.items()})
     add(file, "folder", tarfile.DIRTYPE)
     add(file, "._a.JPEG", data=b"what a Mac adds")
-    found = archives.contents(Span.whole(file))
+    found = tar_contents(TarSpan.whole(file))
     assert read(file, found) == MEMBERS
-    assert found.refused == found.twice == []
+    assert found.refused == found.duplicates == []
 
 
 def test_long_names_and_large_numbers_are_read(tmp_path):
@@ -42,7 +42,7 @@ def test_long_names_and_large_numbers_are_read(tmp_path):
             info = tarfile.TarInfo(f"folder/{name}")
             info.size = 3
             tar.addfile(info, io.BytesIO(b"abc"))
-        assert read(file, archives.contents(Span.whole(file))) == {name: b"abc"}
+        assert read(file, tar_contents(TarSpan.whole(file))) == {name: b"abc"}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_paths_that_leave_an_archive_and_links_are_refused(tmp_path, tar_of, nam
     file = tmp_path / "a.tar"
     tar_of(file, MEMBERS)
     add(file, name, kind, linkname="/etc/passwd")
-    found = archives.contents(Span.whole(file))
+    found = tar_contents(TarSpan.whole(file))
     assert read(file, found) == MEMBERS
     assert found.refused == [(f"{name} in {file}", why)]
 
@@ -70,18 +70,18 @@ def test_of_two_members_of_one_name_the_later_counts_as_in_unpacking(tmp_path, t
     file = tmp_path / "a.tar"
     tar_of(file, MEMBERS)
     add(file, "a.JPEG", data=b"newer")
-    found = archives.contents(Span.whole(file))
+    found = tar_contents(TarSpan.whole(file))
     assert read(file, found) == {**MEMBERS, "a.JPEG": b"newer"}
-    assert found.twice == [f"a.JPEG in {file}"]
+    assert found.duplicates == [f"a.JPEG in {file}"]
 
 
 def test_tars_in_a_tar_are_read_without_unpacking(tmp_path, tar_of):
     file = tmp_path / "outer.tar"
     tar_of(file, {"n01.tar": tar_of(None, MEMBERS), "n02.tar": tar_of(None, {"z.JPEG": b"Z"}), "readme.txt": b"..."})
-    inner = archives.inner(Span.whole(file))
+    inner = image_index._inner_tars(TarSpan.whole(file))
     assert list(inner) == ["n01", "n02"]
-    assert read(file, archives.contents(inner["n01"])) == MEMBERS
-    assert read(file, archives.contents(inner["n02"])) == {"z.JPEG": b"Z"}
+    assert read(file, tar_contents(inner["n01"])) == MEMBERS
+    assert read(file, tar_contents(inner["n02"])) == {"z.JPEG": b"Z"}
 
 
 CUTS = {
@@ -102,7 +102,7 @@ def test_an_archive_that_is_cut_short_or_damaged_is_refused_by_name(tmp_path, ta
     file = tmp_path / "a.tar"
     file.write_bytes(CUTS[cut](tar_of(None, MEMBERS)))
     with pytest.raises(UserError, match=r"a\.tar (is cut short or damaged|cannot be read as a tar file)"):
-        archives.contents(Span.whole(file))
+        tar_contents(TarSpan.whole(file))
 
 
 @pytest.mark.parametrize("cut", ["in an image", "behind an image", "in a header", "before the end", "zipped"])
@@ -110,4 +110,4 @@ def test_a_tar_that_is_cut_short_inside_a_tar_does_not_run_into_the_next(tmp_pat
     file = tmp_path / "outer.tar"
     tar_of(file, {"n01.tar": CUTS[cut](tar_of(None, MEMBERS)), "n02.tar": tar_of(None, {"z.JPEG": b"Z"})})
     with pytest.raises(UserError, match=r"outer\.tar \(its part from byte 512\)"):
-        archives.contents(archives.inner(Span.whole(file))["n01"])
+        tar_contents(image_index._inner_tars(TarSpan.whole(file))["n01"])

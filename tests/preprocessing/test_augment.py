@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alexnet.preprocessing.views import PAPER, SOURCE2012, colour_axes, draw_colours, draw_views
+from alexnet.preprocessing.augment import PAPER, SOURCE2012, colour_axes, draw_colours, draw_views, num_views
 
 # The colours of ILSVRC's training pixels as the 2014 source stores them: eigenvectors are columns.
 STDEVS = np.array([19.7208, 37.0939, 121.7801])
@@ -28,8 +28,8 @@ def test_offsets_are_uniform_from_0_to_32_and_half_the_images_are_mirrored():
 
 def test_there_are_2178_views_where_the_paper_prints_2048():
     drawn = draw_views(PAPER, 256, seed=0, epoch=0, places=np.arange(66_000))
-    assert len(set(zip(*(part.tolist() for part in drawn), strict=True))) == PAPER.num_views() == 33 * 33 * 2 == 2178
-    assert SMALL_PAPER.num_views(image_side=32) == 9 * 9 * 2
+    assert len(set(zip(*(part.tolist() for part in drawn), strict=True))) == num_views(PAPER) == 33 * 33 * 2 == 2178
+    assert num_views(SMALL_PAPER, image_side=32) == 9 * 9 * 2
     assert draw_views(SMALL_PAPER, 32, 0, 0, np.arange(5000)).tops.max() == 8
 
 

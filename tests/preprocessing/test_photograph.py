@@ -1,7 +1,6 @@
 """Photographs of every kind that Pillow can write, against arrays built by hand and a filter computed in float64."""
 
 import io
-import re
 import struct
 import zlib
 
@@ -9,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.config import UserError
-from alexnet.preprocessing import images
-from alexnet.preprocessing.images import read_square, square, to_rgb
+from alexnet.preprocessing import photograph
+from alexnet.preprocessing.photograph import square, to_rgb
 
 
 def noise_picture(height, width, seed=0):
@@ -66,7 +64,7 @@ def test_a_checkerboard_of_pixels_becomes_grey():
 @pytest.mark.parametrize("size", [(60000, 1), (1, 60000), (1, 1), (2, 3)])
 def test_a_strip_one_pixel_high_is_read(size, tmp_path):
     Image.new("RGB", size, (10, 200, 30)).save(tmp_path / "strip.png")
-    result = read_square(tmp_path / "strip.png")
+    result = photograph.read(tmp_path / "strip.png")[0]
     assert result.shape == (256, 256, 3)
     assert (result == (10, 200, 30)).all()
 
@@ -120,12 +118,12 @@ def test_every_mode_is_read_from_a_file(mode, image, expected, atol, tmp_path):
     """All but PA, which Pillow reads and writes in no format."""
     file = tmp_path / ("image.tif" if mode in ("CMYK", "YCbCr", "I") else "image.png")
     image.save(file)
-    np.testing.assert_allclose(read_square(file, 16).astype(int), expected, atol=atol)
+    np.testing.assert_allclose(photograph.read(file, 16)[0].astype(int), expected, atol=atol)
 
 
 def test_a_cmyk_jpeg_and_a_48_bit_png_are_read(tmp_path):
     Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
-    np.testing.assert_allclose(read_square(tmp_path / "red.jpg", 16) - np.array([255.0, 0, 0]), 0, atol=3)
+    np.testing.assert_allclose(photograph.read(tmp_path / "red.jpg", 16)[0] - np.array([255.0, 0, 0]), 0, atol=3)
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -133,7 +131,7 @@ def test_a_cmyk_jpeg_and_a_48_bit_png_are_read(tmp_path):
     header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)  # 16 bits for each of three colours
     rows = b"".join(b"\0" + row.tobytes() for row in (RGB.astype(">u2") * 257))
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert np.array_equal(read_square(io.BytesIO(png), 16), RGB)
+    assert np.array_equal(photograph.read(io.BytesIO(png), 16)[0], RGB)
 
 
 @pytest.mark.parametrize(
@@ -152,19 +150,19 @@ def test_a_cmyk_jpeg_and_a_48_bit_png_are_read(tmp_path):
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_the_camera_s_orientation_is_undone(orientation, stored, ending, tmp_path):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[photograph.ORIENTATION] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"turned.{ending}", exif=exif)
-    assert np.array_equal(read_square(tmp_path / f"turned.{ending}", 16), RGB)
+    assert np.array_equal(photograph.read(tmp_path / f"turned.{ending}", 16)[0], RGB)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\x08\0\0\0\x05\0", b"nothing"])
 def test_damaged_exif_does_not_cost_the_photograph(exif, tmp_path):
     Image.new("RGB", (30, 20), "white").save(tmp_path / "a.jpg", exif=exif)
-    assert (read_square(tmp_path / "a.jpg", 16) == 255).all()
+    assert (photograph.read(tmp_path / "a.jpg", 16)[0] == 255).all()
 
 
 @pytest.mark.parametrize("content", ["missing", "empty", "text", "truncated", "float", "32 bits"])
-def test_what_cannot_be_read_is_named(content, tmp_path):
+def test_what_cannot_be_read_is_an_error_that_callers_know(content, tmp_path):
     file = tmp_path / ("image.tif" if content in ("float", "32 bits") else "image.jpg")
     if content in ("empty", "text"):
         file.write_text("" if content == "empty" else "<html>not found</html>")
@@ -174,21 +172,16 @@ def test_what_cannot_be_read_is_named(content, tmp_path):
     elif content != "missing":
         kind = np.float32 if content == "float" else np.int32
         Image.fromarray(np.full((16, 16), 70000, kind)).save(file)
-    with pytest.raises(UserError, match=re.escape(str(file)) + " cannot be read"):
-        read_square(file)
-
-
-def test_a_stream_is_named_by_its_reader():
-    with pytest.raises(UserError, match=r"n01440764_1\.JPEG in train\.tar cannot be read"):
-        read_square(io.BytesIO(b"no image"), name="n01440764_1.JPEG in train.tar")
+    with pytest.raises(photograph.UNREADABLE):
+        photograph.read(file)
 
 
 @pytest.mark.parametrize("limit", [100, 150])  # Pillow refuses the 256 pixels beyond twice its limit, and only warns below
 def test_a_decompression_bomb_is_refused(limit, tmp_path, monkeypatch):
     Image.fromarray(RGB).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(UserError, match=r"bomb\.png cannot be read .*decompression bomb"):
-        read_square(tmp_path / "bomb.png")
+    with pytest.raises(photograph.UNREADABLE, match="decompression bomb"):
+        photograph.read(tmp_path / "bomb.png")
 
 
 def test_only_a_very_large_photograph_waits_for_its_turn(tmp_path, monkeypatch):
@@ -201,30 +194,30 @@ def test_only_a_very_large_photograph_waits_for_its_turn(tmp_path, monkeypatch):
         def __exit__(self, *error):
             taken.append("given back")
 
-    monkeypatch.setattr(images, "LARGE", 16 * 16)
+    monkeypatch.setattr(photograph, "LARGE", 16 * 16)
     Image.fromarray(RGB).save(tmp_path / "small.png")
     Image.new("RGB", (17, 16), "white").save(tmp_path / "large.png")
-    assert np.array_equal(images.read_photograph(tmp_path / "small.png", 16, Turn())[0], RGB)
+    assert np.array_equal(photograph.read(tmp_path / "small.png", 16, Turn())[0], RGB)
     assert taken == []
-    assert (images.read_photograph(tmp_path / "large.png", 16, Turn())[0] == 255).all()
+    assert (photograph.read(tmp_path / "large.png", 16, Turn())[0] == 255).all()
     assert taken == ["taken", "given back"]
     Image.fromarray(noise_picture(20, 20)).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-100])
-    with pytest.raises(images.UNREADABLE):
-        images.read_photograph(tmp_path / "cut.png", 16, Turn())
+    with pytest.raises(photograph.UNREADABLE):
+        photograph.read(tmp_path / "cut.png", 16, Turn())
     assert taken[2:] == ["taken", "given back"]
 
 
 def test_what_is_unusual_about_a_photograph_is_said(tmp_path):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 8
+    exif[photograph.ORIENTATION] = 8
     Image.fromarray(GREY).save(tmp_path / "a.jpg", exif=exif)
-    assert images.read_photograph(tmp_path / "a.jpg", 16)[1] == ("JPEG", "grey", "turned upright")
+    assert photograph.read(tmp_path / "a.jpg", 16)[1] == ("JPEG", "grey", "turned upright")
     Image.fromarray(RGB).save(tmp_path / "b.png")
-    assert images.read_photograph(tmp_path / "b.png", 16)[1] == ("PNG",)
+    assert photograph.read(tmp_path / "b.png", 16)[1] == ("PNG",)
 
 
 def test_a_format_that_needs_another_program_is_no_image(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.eps")
-    with pytest.raises(UserError, match=r"a\.eps cannot be read as an image"):
-        read_square(tmp_path / "a.eps", 16)
+    with pytest.raises(photograph.UNREADABLE, match="cannot identify"):
+        photograph.read(tmp_path / "a.eps", 16)
