@@ -1,48 +1,75 @@
-"""Execute the notebooks at a scale and build the book from the executed ones.
+"""Execute the notebooks at a scale and build the book from the executed ones. It never trains.
 
-    python book/make.py --scale toy              executes into runs/toy/book, builds book/_build/html
-    python book/make.py --scale cpu --no-train   the same, from the recorded runs alone
+    python book/make.py                  at the largest scale with recorded runs
+    python book/make.py --scale toy      executed notebooks go to book/_executed/toy, pages to book/_build/html
 
-Sources in book/ carry no outputs. Each notebook declares its parameters in a tagged cell with typed defaults; a parameter
-that a notebook does not declare is an error.
+Sources in book/ carry no outputs; `_toc.yml` is the only list of chapters. Each notebook declares its parameters in a tagged
+cell with typed defaults. A notebook is not executed again unless it, the code, the versions or the runs behind it changed:
+the runs on the sets of the claims that its parameters name (`claim` or `claims`), or all runs if they name none.
 """
 
 import argparse
+import ast
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 BOOK_DIR = Path(__file__).resolve().parent
-BUILD_DIR = BOOK_DIR / "_build"
+BUILD_DIR, EXECUTED_DIR = BOOK_DIR / "_build", BOOK_DIR / "_executed"
 STATIC = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
-NOTEBOOKS = ("intro", "images", "relu", "network", "ledger", "performance", "environment")  # in the order of execution
+FIGURES = "figures"  # the folder of pictures beside executed notebooks and pages
+IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
+RECORDS = (".json", ".jsonl", ".csv", ".npz")
+SHOWS = re.compile(r"^(?!\s).*\b(?:show|strip)\(", re.M)  # a cell that ends with a figure
 
 
 def main() -> None:
     """Parse, execute, build, and print the path of the book."""
-    # Why before the imports: they read it, and kernels inherit it.
-    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
-    os.environ["IPYTHONDIR"] = str(quiet_profile())
-    from alexnet.claims import fig1, scales
+    own_the_environment()
+    import alexnet
     from alexnet.config import UserError
+    from alexnet.experiments import readiness, scales
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--scale", choices=("auto", *scales.DESCRIPTIONS), default="auto")
-    parser.add_argument("--no-train", action="store_true", help="show what is recorded; missing runs stay missing")
-    options = parser.parse_args()
-    if options.no_train:
-        os.environ["ALEXNET_TRAIN"] = "0"
+    words = "auto: the largest with recorded runs; ready: what `alexnet train` takes by itself"
+    parser.add_argument("--scale", choices=("auto", "ready", *scales.SCALES), default="auto", help=words)
+    wanted = parser.parse_args().scale
     try:
-        scale = scales.recorded() if options.no_train and options.scale == "auto" else scales.choose(options.scale)[0]
-        executed = execute_all(scale)
-        fig1.save_figures(scale)
-        print(f"The book at scale {scale}: {build(executed)}")
+        refuse_other_checkout(Path(alexnet.__file__))
+        scale = {"auto": readiness.largest_recorded, "ready": lambda: readiness.choose("auto")[0]}.get(
+            wanted, lambda: wanted
+        )()
+        print(f"The book at scale {scale}: {build(execute_all(scale))}")
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def own_the_environment() -> None:
+    """Set what kernels inherit, so that nothing the user has exported changes the book."""
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
+    os.environ["MPLBACKEND"] = "agg"  # Why: figures are shown by `alexnet.report`, once, and never by a backend.
+    os.environ["IPYTHONDIR"] = str(quiet_profile())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BOOK_DIR.parent), os.environ.get("PYTHONPATH")]))
+    for name in ("ALEXNET_RUNS", "ALEXNET_DATA"):  # Why: kernels have another working directory.
+        if name in os.environ:
+            os.environ[name] = str(Path(os.environ[name]).absolute())
+
+
+def refuse_other_checkout(package: Path) -> None:
+    """Raise UserError for an `alexnet` that is not this checkout's: the book would show another code's numbers."""
+    from alexnet.config import UserError
+
+    if package.resolve().parents[1] != BOOK_DIR.parent:
+        raise UserError(
+            f"alexnet is imported from {package.parents[1]}, and this book is of {BOOK_DIR.parent}. In it: make setup."
+        )
 
 
 def quiet_profile() -> Path:
@@ -53,57 +80,126 @@ def quiet_profile() -> Path:
     return folder
 
 
+def chapters() -> list[str]:
+    """Return the names of all notebooks in the order of `_toc.yml`."""
+    return re.findall(r"^\s*(?:- file|root): *([\w-]+) *$", (BOOK_DIR / "_toc.yml").read_text(), re.M)
+
+
 def execute_all(scale: str) -> Path:
-    """Execute every notebook at `scale` into `runs/<scale>/book` and return that folder."""
+    """Execute every notebook that changed at `scale`, two at a time, and return the folder of the executed ones."""
     from tqdm import tqdm
 
-    from alexnet.claims.runs import runs_dir
-
-    folder = runs_dir() / scale / "book"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = EXECUTED_DIR / scale
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    os.environ["ALEXNET_FIGURES"] = str(folder / FIGURES)
+    code = hash_of_code()
+    prints = {name: fingerprint(BOOK_DIR / f"{name}.ipynb", scale, code) for name in chapters()}
+    stale = [name for name, found in prints.items() if not is_fresh(folder / f"{name}.ipynb", found)]
     # Why two at a time: most of a small notebook's time is the start of its kernel.
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(execute, BOOK_DIR / f"{n}.ipynb", folder / f"{n}.ipynb", {"scale": scale}) for n in NOTEBOOKS]
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc="notebooks", unit="notebook"):
+        jobs = {
+            pool.submit(execute, BOOK_DIR / f"{name}.ipynb", folder / f"{name}.ipynb", {"scale": scale}): name
+            for name in stale
+        }
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc="notebooks", unit="notebook", disable=not jobs):
             job.result()
+            mark_of(folder / f"{jobs[job]}.ipynb").write_text(prints[jobs[job]])
     return folder
+
+
+def mark_of(notebook: Path) -> Path:
+    """Return the file that says from what an executed notebook was made."""
+    return notebook.with_suffix(".made-from")
+
+
+def is_fresh(notebook: Path, found: str) -> bool:
+    """Return whether an executed notebook is there, with its figures, and was made from what is there now."""
+    mark = mark_of(notebook)
+    return notebook.is_file() and mark.is_file() and mark.read_text() == found and not missing_figures(notebook)
+
+
+def hash_of_code() -> str:
+    """Return a hash over the library, this file and the versions that may change an executed notebook."""
+    digest = hashlib.sha256()
+    sources = [p for p in sorted((BOOK_DIR.parent / "alexnet").rglob("*")) if p.suffix in (".py", ".csv", ".c")]
+    for path in (*sources, Path(__file__)):
+        digest.update(path.as_posix().encode() + path.read_bytes())
+    digest.update(repr([sys.version, *map(metadata.version, IMPORTANT)]).encode())
+    return digest.hexdigest()
+
+
+def fingerprint(source: Path, scale: str, code: str) -> str:
+    """Return a hash over all that an executed notebook follows from: its source, the code, the scale, the records."""
+    from alexnet.experiments.runs import runs_dir
+    from alexnet.preprocessing import data_dir
+
+    digest = hashlib.sha256(f"{scale}{code}".encode() + source.read_bytes())
+    for top in sets_behind(source, scale):
+        records = [p for p in sorted((runs_dir() / top).rglob("*")) if p.suffix in RECORDS and p.name != "timing.jsonl"]
+        for path in records:
+            state = path.stat()
+            digest.update(f"{path} {state.st_size} {state.st_mtime_ns}".encode())
+    for manifest in sorted(data_dir().glob("*/*.json")):
+        digest.update(f"{manifest} {manifest.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def sets_behind(source: Path, scale: str) -> list[str]:
+    """Return the folders of `runs/` that a notebook depends on: the sets of its claims, or all."""
+    from alexnet.experiments import plan
+
+    named = {
+        name: ast.literal_eval(default) for name, default in parameters_of(source).items() if name in ("claim", "claims")
+    }
+    claims = [*named.get("claims", []), *([named["claim"]] if "claim" in named else [])]
+    if not claims:
+        return [""]
+    return sorted({each.config.data for each in plan.wanted(scale, claims, assume=True)})
+
+
+def parameters_of(source: Path) -> dict[str, str]:
+    """Return the parameters that a notebook declares, with their defaults as text."""
+    import papermill
+
+    return {name: said["default"] for name, said in papermill.inspect_notebook(source).items()}
 
 
 def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     """Execute one notebook with papermill.
 
-    Raises UserError for a parameter that it does not declare or one of another type, and when a cell fails; the notebook
-    with the traceback is then at `target`.
+    Raises UserError for a parameter that it does not declare or one of another type, when a cell fails, when its kernel dies
+    and when a figure is missing; the notebook with the traceback is then at `target`.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     from alexnet.config import UserError
 
     refuse_undeclared(source, parameters)
+    mark_of(target).unlink(missing_ok=True)
     try:
         papermill.execute_notebook(source, target, parameters, cwd=BOOK_DIR, progress_bar=False, kernel_name="python3")
     except PapermillExecutionError as error:
         raise UserError(f"{source.name} failed: {error.ename}: {error.evalue} (the whole of it is in {target})") from error
+    except DeadKernelError as error:
+        raise UserError(f"{source.name}: its kernel died; mostly that is a lack of memory. Again: make book") from error
     tidy(target)
+    if missing := missing_figures(target):
+        raise UserError(f"{source.name}: {'; '.join(missing)}. The executed notebook is {target}.")
 
 
 def refuse_undeclared(source: Path, parameters: dict[str, Any]) -> None:
     """Raise UserError unless `source` declares every one of `parameters`, with a default of the same type."""
-    import ast
+    from alexnet.config import UserError, nearest
 
-    import papermill
-
-    from alexnet.claims.experiments import nearest
-    from alexnet.config import UserError
-
-    declared = papermill.inspect_notebook(source)
+    declared = parameters_of(source)
     for name, value in parameters.items():
         if name not in declared:
             raise UserError(
                 f"{source.name} declares no parameter {name!r}{nearest(name, declared)}. It declares: {', '.join(declared)}."
             )
-        default = ast.literal_eval(declared[name]["default"])
+        default = ast.literal_eval(declared[name])
         if default is not None and not isinstance(value, type(default)):
             raise UserError(f"{source.name}: parameter {name!r} must be {type(default).__name__}, not {value!r}.")
 
@@ -123,6 +219,22 @@ def tidy(notebook: Path) -> None:
     nbformat.write(content, notebook)
 
 
+def missing_figures(notebook: Path) -> list[str]:
+    """Return what is missing of an executed notebook's figures: cells that show nothing, and files that are not there."""
+    import nbformat
+
+    missing = []
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type != "code" or not SHOWS.search(cell.source):
+            continue
+        text = "".join(out.get("data", {}).get("text/markdown", "") for out in cell.outputs)
+        if not text:
+            missing.append(f"the cell {cell.source.splitlines()[-1]!r} shows nothing")
+        pictures = [notebook.parent / name for name in re.findall(r"{figure} (\S+)", text)]
+        missing += [f"{file} is missing" for file in pictures if not file.is_file()]
+    return missing
+
+
 def build(executed: Path) -> Path:
     """Build the book from the notebooks in `executed` and return its first page. Raises UserError when sphinx warns."""
     from alexnet.config import UserError
@@ -130,14 +242,11 @@ def build(executed: Path) -> Path:
     source = BUILD_DIR / "source"
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
-    for name in STATIC:
-        path = BOOK_DIR / name
+    for path in [*(BOOK_DIR / name for name in STATIC), executed / FIGURES, *(executed / f"{n}.ipynb" for n in chapters())]:
         if path.is_dir():
-            shutil.copytree(path, source / name)
-        elif path.exists():
-            shutil.copy(path, source / name)
-    for name in NOTEBOOKS:
-        shutil.copy(executed / f"{name}.ipynb", source)
+            shutil.copytree(path, source / path.name)
+        else:
+            shutil.copy(path, source)
     program = Path(sys.executable).with_name("jupyter-book")
     strict = ["--all", "-W", "-n", "--keep-going", "--quiet"]
     command = [str(program), "build", str(source), "--path-output", str(BUILD_DIR / "jupyter-book"), *strict]
@@ -147,6 +256,7 @@ def build(executed: Path) -> Path:
     html = BUILD_DIR / "html"
     shutil.rmtree(html, ignore_errors=True)
     shutil.copytree(BUILD_DIR / "jupyter-book" / "_build" / "html", html)
+    (html / ".nojekyll").touch()
     return html / "index.html"
 
 

@@ -1,0 +1,247 @@
+"""One experiment at one scale, as a chapter of the book shows it: frames to draw from, tables, sentences, provenance.
+
+    chapter = Chapter("s3.3-lrn", "small")
+    frame = chapter.frame()
+    figure, axes = plt.subplots()
+    for arm, rows in frame.groupby("arm"):
+        ...
+    chapter.show(figure, "fig-lrn", caption="...", alt="...")
+
+Where nothing was run at the scale, `show` says so, and what it would take; so drawing code is written as loops over groups,
+which an empty frame passes through.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from alexnet.config import ColumnNet
+from alexnet.experiments import plan
+from alexnet.experiments.declare import Experiment
+from alexnet.experiments.results import Result, Results, title_of
+from alexnet.experiments.runs import Run
+from alexnet.experiments.scales import Scale
+from alexnet.experiments.statistics import Interval
+from alexnet.model import layers_of
+from alexnet.paper.arithmetic import operations
+from alexnet.paper.claims import EXACT_UNITS, Value
+from alexnet.preprocessing import SETS
+from alexnet.report import figures
+from alexnet.report.tables import numbered
+
+REPOSITORY = "https://github.com/alexnet-reproduction/alexnet"
+NOTHING = "-"
+GPU = 10e12  # operations a second: a round number to say costs with, no device's speed
+
+
+class Chapter:
+    """An experiment at a scale; raises UserError for a claim that no experiment tests."""
+
+    def __init__(self, claim: str | Experiment, scale: Scale) -> None:
+        self.experiment = plan.experiments_of([claim])[0] if isinstance(claim, str) else claim
+        self.scale, self.results = scale, Results(self.experiment, scale)
+
+    def frame(self) -> pd.DataFrame:
+        """Return the counts of finished runs: arm, seed, run, split, views, k, wrong, total, error (a fraction)."""
+        return self.results.frame()
+
+    def curves(self) -> pd.DataFrame:
+        """Return what was counted after each epoch: epoch, and the columns of `frame`."""
+        return self.results.curves()
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every finished run of the experiment's arms, each once."""
+        return list({run.name: run for by_seed in self.results.runs.values() for run in by_seed.values()}.values())
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether anything was run at the scale."""
+        return bool(self.runs)
+
+    @cached_property
+    def answers(self) -> list[Result]:
+        """Every answer with its interval and verdict."""
+        return self.results.answers()
+
+    def claim_table(self) -> Markdown:
+        """Return the claim in our words with its numbers, margins and the 2012 run notes': the head of a chapter."""
+        claim = self.experiment.about
+        rows = [("section", claim.section), ("the paper says", claim.wording)]
+        for value in claim.values:
+            where = on(value.dataset, value.split, value.views)
+            rows.append((value.key, f"{printed(value)}{f' ({where})' if where else ''}{_margin(value)}"))
+            if value.notes2012 is not None:
+                rows.append(("2012 run notes", f"{noted(value)} ({value.notes_source})"))
+        notes = (("to be seen", claim.direction), ("looser band", claim.looser), ("note", claim.note))
+        rows += [(name, text) for name, text in notes if text]
+        return numbered(rows, ("", ""), f"Claim `{claim.id}`.", f"tbl-claim-{claim.id}")
+
+    def verdicts(self) -> Markdown:
+        """Return every answer beside the paper and the 2012 run notes."""
+        headers = ("what", "verdict", "ours", "paper", "2012 run notes")
+        rows = [
+            (result.about, f"**{result.verdict.word}**", self._ours(result), printed(result.value), noted(result.value))
+            for result in self.answers
+        ]
+        where = {on(title_of(r.where.data), r.where.split, r.where.views) for r in self.answers}
+        caption = f"What was measured at scale {self.scale}, on {'; '.join(sorted(where))}."
+        return numbered(rows, headers, caption, f"tbl-verdicts-{self.experiment.claim}")
+
+    def _ours(self, result: Result) -> str:
+        return NOTHING if result.interval is None else with_unit(result.interval, result.value)
+
+    def runs_table(self) -> Markdown:
+        """Return the runs of each arm: seeds, minutes, machine, commit, with links to their folders."""
+        rows = []
+        for arm, by_seed in self.results.runs.items():
+            if not by_seed:
+                rows.append((arm, "not run", NOTHING, NOTHING, NOTHING, NOTHING))
+                continue
+            group = list(by_seed.values())
+            segments = [segment for run in group for segment in run.manifest["segments"]]
+            machines = dict.fromkeys(f"{_machine(segment)}, {segment['precision']['choice']}" for segment in segments)
+            minutes = sum(run.manifest["seconds"] for run in group) / 60
+            rows.append((arm, _folder(group[0]), _listed(by_seed), f"{minutes:.0f}", "; ".join(machines), _commits(group)))
+        headers = ("arm", "run", "seeds", "minutes in all", "on, in", "commit")
+        caption = f"The runs at scale {self.scale}."
+        return numbered(rows, headers, caption, f"tbl-runs-{self.experiment.claim}")
+
+    @property
+    def stamp(self) -> str:
+        """What is written into every figure: scale, set, seeds."""
+        seeds = sorted({run.seed for run in self.runs})
+        which = f" | seeds {_listed(seeds)}" if seeds else ""
+        return f"scale {self.scale} | {title_of(self.experiment.stand_in(self.scale))}{which}"
+
+    def provenance(self) -> str:
+        """Return what a figure was made from, as a line of Markdown: runs, commit, command."""
+        folders = list(dict.fromkeys(_folder(run) for run in self.runs))
+        data = self.experiment.stand_in(self.scale)
+        shown = ", ".join(folders) if len(folders) <= 4 else f"{len(self.runs)} in `runs/{data}`"
+        again = f"`alexnet train {self.experiment.claim} --scale {self.scale}`"
+        return f"Runs: {shown}. Commit: {_commits(self.runs)}. Again: {again}."
+
+    def show(self, figure: Figure, name: str, caption: str, alt: str) -> Markdown:
+        """Return the figure with scale, set, seeds and provenance; or, where nothing was run, a notice with the cost."""
+        if self.has_runs:
+            return figures.show(figure, name, caption, alt, self.stamp, self.provenance())
+        figures.plt.close(figure)
+        return self.notice(caption)
+
+    def notice(self, what: str) -> Markdown:
+        """Return that something was not run at this scale, what it would show, and what it takes."""
+        return Markdown(f":::{{note}}\nNot run at scale {self.scale}. It will show: {what}\n\n{self.cost()}\n:::")
+
+    def cost(self) -> str:
+        """Return how many trainings the experiment takes, and about how long, in words that no machine changes."""
+        wanted = plan.wanted(self.scale, [self.experiment.claim], assume=True)
+        images = [each.expected_epochs * SETS[each.config.data].counts["train"] for each in wanted]
+        nets = [each.config.net for each in wanted]
+        work = sum(n * _operations(net) for n, net in zip(images, nets, strict=True) if isinstance(net, ColumnNet))
+        hours = f", some {plan.as_time(work / GPU)} on a device that sustains {GPU / 1e12:.0f} TFLOP/s" if work else ""
+        millions = sum(images) / 1e6
+        shown = f"{millions:,.0f}" if millions >= 10 else f"{millions:.2g}"
+        return (
+            f"It takes {len(wanted)} trainings, in which {shown} million images are shown{hours}. "
+            f"`alexnet plan {self.experiment.claim} --scale {self.scale}` says how much is done and how long the rest takes."
+        )
+
+    def glue(self, **more: object) -> None:
+        """Hand the chapter's prose its numbers and sentences: "scale", "data", "seeds", those of each answer, and `more`.
+
+        An answer "top-1 gain; the same net" gives "top-1-gain-the-same-net" (ours with its interval), and the same with
+        "-word", "-verdict" (a sentence), "-paper" and "-notes".
+        """
+        from myst_nb import glue
+
+        for key, text in (self.texts() | {key.replace("_", "-"): text for key, text in more.items()}).items():
+            glue(key, str(text), display=False)
+
+    def texts(self) -> dict[str, str]:
+        """Return what `glue` hands over."""
+        seeds = sorted({run.seed for run in self.runs})
+        data = title_of(self.experiment.stand_in(self.scale))
+        found = {"scale": self.scale, "data": data, "seeds": _listed(seeds) or "none", "cost": self.cost()}
+        for result in self.answers:
+            name = slug(result.key)
+            ours = "not run at this scale" if result.interval is None else with_unit(result.interval, result.value)
+            found |= {name: ours, f"{name}-word": result.verdict.word, f"{name}-verdict": result.verdict.sentence}
+            found |= {f"{name}-paper": printed(result.value), f"{name}-notes": noted(result.value)}
+        return found
+
+
+def slug(text: str) -> str:
+    """Return a key as a name for glue: "top-1 gain; the same net" is "top-1-gain-the-same-net"."""
+    return re.sub(r"[^a-z0-9*]+", "-", text.lower()).strip("-")
+
+
+def printed(value: Value) -> str:
+    """Return a value as the paper prints it, with unit and bound; of an effect without a number, its direction."""
+    if value.is_direction:
+        return "an effect, no number"
+    bound = "" if value.bound == "equal" else f"{value.bound} "
+    return f"{bound}{value.paper:,.10g}{_unit(value)}"
+
+
+def noted(value: Value) -> str:
+    """Return what the 2012 run notes or source have for a value."""
+    if value.notes2012 is None:
+        return NOTHING
+    number = f"{value.notes2012:,.10g}" if value.unit in EXACT_UNITS else f"{value.notes2012:.4g}"
+    return f"{number}{_unit(value)}"
+
+
+def with_unit(interval: Interval, value: Value) -> str:
+    """Return an estimate in the unit of a value, with its interval."""
+    estimate, _, rest = str(interval).partition(" (")
+    return f"{estimate}{_unit(value)} ({rest}" if rest else f"{estimate}{_unit(value)}"
+
+
+def _unit(value: Value) -> str:
+    return {"count": "", "constant": "", "ratio": " times", "%": " %"}.get(value.unit, f" {value.unit}")
+
+
+def _margin(value: Value) -> str:
+    return f"; we say that it agrees within {value.margin:g}" if value.margin and not value.is_direction else ""
+
+
+def on(dataset: str, split: str, views: str) -> str:
+    """Return on what something was measured, in words: "ImageNet-20, val, ten views"."""
+    return ", ".join(filter(None, [dataset, split, {"": "", "central": "central view"}.get(views, f"{views} views")]))
+
+
+def _operations(net: ColumnNet) -> int:
+    return sum(operations(layers_of(net)).values())
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    """Return numbers in a row as a range: "0-4"; others with commas."""
+    found = sorted(numbers)
+    if len(found) > 2 and found == list(range(found[0], found[-1] + 1)):
+        return f"{found[0]}-{found[-1]}"
+    return ", ".join(map(str, found))
+
+
+def _folder(run: Run) -> str:
+    """Return the folder of a run's config, with a link to it unless it is on images made by formula and not committed."""
+    name = run.folder.parent.name
+    return (
+        f"`{name}`" if SETS[run.config.data].stand_in else f"[{name}]({REPOSITORY}/tree/main/runs/{run.config.data}/{name})"
+    )
+
+
+def _machine(segment: dict) -> str:
+    device = segment["device"]
+    return device if device != "cpu" else f"{segment['hardware']['processor']} ({segment['hardware']['cpu_capability']})"
+
+
+def _commits(runs: Iterable[Run]) -> str:
+    """Return the commits of the code that made runs; a star marks one with changes that were not committed."""
+    states = [segment["git"] for run in runs for segment in run.manifest["segments"]]
+    names = dict.fromkeys((s["commit"] or "none")[:8] + ("*" if s["dirty"] else "") for s in states)
+    return ", ".join(names) or NOTHING

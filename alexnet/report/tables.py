@@ -1,0 +1,23 @@
+"""Tables of the book as Markdown. Sphinx numbers them by chapter ("Table 6.1"), so that none reads like the paper's own."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from IPython.display import Markdown
+from tabulate import tabulate
+
+
+def markdown(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> str:
+    """Return rows as a Markdown table; a bar inside a cell does not end it."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
+
+
+def numbered(rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str, name: str) -> Markdown:
+    """Return a table with a number and a caption, which `{numref}` finds under `name`."""
+    return Markdown(f":::{{table}} {caption}\n:name: {name}\n\n{markdown(rows, headers)}\n:::")
+
+
+def plain(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> Markdown:
+    """Return a table without a number: on the front page, where one would read like the paper's."""
+    return Markdown(markdown(rows, headers))
