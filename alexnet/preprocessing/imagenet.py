@@ -36,42 +36,27 @@ KIT_NAMES = {"val": "validation", "test": "test"}
 NUMBER = re.compile(r"_(\d{8})\.")  # ILSVRC2012_val_00000293.JPEG is the 293rd
 HALVES_SEED = 2009
 
-IMAGENETTE = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-IMAGEWOOF = {
-    "n02086240": "Shih-Tzu",
-    "n02087394": "Rhodesian ridgeback",
-    "n02088364": "beagle",
-    "n02089973": "English foxhound",
-    "n02093754": "Border terrier",
-    "n02096294": "Australian terrier",
-    "n02099601": "golden retriever",
-    "n02105641": "Old English sheepdog",
-    "n02111889": "Samoyed",
-    "n02115641": "dingo",
-}
+
+def _words(text: str) -> dict[str, str]:
+    return dict(pair.split(" ", 1) for pair in text.split(", "))
+
+
+IMAGENETTE = _words(
+    "n01440764 tench, n02102040 English springer, n02979186 cassette player, n03000684 chain saw, n03028079 church, "
+    "n03394916 French horn, n03417042 garbage truck, n03425413 gas pump, n03445777 golf ball, n03888257 parachute"
+)
+IMAGEWOOF = _words(
+    "n02086240 Shih-Tzu, n02087394 Rhodesian ridgeback, n02088364 beagle, n02089973 English foxhound, "
+    "n02093754 Border terrier, n02096294 Australian terrier, n02099601 golden retriever, "
+    "n02105641 Old English sheepdog, n02111889 Samoyed, n02115641 dingo"
+)
+PUBLISHER = "https://s3.amazonaws.com/fast-ai-imageclas"
 # Why 320 pixels: the archives of that size are a fifth of the full ones, and 256 are needed.
 DOWNLOADS = {
-    "imagenette2-320": (
-        "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",
-        "3df6f0d01a2c9592104656642f5e78a3",
-    ),
-    "imagewoof2-320": ("https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-320.tgz", "af65be7963816efa949fa3c3b4947740"),
+    "imagenette2-320": (f"{PUBLISHER}/imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3"),
+    "imagewoof2-320": (f"{PUBLISHER}/imagewoof2-320.tgz", "af65be7963816efa949fa3c3b4947740"),
 }
-PARTS_OF = {
-    "imagenet20": {"imagenette2": IMAGENETTE, "imagewoof2": IMAGEWOOF},
-    "imagenette": {"imagenette2": IMAGENETTE},
-}
+PARTS_OF = {"imagenet20": {"imagenette2": IMAGENETTE, "imagewoof2": IMAGEWOOF}, "imagenette": {"imagenette2": IMAGENETTE}}
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,7 @@ class Batches:
         return -(-len(self) // batch_size)
 
     def epoch(
-        self,
-        seed: int,
-        epoch: int,
-        batch_size: int,
-        first_step: int = 0,
-        colour_noise: bool = True,
-        part: Part = WHOLE,
+        self, seed: int, epoch: int, batch_size: int, first_step: int = 0, colour_noise: bool = True, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the shuffled batches of `epoch` from `first_step` on, or this part's rows; the next is prefetched."""
         order = randomness.batch_order(seed, epoch, len(self))

@@ -17,15 +17,9 @@ LARGE = 8 * 10**6  # pixels; a decoded photograph takes 4 bytes for each, and up
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error)
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_T = Image.Transpose
+TURNS = dict(enumerate((_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.FLIP_TOP_BOTTOM, _T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE,
+                        _T.ROTATE_90), 2))  # fmt: skip
 
 
 def read(

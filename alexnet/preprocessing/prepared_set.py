@@ -137,18 +137,10 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
     _check_files(folder, manifest, verify)
     codec = manifest.get("codec", "raw")
     splits = {split: open_split(folder / split, codec) for split in manifest["counts"]}
-    return PreparedSet(
-        name=name,
-        folder=folder,
-        classes=tuple(manifest["classes"]),
-        splits=splits,
-        mean=np.load(folder / "mean.npy"),
-        covariance=np.load(folder / "covariance.npy"),
-        fingerprint=manifest["fingerprint"],
-        stand_in=manifest["stand_in"],
-        words=tuple(manifest.get("words", manifest["classes"])),
-        codec=codec,
-    )
+    mean, covariance = (np.load(folder / f"{name}.npy") for name in ("mean", "covariance"))
+    classes, words = (tuple(manifest.get(key, manifest["classes"])) for key in ("classes", "words"))
+    fingerprint, stand_in = manifest["fingerprint"], manifest["stand_in"]
+    return PreparedSet(name, folder, classes, splits, mean, covariance, fingerprint, stand_in, words, codec)
 
 
 def open_split(folder: Path, codec: Codec) -> Split:
@@ -234,11 +226,8 @@ def finish_set(
     files.write_array(folder / "mean.npy", mean.astype(np.float32))
     files.write_array(folder / "covariance.npy", covariance)
     parts = (*IMAGE_FILES.values(), OFFSETS, "labels.npy", SHARDS)
-    paths = [
-        "mean.npy",
-        "covariance.npy",
-        *(f"{s}/{part}" for s in splits for part in parts if (folder / s / part).is_file()),
-    ]
+    names = ["mean.npy", "covariance.npy", *(f"{split}/{part}" for split in splits for part in parts)]
+    paths = [name for name in names if (folder / name).is_file()]
     # Why: the sha256 of images that were written in shards is in shards.json, so that they need not be read once more.
     sharded = {f"{s}/{name}" for s in splits for name in IMAGE_FILES.values() if (folder / s / SHARDS).is_file()}
     digests = {path: _sha256(folder / path) for path in paths if path not in sharded}

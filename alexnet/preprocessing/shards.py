@@ -206,10 +206,10 @@ def _decoded(index: ImageIndex, side: int, codec: Codec, first: int, processes: 
     how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn") if processes > 1 else None
     job = Job(index, side, codec, None if how is None else how.Lock())
     options = {"num_workers": 0 if how is None else processes, "multiprocessing_context": how, "collate_fn": _as_it_is}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
-        chunks = iter(DataLoader(job, batch_size=None, sampler=range(first, len(job)), **options))
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
+            chunks = iter(DataLoader(job, batch_size=None, sampler=range(first, len(job)), **options))
         yield from chunks
     except RuntimeError as error:
         raise UserError(
