@@ -59,10 +59,10 @@ class Training(Learner):
         initial: State | None = None,
         kept: dict[str, Any] | None = None,
     ) -> None:
+        group, self.watched = group or Group(), watched_split(data)
+        self.sets = {split: batches_for(config, data, split, group.device) for split in ("train", self.watched)}
         super().__init__(config, precision, group)
         self.config, self.folder = config, folder
-        self.watched = watched_split(data)
-        self.sets = {split: batches_for(config, data, split, self.group.device) for split in ("train", self.watched)}
         self.steps_per_epoch = self.sets["train"].steps_per_epoch(config.optimiser.batch_size)
         found = checkpoint.read(folder)
         self.group.any(False)  # Why: the main rank must not write the next checkpoint before all have read this one.

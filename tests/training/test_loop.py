@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -5,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.config import Optimiser
+from alexnet.config import CifarNet, Optimiser, Schedule, UserError
+from alexnet.model import StepKey
 from alexnet.training import loop
-from alexnet.training.learner import Learner
 from alexnet.training.loop import Outcome
+from alexnet.training.step import Learner
 
 
-def test_one_step_is_the_gradient_of_the_mean_loss_and_the_papers_update(tiny, config):
+def test_one_step_is_the_gradient_of_the_mean_loss_and_the_papers_update(config):
     """Checked against autograd in float64 and the update written out."""
     learner = Learner(config)
     x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).mul(60)
@@ -30,45 +32,147 @@ def test_one_step_is_the_gradient_of_the_mean_loss_and_the_papers_update(tiny, c
         np.testing.assert_allclose(parameter.detach().double(), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_metrics_have_one_line_for_each_epoch_and_one_before_the_first(tiny, config, tmp_path):
-    lines = []
-    training, outcome = loop.train(config, tiny, tmp_path, on_epoch=lambda metrics, seconds: lines.append(metrics[-1]))
+def test_a_step_without_images_moves_weights_by_their_velocity_alone(config):
+    """As on a replica without a row of a small last batch, where the others' gradients are added."""
+    learner = Learner(config)
+    loss, logits = learner.step(torch.empty(0, 3, 32, 32), torch.empty(0, dtype=torch.long), StepKey(0, 0, 0), 0.0)
+    assert loss.item() == 0
+    assert len(logits) == 0
+    assert all((weight.grad == 0).all() for weight in learner.net.parameters())
+
+
+def test_metrics_are_tidy_rows_of_counts_and_losses_stand_apart(tiny, config, tmp_path):
+    seen = []
+    decided = replace(config, stop_at_train_error=0.0)
+    training, outcome = loop.train(
+        decided, tiny, tmp_path, on_epoch=lambda at, times: seen.append(len(at.history)), bar=False
+    )
     assert outcome == Outcome("epochs")
-    assert [line["epoch"] for line in lines] == [0, 1, 2]
-    assert [line["images_seen"] for line in lines] == [0, 300, 600]
-    assert lines[0]["loss"] is None
-    right = 0
+    assert seen == [1, 2, 3]
+    at = training.progress
+    assert [line["epoch"] for line in at.history] == [0, 1, 2]
+    assert [line["images_seen"] for line in at.history] == [0, 300, 600]
+    assert at.history[0]["loss"] is None
+    assert all(0 < line["loss"] < 3 for line in at.history[1:])
+    rows = [(row["epoch"], row["split"], row["views"], row["k"], row["total"]) for row in at.metrics]
+    counted = [("train", "whole", 1, 300), ("train", "whole", 5, 300), ("test", "whole", 1, 60), ("test", "whole", 5, 60)]
+    running = ("train", "as trained", 1, 300)
+    assert rows == [(0, *row) for row in counted] + [(e, *row) for e in (1, 2) for row in [*counted, running]]
+    assert all(type(row["wrong"]) is int and 0 <= row["wrong"] <= row["total"] for row in at.metrics)
+    assert json.loads(json.dumps(at.metrics)) == at.metrics
+    wrong = 0
     with torch.no_grad():
-        for x, y in training.sets["train"].in_order(50):
-            right += (training.net(x).argmax(1) == y).sum().item()
-    assert lines[-1]["train_error"] == 1 - right / 300
+        for (x,), y in training.sets["train"].in_order(50, "whole"):
+            wrong += (training.net(x).argmax(1) != y).sum().item()
+    assert training.counted("train")[-1]["wrong"] == wrong
+
+
+def test_without_an_error_to_stop_at_only_the_watched_split_is_counted(tiny, config, tmp_path):
+    training, _ = loop.train(config, tiny, tmp_path, bar=False)
+    assert {row["split"] for row in training.progress.metrics if row["views"] == "whole"} == {"test"}
+    assert len(training.counted("test")) == 3
+
+
+def test_a_long_training_watches_every_tenth_epoch_and_the_last(tiny, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Training, "run_epoch", lambda self, on_step: True)
+    many = replace(config, epochs=103)
+    training, outcome = loop.train(many, tiny, tmp_path / "many", bar=False)
+    assert outcome.kind == "epochs"
+    assert [row["epoch"] for row in training.counted("test")] == [*range(0, 101, 10), 103]
+    assert len(training.progress.history) == 104
+    for name, change in {
+        "plateau": {"schedule": Schedule(kind="plateau", patience=200)},
+        "decides": {"stop_at_train_error": 0.0},
+    }.items():
+        training, _ = loop.train(replace(many, **change), tiny, tmp_path / name, bar=False, epoch_limit=12)
+        assert len(training.counted("test")) == 13
 
 
 def test_training_ends_at_the_error_to_stop_at(tiny, config, tmp_path):
-    _, outcome = loop.train(replace(config, stop_at_train_error=1.0), tiny, tmp_path)
+    _, outcome = loop.train(replace(config, stop_at_train_error=1.0), tiny, tmp_path, bar=False)
     assert outcome.kind == "reached"
+
+
+def test_a_schedule_without_a_rate_left_ends_the_training(tiny, config, tmp_path):
+    """At a rate of 0 the error never improves on the first epoch's: with patience 1 three drops and the end follow."""
+    still = replace(config, epochs=50, optimiser=replace(config.optimiser, rate=0.0))
+    schedule = Schedule(kind="plateau", patience=1, conv1_drop=None, conv1_freeze=None)
+    training, outcome = loop.train(replace(still, schedule=schedule), tiny, tmp_path, bar=False)
+    assert outcome.kind == "settled"
+    assert training.progress.epoch == 5
 
 
 @pytest.mark.parametrize(("rate", "words"), [(1e30, "is no longer a number from epoch 1, step"), (1e6, "exploded to")])
 def test_a_rate_that_is_too_high_is_named_as_divergence(tiny, config, tmp_path, rate, words):
-    wild = replace(config, optimiser=Optimiser(rate=rate, batch_size=32))
-    training, outcome = loop.train(wild, tiny, tmp_path)
+    wild, told = replace(config, optimiser=Optimiser(rate=rate, batch_size=32)), []
+    training, outcome = loop.train(wild, tiny, tmp_path, on_warning=told.append, bar=False)
     assert outcome.kind == "diverged"
     assert words in outcome.warning
-    assert f"a rate that is too high (here {rate:g})" in outcome.warning
-    again, same = loop.train(wild, tiny, tmp_path)
+    assert f"a learning rate that is too high (here {rate:g})" in outcome.warning
+    assert told == [outcome.warning]
+    again, same = loop.train(wild, tiny, tmp_path, on_warning=told.append, bar=False)
     assert same == outcome
     assert again.progress.images_seen == training.progress.images_seen, "asked again, it is not trained again"
+    assert len(told) == 1
 
 
-def test_a_loss_that_stays_at_ln_k_is_named_as_a_plateau(tiny, config, tmp_path):
-    still = replace(config, optimiser=Optimiser(rate=0.0, batch_size=32), epochs=3)
-    _, outcome = loop.train(still, tiny, tmp_path)
+def test_a_loss_that_stays_at_ln_k_is_told_of_while_training_goes_on(tiny, config, tmp_path):
+    still, told = replace(config, optimiser=Optimiser(rate=0.0, batch_size=32), epochs=5), []
+    epochs = []
+    _, outcome = loop.train(
+        still,
+        tiny,
+        tmp_path,
+        on_epoch=lambda at, times: epochs.append(at.epoch),
+        on_warning=lambda line: told.append((epochs[-1], line)),
+        bar=False,
+    )
     assert outcome.kind == "epochs"
     assert f"stayed at ln 10 = {math.log(10):.3f} for 3 epochs" in outcome.warning
     assert "rate too low" in outcome.warning
+    assert told == [(3, outcome.warning)]
 
 
 def test_a_net_that_learns_is_not_called_stuck(tiny, config, tmp_path):
-    _, outcome = loop.train(replace(config, epochs=6), tiny, tmp_path)
+    _, outcome = loop.train(replace(config, epochs=6), tiny, tmp_path, bar=False)
     assert outcome.warning is None
+
+
+def test_without_a_terminal_there_is_a_line_for_each_epoch_with_errors_and_time_left(tiny, config, tmp_path, capsys):
+    training, _ = loop.train(config, tiny, tmp_path / "seed-0")
+    first, second = capsys.readouterr().err.splitlines()
+    wrong = training.counted("test")[-1]["wrong"]
+    assert first.startswith(f"{tmp_path.name}/seed-0: epoch 1 of 2, loss ")
+    assert f"test error {wrong / 60:.1%}, at most 00:00 left" in second
+
+
+def test_on_a_terminal_there_is_a_bar_in_place_of_lines(tiny, config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    loop.train(config, tiny, tmp_path)
+    written = capsys.readouterr().err
+    assert "0/20" in written
+    assert "epoch 1 of 2" not in written
+
+
+def test_a_net_may_begin_with_the_layers_of_another(tiny, config, tmp_path):
+    """Fine-tuning: all layers but the last, whose weights are the initial ones; velocities start at 0."""
+    initial = {name: torch.full_like(w, 1e-4) for name, w in Learner(config).weights().items() if not name.startswith("fc4")}
+    training, _ = loop.train(config, tiny, tmp_path, initial=initial, epoch_limit=0, bar=False)
+    fresh = Learner(config).weights()
+    for name, weight in training.weights().items():
+        assert torch.equal(weight, initial.get(name, fresh[name])), name
+    loop.train(config, tiny, tmp_path, initial=initial, epoch_limit=1, bar=False)
+    training, _ = loop.train(config, tiny, tmp_path, initial=initial, bar=False)
+    assert training.progress.epoch == 2, "resumed from its checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"net": CifarNet(num_classes=7)}, "The net has 7 classes, the images of formula32 10"),
+        ({"net": CifarNet(image_side=24)}, "sees 24 pixels a side and would be shown whole images of 32 pixels"),
+    ],
+)
+def test_a_net_that_does_not_fit_its_images_is_refused(tiny, config, tmp_path, change, words):
+    with pytest.raises(UserError, match=words):
+        loop.train(replace(config, **change), tiny, tmp_path)
