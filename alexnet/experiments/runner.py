@@ -68,7 +68,8 @@ class Worker:
         command = [sys.executable, "-m", "alexnet.experiments.runner"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True)
         self.wanted: Wanted | None = None  # the run at hand
-        threading.Thread(target=self._listen, args=(replies,), daemon=True).start()
+        self.listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
+        self.listener.start()
 
     def give(self, wanted: Wanted, bar: bool) -> None:
         """Have a run trained and measured."""
@@ -87,8 +88,9 @@ class Worker:
 
     def _listen(self, replies: "queue.Queue[Reply]") -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            replies.put((self, json.loads(line)))
+        with self.process.stdout as answers:
+            for line in answers:
+                replies.put((self, json.loads(line)))
         self.process.wait()
         replies.put((self, None))
 
@@ -195,6 +197,7 @@ class Queue:
             return
         del self.busy[wanted.name]
         if reply is None:
+            worker.end()
             status = worker.process.returncode
             why = f"its process ended with status {status}" + (
                 " (killed, perhaps for want of memory)" if status == -9 else ""
@@ -223,6 +226,7 @@ class Queue:
                 worker.process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 worker.process.kill()
+            worker.listener.join()
 
     def _bar(self) -> tqdm:
         return tqdm(

@@ -1,0 +1,160 @@
+"""The queue with real processes and real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alexnet import experiments as declared
+from alexnet import files
+from alexnet.config import UserError
+from alexnet.experiments import artefacts, plan, results, runner, runs
+from alexnet.experiments.answers import gain
+from alexnet.experiments.declare import Experiment, cifar
+from alexnet.training import checkpoint
+
+SCRIPT = """
+import sys
+from alexnet import experiments
+from tests_runner import experiment
+from alexnet.experiments import runner
+experiments.EXPERIMENTS = (experiment(int(sys.argv[1])),)
+runner.train_missing("toy", threads=2)
+"""
+
+
+def experiment(epochs):
+    """Two arms that train in a second for each few epochs; `toy` takes a fortieth of the epochs."""
+    arms = {
+        word: cifar("19pct", epochs=40 * epochs, width=0.25, rate=rate) for word, rate in (("with", 2e-3), ("without", 1e-3))
+    }
+    return Experiment("s3.3-lrn-cifar", arms, {"gain": gain("without", "with", top=1)})
+
+
+@pytest.fixture
+def toy(tiny, monkeypatch):
+    """An experiment of two runs, alone in the world."""
+    monkeypatch.setattr(declared, "EXPERIMENTS", (experiment(2),), raising=False)
+    results.forget()
+    return declared.EXPERIMENTS[0]
+
+
+def test_the_queue_trains_and_measures_every_missing_run_once(toy, capfd):
+    assert [each.state for each in plan.wanted("toy")] == ["missing", "missing"]
+    runner.train_missing("toy", threads=2)
+    for each in plan.wanted("toy"):
+        assert each.state == "done"
+        assert runs.read(each.config).status == "finished"
+        assert {(row["split"], row["views"]) for row in artefacts.read_errors(runs.folder_of(each.config))} == {
+            ("test", "whole")
+        }
+    before = {each.name: (runs.folder_of(each.config) / "manifest.json").stat().st_mtime_ns for each in plan.wanted("toy")}
+    runner.train_missing("toy", threads=2)
+    after = {each.name: (runs.folder_of(each.config) / "manifest.json").stat().st_mtime_ns for each in plan.wanted("toy")}
+    assert before == after
+
+
+def test_a_run_that_another_process_has_is_left_alone(toy):
+    first, second = (each.config for each in plan.wanted("toy"))
+    with files.locked(runs.lock_of(first), "busy"):
+        runner.train_missing("toy", threads=2)
+        assert [each.state for each in plan.wanted("toy")] == ["in work", "done"]
+    assert runs.read(first) is None
+    assert runs.read(second).status == "finished"
+
+
+def test_what_is_lacking_is_measured_from_the_weights_without_training_again(toy):
+    runner.train_missing("toy", threads=2)
+    each = plan.wanted("toy")[0]
+    (runs.folder_of(each.config) / "errors.csv").unlink()
+    assert each.state == "not measured"
+    trained = (runs.folder_of(each.config) / "manifest.json").stat().st_mtime_ns
+    runner.train_missing("toy", threads=2)
+    assert each.state == "done"
+    assert (runs.folder_of(each.config) / "manifest.json").stat().st_mtime_ns == trained
+
+
+def test_one_command_is_printed_for_each_run_that_can_begin(toy):
+    commands = plan.commands("toy")
+    assert commands == [f"alexnet train {each.name}" for each in plan.wanted("toy")]
+    words = [sys.executable, "-m", *commands[0].split(), "--threads", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, "the command of another process does not know this test's experiment"
+    assert "There is no run" in done.stderr
+
+
+def test_an_error_of_one_run_is_told_and_the_others_are_done(toy, monkeypatch, capfd):
+    first, second = (each.config for each in plan.wanted("toy"))
+    folder = runs.folder_of(first)
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        runner.train_missing("toy", threads=2)
+    assert runs.read(second) is None, "a damaged record is mended before anything is trained on top of it"
+
+
+@pytest.mark.parametrize(
+    ("number", "to"), [(signal.SIGINT, "group"), (signal.SIGTERM, "parent"), (signal.SIGKILL, "parent")]
+)
+def test_a_stopped_or_killed_queue_leaves_no_process_and_a_checkpoint_of_each_run(tiny, tmp_path, number, to):
+    (tmp_path / "tests_runner.py").write_text(
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\nfrom test_runner import experiment\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, "500"], env=env, stderr=subprocess.PIPE, start_new_session=True
+    )
+    both = [config for _, config in experiment(500).configs("toy")][:1]
+    wait_until(lambda: all((runs.folder_of(config) / "history.jsonl").is_file() for config in both), process)
+    (os.killpg if to == "group" else os.kill)(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    wait_until(lambda: not any(files.is_locked(runs.lock_of(config)) for config in both))
+    wait_until(lambda: no_process_in(process.pid))
+    for config in both:
+        assert checkpoint.read(runs.folder_of(config)) is not None
+        assert runs.read(config).status in ("stopped", "running")
+
+
+def test_a_worker_that_is_killed_is_named_and_does_not_stop_the_queue(toy, monkeypatch, capfd):
+    give = runner.Worker.give
+
+    def killed(self, wanted, bar):
+        give(self, wanted, bar)
+        if wanted.config.optimiser.rate == 2e-3:
+            self.process.kill()
+
+    monkeypatch.setattr(runner.Worker, "give", killed)
+    with pytest.raises(UserError, match=r"status -9 \(killed, perhaps for want of memory\)"):
+        runner.train_missing("toy", threads=2)
+    assert sorted(each.state for each in plan.wanted("toy")) == ["done", "missing"]
+
+
+def test_places_are_devices_or_shares_of_the_cores(toy, monkeypatch):
+    import torch
+
+    wanted = plan.wanted("toy")
+    monkeypatch.setattr(runner.machine, "available_cores", lambda: 8)
+    assert runner.places(wanted) == [runner.Place((), 4)] * 2
+    assert runner.places(wanted, threads=8) == [runner.Place((), 8)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert runner.places(wanted) == [runner.Place((0,), 4), runner.Place((1,), 4)]
+
+
+def wait_until(true, process=None, seconds=60):
+    """Wait until something is true; fail after a minute, or when a process that should run has ended."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come about"
+        if process is not None and process.poll() is not None:
+            pytest.fail(process.stderr.read().decode())
+        time.sleep(0.05)
+
+
+def no_process_in(session):
+    """Return whether no process of a session is left."""
+    listed = subprocess.run(["ps", "-eo", "sess=,stat="], capture_output=True, text=True).stdout.split("\n")
+    return not [line for line in listed if line.split()[:1] == [str(session)] and "Z" not in line]
