@@ -23,6 +23,7 @@ from alexnet.preprocessing.prepared_set import JpegImages, PreparedSet
 ViewsName = Literal["whole", "central", "ten", "grid"]
 Part = tuple[int, int]  # (r, R): the rows that replica r of R takes of every batch
 WHOLE: Part = (0, 1)
+ONE_THREAD = 2**15  # numbers up to which torch works in the thread that asks
 
 
 def rows_of(total: int, part: Part) -> slice:
@@ -159,8 +160,7 @@ def crop(
     # Why numpy and one image at a time: it stays in the cache, and the threads that train are left alone.
     for i, (out, image, top, left, flip) in enumerate(zip(x_NHWC.numpy(), pixels_NHWC, *_lists(views), strict=True)):
         shown = image[top : top + side, left : left + side]
-        if flip:  # Why torch: numpy takes ten times as long
-            shown = torch.from_numpy(np.array(shown)).flip(1).numpy()
+        shown = _flipped(shown) if flip else shown
         if augmentation.mean_crop == "central":
             top, left, flip = middle, middle, False
         left = len(mean_HWC) - side - left if flip else left
@@ -172,6 +172,13 @@ def crop(
             if augmentation.divide:
                 rows /= np.float32(1 + augmentation.noise)
     return x_NHWC.permute(0, 3, 1, 2)
+
+
+def _flipped(image_HWC: np.ndarray) -> np.ndarray:
+    """Return the mirror image. Why torch: numpy takes ten times as long. Why in bands: of more pixels it starts threads."""
+    H, W, C = image_HWC.shape
+    rows = max(1, ONE_THREAD // (W * C))
+    return np.concatenate([torch.from_numpy(np.array(image_HWC[y : y + rows])).flip(1).numpy() for y in range(0, H, rows)])
 
 
 def _lists(views: Views) -> Iterator[list]:
