@@ -1,65 +1,55 @@
 """`make bench`: how well this machine is used, as ratios within one run; written under runs/bench. Never a test.
 
-python -m alexnet.bench [cifar] [loader] [network] [device]      all parts; those named are printed only
+python -m alexnet.bench [cifar] [loader] [network] [costs] [device]      all parts; those named are printed only
 """
 
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
-from alexnet import compiled
-from alexnet.bench import cifar, device, growth, layers, loader, network, profile
-from alexnet.bench.rows import Kind, Row, kind_of_machine
-from alexnet.claims import machine
-from alexnet.claims.runs import runs_dir
+from alexnet import machine
+from alexnet.bench import cifar, costs, loader, network
+from alexnet.bench.rows import Kind, Row, Setting, kind_of_machine
 from alexnet.config import nearest
-from alexnet.preprocessing import datasets
-from alexnet.preprocessing.batches import Batches
-from alexnet.preprocessing.store import is_prepared, write_json
-from alexnet.training.process import use_processor
+from alexnet.experiments.runs import runs_dir
+from alexnet.files import write_json
+from alexnet.model import kernels
+from alexnet.preprocessing import synthetic
+from alexnet.training.precision import use_threads
+
+ROWS: dict[str, Callable[[], Iterator[Row]]] = {"cifar": cifar.rows, "loader": loader.rows, "network": network.rows}
+PARTS = (*ROWS, "costs", "device")
+DEVICE_BATCH = 128  # images of a step on a CUDA device (paper 5)
 
 
-def cifar_rows() -> Iterator[Row]:
-    """Measure the nets of Figure 1."""
-    batches = Batches(datasets.prepare("cifar10" if is_prepared("cifar10") else "formula32"), "train")
-    for topology in ("19pct", "conv-local-13pct"):
-        for measure in cifar.MEASURES:
-            yield measure(topology, batches)
-
-
-PARTS: dict[str, Callable[[], Iterator[Row]]] = {"cifar": cifar_rows, "loader": loader.rows, "network": network.rows}
-
-
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure, print the table, and write it under runs/bench."""
-    known = (*PARTS, "device")
-    parts = sys.argv[1:] or known
-    for part in parts:
-        if part not in known:
-            sys.exit(f"error: the bench has no part {part!r}{nearest(part, known)}. Parts: {', '.join(known)}.")
-    threads, kind = use_processor(None), kind_of_machine()
-    loops = compiled.use(True)
-    if not loops:
-        print(f"not compiled, so the plain paths are measured: {compiled.why_not()}", file=sys.stderr)
-    rows = [row for part in parts if part in PARTS for row in _shown(part, PARTS[part]())]
+    for part in words:
+        if part not in PARTS:
+            sys.exit(f"error: the bench has no part {part!r}{nearest(part, PARTS)}. Parts: {', '.join(PARTS)}.")
+    parts = words or PARTS
+    threads, kind = use_threads(None), kind_of_machine()
+    if not (on := kernels.use(True)):
+        print(f"no kernels, so the plain paths are measured: {kernels.why_not()}", file=sys.stderr)
+    rows = [row for part in parts if part in ROWS for row in _shown(part, ROWS[part]())]
     print(as_text(rows, kind))
-    costs = {}
-    if "network" in parts:
-        costs = {
-            "layers": layers.costs(kind), "profile": profile.operations(kind), "growth": growth.seconds_per_image(kind)
-        }  # fmt: skip
-    whole = set(parts) == set(known)
-    if whole:  # Why already: what is measured is not lost, should a device fail.
-        write(rows, kind, threads, loops, costs)
+    more: dict[str, Any] = costs.measured() if "costs" in parts else {}
+    if not words:  # Why already: what is measured is not lost, should a device fail.
+        write(rows, kind, threads, on, more)
     if "device" in parts:
-        costs["devices"] = _on_devices()
-    print(f"written to {write(rows, kind, threads, loops, costs)}" if whole else "not written: a record has all parts")
+        more["devices"] = on_devices()
+    if words:
+        print(json.dumps(more, indent=1) if "costs" in parts else "not written: a record has all parts")
+    else:
+        print(f"written to {write(rows, kind, threads, on, more)}")
 
 
 def _shown(part: str, rows: Iterator[Row]) -> Iterator[Row]:
@@ -70,16 +60,32 @@ def _shown(part: str, rows: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
-def _on_devices() -> list[dict[str, Any]]:
-    """Measure the CUDA device, if there is one, and print a table for each type."""
-    found = [device.described(at, list(_shown(f"device in {at.kind}", rows))) for at, rows in device.measured()]
-    for part in found:
-        table = [(row["what"], row["against"], f"{row['ratio']:.2f}", row["figures"]) for row in part["rows"]]
-        print(f"{part['device']}, {part['type']}")
-        print(tabulate(table, headers=("what", "against", "ratio", "speeds"), disable_numparse=True))
-    if not found:
+def on_devices() -> list[dict[str, Any]]:
+    """Measure the first CUDA device, if there is one, in both dtypes, and print a table for each. There are no targets."""
+    if not torch.cuda.is_available():
         print("CUDA device: not measured here.")
+        return []
+    if not kernels.use(True, "cuda"):
+        print(f"no kernels, so the plain paths are measured: {kernels.why_not('cuda')}", file=sys.stderr)
+    found = []
+    for kind in ("fp32", "bf16"):
+        at = Setting(kind, DEVICE_BATCH, torch.device("cuda", 0))
+        rows = [replace(row, at_least={}, aim={}) for row in _shown(f"device in {kind}", device_rows(at))]
+        print(f"{machine.name_of(at.device)}, {kind}\n{as_text(rows, kind)}")
+        part = {"device": machine.name_of(at.device), "type": kind, "batch": at.batch}
+        found.append(part | {"rows": [asdict(row) for row in rows]})
     return found
+
+
+def device_rows(at: Setting) -> Iterator[Row]:
+    """Measure the normalisations, the training step, its memory, and training with the loader."""
+    yield network.response_norm_row(at)
+    yield network.map_norm_row(at)
+    yield from network.step_rows(at)
+    yield network.memory_row(at)
+    pixels, labels = synthetic.generate(synthetic.LARGE, "train", loader.NUM_IMAGES)
+    with loader.small_set(pixels, labels, "raw") as (data, _):
+        yield loader.training_against_one_batch(data, at, 1.0)
 
 
 def as_text(rows: list[Row], kind: Kind) -> str:
@@ -99,18 +105,17 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def write(rows: list[Row], kind: Kind, threads: int, loops: bool, costs: dict[str, Any]) -> Path:
+def write(rows: list[Row], kind: Kind, threads: int, compiled: bool, more: dict[str, Any]) -> Path:
     """Write rows with this machine's description under runs/bench; return the file."""
     hardware = machine.hardware()
     name = hashlib.sha256(repr(sorted(hardware.items())).encode()).hexdigest()[:8]
     file = runs_dir() / "bench" / f"{hardware['cpu_capability'].lower()}-{name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
     judged = [{**asdict(row), "met": row.met(kind)} for row in rows]
-    record = {"hardware": hardware, "fast_in": kind, "threads": threads, "compiled": loops, "rows": judged}
-    record |= {"date": time.strftime("%Y-%m-%d"), "versions": machine.versions(), "git": machine.git_state()} | costs
+    record = {"hardware": hardware, "fast_in": kind, "threads": threads, "compiled": compiled, "rows": judged}
+    record |= {"date": time.strftime("%Y-%m-%d"), "versions": machine.versions(), "git": machine.git_state()} | more
     write_json(file, record)
     return file
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

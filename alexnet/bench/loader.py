@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from alexnet.bench.rows import Kind, Place, Row, both, compare, here, kind_of_machine
+from alexnet.bench.rows import Kind, Row, Setting, both, compare, here
 from alexnet.config import ColumnNet, Optimiser, RunConfig
-from alexnet.model.layers import Moment
-from alexnet.preprocessing import datasets, formula, images
-from alexnet.preprocessing.batches import CroppedBatches
-from alexnet.preprocessing.codec import JpegImages
-from alexnet.preprocessing.store import PreparedSet, Split, is_prepared
-from alexnet.training.crew import Crew
-from alexnet.training.evaluate import count_errors_over_views
-from alexnet.training.learner import Learner, to_device
+from alexnet.model import StepKey
+from alexnet.preprocessing import PreparedSet, Split, batches, is_prepared, open_set, photograph, prepare, synthetic
+from alexnet.preprocessing.augment import SOURCE2012
+from alexnet.preprocessing.prepared_set import JpegImages
+from alexnet.training.distributed import Group
+from alexnet.training.evaluate import count_batches
+from alexnet.training.step import Learner, to_device
 
 BATCH, NUM_IMAGES, NUM_VAL = 128, 512, 20  # a set has to have some for validation; they are not used
 STEPS = 15  # compared, of each kind
@@ -36,51 +36,45 @@ PHOTOGRAPH = (500, 375)  # pixels of a common ILSVRC image
 
 def rows() -> Iterator[Row]:
     """Measure loading from both codecs, training with the loader, ten views, and preparing."""
+    at = here()
     for images_of, (pixels, labels) in _sources().items():
-        with tempfile.TemporaryDirectory() as name, data_in(Path(name) / "data"):
-            source = Path(name) / "jpegs"
-            write_jpegs(source, pixels, labels)
-            for codec, at_least in (("raw", 15.0), ("jpeg", 2.0)):
-                data = datasets.prepare("folders", source, force=True, codec=codec)
+        for codec, at_least in (("raw", 4.0), ("jpeg", 1.5)):
+            with small_set(pixels, labels, codec) as (data, source):
                 yield loader_against_torchvision(data, source, f"{codec}, {images_of}", at_least)
                 if (codec, images_of) == ("raw", FORMULA):
-                    yield training_against_one_batch(data, here(), 0.5)
+                    yield training_against_one_batch(data, at, 0.5)
                 if (codec, images_of) == ("jpeg", FORMULA):
-                    yield ten_views_against_one(data, kind_of_machine())
-            yield preparing_against_pil(Path(name), pixels[:24], images_of)
+                    yield ten_views_against_one(data, at.kind)
+        yield preparing_against_pillow(pixels[:24], images_of)
 
 
 def _sources() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return images (N, 256, 256, 3) and labels (N,) by what they are of."""
-    found = {FORMULA: formula.generate(formula.LARGE, "train", NUM_IMAGES)}
+    found = {FORMULA: synthetic.generate(synthetic.LARGE, "train", NUM_IMAGES)}
     if is_prepared("imagenet20"):
-        train = datasets.prepare("imagenet20").splits["train"]
+        train = open_set("imagenet20").splits["train"]
         some = np.linspace(0, len(train) - 1, NUM_IMAGES).astype(int)
         found["ImageNet-20"] = train.images[some], train.labels[some]
     return found
 
 
 @contextmanager
-def data_in(folder: Path) -> Iterator[None]:
-    """Keep prepared sets in another folder for a while."""
+def small_set(pixels: np.ndarray, labels: np.ndarray, codec: str) -> Iterator[tuple[PreparedSet, Path]]:
+    """Prepare a set of its own for the block from JPEGs of 256x256 in class folders, which are returned too."""
     before = os.environ.get("ALEXNET_DATA")
-    os.environ["ALEXNET_DATA"] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ["ALEXNET_DATA"]
-        if before is not None:
-            os.environ["ALEXNET_DATA"] = before
-
-
-def write_jpegs(folder: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
-    """Write images as JPEGs of 256x256 in class folders."""
-    for split in ("train", "val"):
-        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            file = folder / split / f"class-{label:02d}" / f"{i}.jpg"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if split == "train" or i < NUM_VAL:
-                Image.fromarray(image).save(file, quality=95)
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "jpegs"
+        for split, num in (("train", len(pixels)), ("val", NUM_VAL)):
+            for i in range(num):
+                file = source / split / f"class-{labels[i]:02d}" / f"{i}.jpg"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels[i]).save(file, quality=95)
+        os.environ["ALEXNET_DATA"] = str(Path(name) / "data")
+        try:
+            yield prepare("folders", source, codec=codec), source
+        finally:
+            del os.environ["ALEXNET_DATA"]
+            os.environ.update({"ALEXNET_DATA": before} if before is not None else {})
 
 
 def loader_against_torchvision(data: PreparedSet, source: Path, what: str, at_least: float) -> Row:
@@ -88,10 +82,9 @@ def loader_against_torchvision(data: PreparedSet, source: Path, what: str, at_le
     from torchvision import datasets as folders
     from torchvision import transforms
 
-    ours = CroppedBatches(data, "train", "source2012", 224)
+    ours, epochs = batches(data, "train", SOURCE2012), count()
     change = transforms.Compose([transforms.RandomCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()])
     theirs = DataLoader(folders.ImageFolder(source / "train", change), BATCH, shuffle=True, num_workers=1)
-    epochs = iter(range(1000))
     ratio, own, other = compare(
         lambda: [None for _ in ours.epoch(0, next(epochs), BATCH)], lambda: [None for _ in theirs], repeats=3
     )
@@ -100,24 +93,21 @@ def loader_against_torchvision(data: PreparedSet, source: Path, what: str, at_le
     return Row(f"loader, {what} images", against, ratio, speeds, both(at_least))
 
 
-def training_against_one_batch(data: PreparedSet, at: Place, width: float) -> Row:
+def training_against_one_batch(data: PreparedSet, at: Setting, width: float) -> Row:
     """Compare training with the loader, on views with noise, with training on one batch that lies in memory.
 
-    The two take turns at every step; the loader makes a batch ahead while its own step runs, as in a long epoch.
+    The two take turns at every step; the next batch is prefetched while the loader's own step runs, as in a long epoch.
     """
-    config = RunConfig(
-        net=ColumnNet("source2012", width, 20), optimiser=Optimiser(batch_size=BATCH), augmentation="source2012"
-    )
-    looped, bare = (Learner(config, at.kind, Crew(at.device)) for _ in range(2))
+    config = RunConfig(net=ColumnNet("source2012", width, 20), optimiser=Optimiser(batch_size=BATCH))
+    looped, bare = (Learner(config, at.kind, Group(at.device)) for _ in range(2))
     train, times = data.splits["train"], -(-(STEPS + 3) * BATCH // NUM_IMAGES)
     long = Split(np.concatenate([train.images] * times), np.tile(train.labels, times))
-    batches = CroppedBatches(replace(data, splits={"train": long}), "train", "source2012", 224, at.device)
-    stream = (to_device(batch, at.device) for batch in batches.epoch(0, 0, BATCH))
+    shown = batches(replace(data, splits={"train": long}), "train", SOURCE2012, at.device)
+    stream, steps = (to_device(batch, at.device) for batch in shown.epoch(0, 0, BATCH)), count()
     one = next(stream)
-    steps = iter(range(10**6))
 
     def step(learner: Learner, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        learner.step(*batch, Moment(0, 0, next(steps)))
+        learner.step(*batch, StepKey(0, 0, next(steps)))
 
     ratio, own, other = compare(lambda: step(looped, next(stream)), lambda: step(bare, one), repeats=STEPS)
     speeds = f"{BATCH / own:.1f} against {BATCH / other:.1f} images/s"
@@ -130,33 +120,39 @@ def ten_views_against_one(data: PreparedSet, kind: Kind) -> Row:
     learner = Learner(RunConfig(net=ColumnNet("source2012", 1.0, 1000)), kind)
     train = data.splits["train"]
     few = JpegImages(train.images.file, train.images.offsets[: VIEWED + 1], train.images.shape[1])
-    batches = CroppedBatches(replace(data, splits={"val": Split(few, train.labels[:VIEWED])}), "val", "source2012", 224)
-
-    def evaluate(ten: bool) -> None:
-        count_errors_over_views(learner.net, batches.views_in_order(VIEWED, ten), kind)
-
-    ratio, own, _ = compare(lambda: evaluate(True), lambda: [evaluate(False) for _ in range(10)], repeats=9)
+    shown = batches(replace(data, splits={"val": Split(few, train.labels[:VIEWED])}), "val", SOURCE2012)
+    ratio, own, _ = compare(
+        lambda: count_batches(learner, shown, "val", "ten"),
+        lambda: [count_batches(learner, shown, "val", "central") for _ in range(10)],
+        repeats=9,
+    )
     speeds = f"{VIEWED / own:.1f} images/s in ten views"
     return Row("ten-view evaluation, full width", "ten times one view", ratio, speeds, both(1.0))
 
 
-def preparing_against_pil(folder: Path, pixels: np.ndarray, images_of: str) -> Row:
+def preparing_against_pillow(pixels: np.ndarray, images_of: str) -> Row:
     """Compare decoding to 256x256 with the usual lines of Pillow, in one process; both are within one grey level."""
-    files = []
-    for i, image in enumerate(pixels):
-        large = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None].float(), PHOTOGRAPH[::-1], mode="bicubic")
-        files.append(folder / f"photograph-{i}.jpg")
-        Image.fromarray(large[0].permute(1, 2, 0).clamp(0, 255).byte().numpy()).save(files[-1], quality=90)
-
-    def usual(file: Path) -> np.ndarray:
-        image = Image.open(file).convert("RGB")
-        width, height = (round(side * 256 / min(image.size)) for side in image.size)
-        left, top = (width - 256) // 2, (height - 256) // 2
-        return np.array(image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 256, top + 256)))
-
-    most = max(np.abs(images.read_square(f).astype(int) - usual(f)).max() for f in files)
-    ratio, own, other = compare(
-        lambda: [images.read_square(file) for file in files], lambda: [usual(file) for file in files], repeats=5
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for i, image in enumerate(pixels):
+            large = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None].float(), PHOTOGRAPH[::-1], mode="bicubic")
+            files.append(Path(folder) / f"photograph-{i}.jpg")
+            Image.fromarray(large[0].permute(1, 2, 0).clamp(0, 255).byte().numpy()).save(files[-1], quality=90)
+        most = max(np.abs(_ours(f).astype(int) - _usual(f)).max() for f in files)
+        ratio, own, other = compare(
+            lambda: [_ours(file) for file in files], lambda: [_usual(file) for file in files], repeats=5
+        )
     speeds = f"{len(files) / own:.0f} against {len(files) / other:.0f} images/s; at most {most} grey levels apart"
-    return Row(f"preparing a photograph of 500x375, {images_of}", "the usual lines of Pillow", ratio, speeds, both(1.5))
+    return Row(f"preparing a photograph of 500x375, {images_of}", "the usual lines of Pillow", ratio, speeds, both(1.0))
+
+
+def _ours(file: Path) -> np.ndarray:
+    with file.open("rb") as stream:
+        return photograph.read(stream)[0]
+
+
+def _usual(file: Path) -> np.ndarray:
+    image = Image.open(file).convert("RGB")
+    width, height = (round(side * 256 / min(image.size)) for side in image.size)
+    left, top = (width - 256) // 2, (height - 256) // 2
+    return np.array(image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 256, top + 256)))

@@ -1,42 +1,51 @@
-"""The two-column net at full width (section 3), against plain ways of writing it: what faithfulness costs."""
+"""The two-column net at full width (section 3), against plain ways of writing it: what faithfulness costs.
 
+`python -m alexnet.bench.network KIND KERNELS` starts two ranks and prints the images/s of their steps.
+"""
+
+import multiprocessing
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import count
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import compiled
-from alexnet.bench import ranks
-from alexnet.bench.rows import Kind, Place, Row, both, compare, compared, here, in_turn, seconds_of, share_of_matmul
-from alexnet.claims.arithmetic import operations
+from alexnet.bench.rows import Kind, Row, Setting, both, compare, compared, here, in_turn, seconds_of, share_of_matmul
 from alexnet.config import ColumnNet, Optimiser, RunConfig
-from alexnet.model.layers import Moment, normalise_within_maps, response_normalise
+from alexnet.model import StepKey, kernels
+from alexnet.model.column_parallel import Layout
+from alexnet.model.layers import normalise_within_maps, response_normalise
 from alexnet.model.presets import MapNorm, ResponseNorm, source2012
-from alexnet.training.crew import Crew
-from alexnet.training.learner import Learner
+from alexnet.paper.arithmetic import operations
+from alexnet.training.distributed import Group, is_rank, joined, launch
 from alexnet.training.precision import autocast
+from alexnet.training.step import Learner
 
 NORM_SHAPES = ((48, 55, 55), (128, 27, 27))  # of one column's layers 1 and 2
 REPEATS = 3
 STEPS = 7  # a step at full width takes seconds, and what is compared differs by a tenth
+PAIR, PAIR_BATCH, PAIR_STEPS = Layout(columns=2), 128, 5
 
 
 def rows() -> Iterator[Row]:
-    """Measure the normalisations, the training step, and its memory."""
+    """Measure the normalisations, the training step, two ranks, and memory."""
     at = here()
     yield response_norm_row(at)
     yield map_norm_row(at)
     yield from step_rows(at)
-    yield ranks.row(at.kind, compiled.is_on())
+    yield pair_row(at.kind)
     yield memory_row(at)
 
 
-def _there_and_back(function: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Callable[[], None]:
+def _forward_and_backward(function: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Callable[[], None]:
     """Return a call that runs `function` forward and backward, often enough to be timed."""
     gradient = torch.ones_like(x_NCHW)
 
@@ -48,7 +57,7 @@ def _there_and_back(function: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Cal
     return work
 
 
-def _milliseconds(own: float, other: float, at: Place) -> str:
+def _milliseconds(own: float, other: float, at: Setting) -> str:
     own, other = (1e3 * seconds / _times(at.device) for seconds in (own, other))
     return f"{own:.3g} against {other:.3g} ms, batch {at.batch}"
 
@@ -58,18 +67,18 @@ def _times(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 50
 
 
-def maps(at: Place, shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+def maps(at: Setting, shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return noise of the scale of pixels, in channels_last layout."""
     noise = torch.randn(at.batch, *shape, device=at.device) * 50
     return noise.to(dtype).to(memory_format=torch.channels_last)
 
 
-def response_norm_row(at: Place) -> Row:
+def response_norm_row(at: Setting) -> Row:
     """Compare response normalisation of both layers with torch's in fp32, forward and backward."""
     norm = ResponseNorm(alpha_per_window=True)
-    ours = [_there_and_back(lambda x: response_normalise(x, norm), maps(at, s, at.dtype)) for s in NORM_SHAPES]
+    ours = [_forward_and_backward(lambda x: response_normalise(x, norm), maps(at, s, at.dtype)) for s in NORM_SHAPES]
     plain = [
-        _there_and_back(lambda x: F.local_response_norm(x, 5, 1e-4, 0.75, 2.0), maps(at, s).contiguous())
+        _forward_and_backward(lambda x: F.local_response_norm(x, 5, 1e-4, 0.75, 2.0), maps(at, s).contiguous())
         for s in NORM_SHAPES
     ]
     ratio, own, other = compare(lambda: [f() for f in ours], lambda: [f() for f in plain], REPEATS)
@@ -77,15 +86,15 @@ def response_norm_row(at: Place) -> Row:
     return Row("response normalisation", "F.local_response_norm in fp32", ratio, speeds, both(5, 10), both(8, 20))
 
 
-def map_norm_row(at: Place) -> Row:
+def map_norm_row(at: Setting) -> Row:
     """Compare the normalisation within maps with its obvious form, forward and backward."""
     norm, shape = MapNorm(), NORM_SHAPES[1]
 
     def plain(x: Tensor) -> Tensor:
         return x * (norm.k + norm.alpha * F.avg_pool2d(x * x, norm.size, 1, norm.size // 2)).pow(-norm.beta)
 
-    ours = _there_and_back(lambda x: normalise_within_maps(x, norm), maps(at, shape, at.dtype))
-    ratio, own, other = compare(ours, _there_and_back(plain, maps(at, shape).contiguous()), REPEATS)
+    ours = _forward_and_backward(lambda x: normalise_within_maps(x, norm), maps(at, shape, at.dtype))
+    ratio, own, other = compare(ours, _forward_and_backward(plain, maps(at, shape).contiguous()), REPEATS)
     speeds = _milliseconds(own, other, at)
     return Row("normalisation within maps", "x (1 + alpha avg_pool2d(x^2))^-beta in fp32", ratio, speeds, both(3), both(5))
 
@@ -121,22 +130,25 @@ def plain_step(net: nn.Module, images: Tensor, labels: Tensor, kind: Kind) -> Ca
     return work
 
 
-def our_step(images: Tensor, labels: Tensor, kind: Kind, ablation: str = "") -> Callable[[], None]:
-    """Return a step of the preset source2012, with or without its normalisations."""
-    net = ColumnNet("source2012", 1.0, 1000, ablation)
-    crew = Crew(images.device)
-    learner = Learner(RunConfig(net=net, optimiser=Optimiser(rate=0.001, weight_decay=5e-4)), kind, crew)
-    return lambda: learner.step(images, labels, Moment(0, 0, 0))
+def our_step(
+    at: Setting, width: float = 1.0, classes: int = 1000, ablation: str = "", group: Group | None = None
+) -> tuple[Callable[[], object], Learner]:
+    """Return a training step of the preset source2012 on a batch of noise, and the learner that makes it."""
+    config = RunConfig(
+        net=ColumnNet("source2012", width, classes, ablation), optimiser=Optimiser(rate=0.001, weight_decay=5e-4)
+    )
+    learner, steps = Learner(config, at.kind, group or Group(at.device)), count()
+    images, labels = maps(at, (3, 224, 224)), torch.arange(at.batch, device=at.device) % classes
+    return lambda: learner.step(images, labels, StepKey(0, 0, next(steps))), learner
 
 
-def step_rows(at: Place) -> Iterator[Row]:
-    """Compare the training step at full width with the same without normalisation, two plain nets, and a matrix product."""
+def step_rows(at: Setting) -> Iterator[Row]:
+    """Compare the training step at full width with the same without normalisation, two plain nets, and a matmul."""
     from torchvision.models import alexnet as torchvision_alexnet
 
     kind, batch = at.kind, at.batch
     images, labels = maps(at, (3, 224, 224)), torch.arange(batch, device=at.device)
-    faithful = our_step(images, labels, kind)
-    without_norms = our_step(images, labels, kind, "no-norm")
+    faithful, without_norms = our_step(at)[0], our_step(at, ablation="no-norm")[0]
     obvious = plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
     torchvisions = plain_step(torchvision_alexnet().to(memory_format=torch.channels_last), images, labels, kind)
     # Why in rounds of all four: a step takes seconds, and ours is the same in each comparison.
@@ -159,31 +171,44 @@ def step_rows(at: Place) -> Iterator[Row]:
     yield Row("FLOP/s of the step", f"matmul of {at.side}^3, {kind}", share, figures, both(0.7, 0.4), both(0.85, 0.6))
 
 
-def memory_row(at: Place) -> Row:
+def pair_row(kind: Kind) -> Row:
+    """Compare training at half width on two ranks, one column each, with training in this process; neither sees a loader."""
+    command = [sys.executable, "-m", "alexnet.bench.network", kind, str(int(kernels.is_on()))]
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # both on the CPU, also where there are devices
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    pair, alone = float(done.stdout.split()[-1]), _images_per_second(kind, Group())
+    what = f"two ranks with {max(1, torch.get_num_threads() // 2)} thread each, half width"
+    against = f"one process with {torch.get_num_threads()} threads"
+    return Row(what, against, pair / alone, f"{pair:.0f} against {alone:.0f} images/s")
+
+
+def _images_per_second(kind: Kind, group: Group) -> float:
+    """Return the speed of the fastest of some steps."""
+    step, _ = our_step(Setting(kind, PAIR_BATCH), 0.5, 20, group=group)
+    return PAIR_BATCH / min(seconds_of(step) for _ in range(PAIR_STEPS))
+
+
+def memory_row(at: Setting) -> Row:
     """Compare the peak memory of a step with that of the obvious net, each in a process of its own."""
-    ours, plain = (_peak_megabytes(which, at) for which in ("ours", "obvious"))
+
+    def peak(is_ours: bool) -> float:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            return process.submit(_peak_megabytes, is_ours, at, kernels.is_on()).result()
+
+    ours, plain = peak(True), peak(False)
     figures = f"{ours:.0f} against {plain:.0f} MB, batch {at.batch}"
     return Row("memory of the step, smaller by", "the obvious net", plain / ours, figures, both(1 / 0.8), both(1 / 0.5))
 
 
-def _peak_megabytes(which: str, at: Place) -> float:
-    words = f"{which!r}, {at.kind!r}, {at.batch}, {at.device.type!r}, {compiled.is_on()}"
-    code = f"from alexnet.bench import network; network.print_peak({words})"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-
-def print_peak(which: str, kind: Kind, batch: int, device: str, loops: bool) -> None:
-    """Print by how many megabytes two training steps raise this process's peak of resident memory, or of a device's."""
-    compiled.use(loops)
-    at = Place(kind, batch, torch.device(device))
-    images, labels = maps(at, (3, 224, 224)), torch.arange(batch, device=at.device)
+def _peak_megabytes(is_ours: bool, at: Setting, use_kernels: bool) -> float:
+    """Return by how many megabytes two training steps raise this process's peak of resident memory, or of a device's."""
+    kernels.use(use_kernels, at.device.type)
+    images, labels = maps(at, (3, 224, 224)), torch.arange(at.batch, device=at.device)
     before = _peak_kilobytes()
-    if which == "ours":
-        step = our_step(images, labels, kind)
-    else:
-        step = plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
+    step = our_step(at)[0] if is_ours else plain_step(ObviousAlexNet(1000), images.contiguous(), labels, "fp32")
     seconds_of(step), seconds_of(step)
-    print((_peak_kilobytes() - before) / 1024 if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20)
+    is_cpu = at.device.type == "cpu"
+    return (_peak_kilobytes() - before) / 1024 if is_cpu else torch.cuda.max_memory_allocated() / 2**20
 
 
 def _peak_kilobytes() -> int:
@@ -192,3 +217,18 @@ def _peak_kilobytes() -> int:
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+
+
+def main(words: list[str]) -> None:
+    """Be one of two ranks, of which the main one prints the speed; or start them."""
+    if not is_rank():
+        sys.exit(launch(words, PAIR, program=("-m", "alexnet.bench.network")))
+    with joined(PAIR) as group:
+        kernels.use(words[1] == "1")
+        speed = _images_per_second(cast(Kind, words[0]), group)
+        if group.is_main:
+            print(speed)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -11,7 +11,7 @@ import torch
 from alexnet.training.precision import WORTHWHILE, matmul_speed
 
 REPEATS = 7
-Kind = Literal["fp32", "bf16"]  # what a machine is fast in
+Kind = Literal["fp32", "bf16"]  # the dtype in which a machine is fast
 CPU = torch.device("cpu")
 
 
@@ -23,9 +23,7 @@ class Row:
     against: str
     ratio: float
     figures: str  # the absolute speeds, for the curious
-    at_least: dict[Kind, float] = field(
-        default_factory=dict
-    )  # on a machine that multiplies bf16 natively, and on one that not
+    at_least: dict[Kind, float] = field(default_factory=dict)  # "bf16": on a machine that multiplies bf16 natively
     aim: dict[Kind, float] = field(default_factory=dict)
 
     def met(self, kind: Kind) -> str:
@@ -39,8 +37,8 @@ def both(fp32: float, bf16: float | None = None) -> dict[Kind, float]:
 
 
 @dataclass(frozen=True)
-class Place:
-    """On what, in which type, and on how many images a step is measured."""
+class Setting:
+    """On what, in which dtype, and on how many images a step is measured."""
 
     kind: Kind
     batch: int
@@ -48,7 +46,7 @@ class Place:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the maps between layers."""
+        """The dtype of the maps between layers."""
         return torch.bfloat16 if self.kind == "bf16" else torch.float32
 
     @property
@@ -58,18 +56,18 @@ class Place:
 
 
 def kind_of_machine() -> Kind:
-    """Return in which type this machine multiplies matrices fast: measured, never assumed."""
+    """Return in which dtype this machine multiplies matrices fast: measured, never assumed."""
     return "bf16" if matmul_speed(torch.bfloat16) >= WORTHWHILE * matmul_speed(torch.float32) else "fp32"
 
 
-def here() -> Place:
-    """Return what this machine's processor is measured at."""
+def here() -> Setting:
+    """Return what this machine's CPU is measured at."""
     kind = kind_of_machine()
-    return Place(kind, 128 if kind == "bf16" else 64)
+    return Setting(kind, 128 if kind == "bf16" else 64)
 
 
-def share_of_matmul(work: Callable[[], object], operations: float, at: Place, repeats: int = REPEATS) -> tuple[float, str]:
-    """Return which part of the speed of a product of matrices `work` has, timed in turn, and both speeds in words."""
+def share_of_matmul(work: Callable[[], object], operations: float, at: Setting, repeats: int = REPEATS) -> tuple[float, str]:
+    """Return which part of the speed of a matmul `work` has, timed in turn, and both speeds in words."""
     work()
     how = {"side": at.side, "repeats": 1, "device": at.device.type}
     speeds = [(operations / seconds_of(work) / 1e9, matmul_speed(at.dtype, **how)) for _ in range(repeats)]

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from alexnet.bench import __main__ as bench
-from alexnet.bench import cifar, rows
-from alexnet.bench.rows import Place, Row, both
-from alexnet.claims.arithmetic import operations
+from alexnet.bench import cifar, costs, network, rows
+from alexnet.bench.rows import Row, Setting, both
 from alexnet.config import CifarNet
-from alexnet.model.cifar import build_cifar_net
+from alexnet.model import build
 from alexnet.model.presets import source2012
+from alexnet.paper.arithmetic import operations
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from alexnet.model.presets import source2012
     ],
 )
 def test_the_operations_of_a_step_are_counted_by_hand(topology, multiplications):
-    net = build_cifar_net(CifarNet(topology=topology), seed=0)
+    net = build(CifarNet(topology=topology), seed=0)
     assert cifar.operations_per_image(net) == 2 * multiplications
 
 
@@ -55,16 +55,34 @@ def test_a_target_is_that_of_the_kind_of_machine_at_hand():
 
 @pytest.mark.parametrize("topology", ["19pct", "conv-local-13pct"])
 def test_the_plain_net_is_the_same_net(topology):
-    ours, plain = build_cifar_net(CifarNet(topology=topology), seed=0), cifar.plain_net(topology)
+    ours, plain = build(CifarNet(topology=topology), seed=0), cifar.plain_net(topology)
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 50
     torch.testing.assert_close(plain(images), ours(images), rtol=1e-4, atol=1e-5)
     assert all(parameter.is_contiguous() for parameter in plain.parameters())
 
 
-def test_a_share_compares_with_the_product_timed_beside_it(monkeypatch):
+def test_a_share_compares_with_the_matmul_timed_next_to_it(monkeypatch):
     seconds, speeds = iter([0.1, 1.0, 0.5]), iter([100.0, 20.0, 25.0])
     monkeypatch.setattr(rows, "seconds_of", lambda work: next(seconds))
     monkeypatch.setattr(rows, "matmul_speed", lambda *_, **__: next(speeds))
-    share, figures = rows.share_of_matmul(lambda: None, 10e9, Place("fp32", 64), repeats=3)
+    share, figures = rows.share_of_matmul(lambda: None, 10e9, Setting("fp32", 64), repeats=3)
     assert share == 0.8  # of 100 / 100, 10 / 20 and 20 / 25
     assert figures == "20 against 25 GFLOP/s"
+
+
+def test_the_obvious_net_has_as_many_parameters_as_the_two_columns():
+    with torch.device("meta"):
+        plain = network.ObviousAlexNet(1000)
+    assert sum(p.numel() for p in plain.parameters()) == 60_965_224
+
+
+def test_every_layer_that_learns_has_a_cost():
+    """fc8 at 1/16 of the width, in each of two columns: 128 values and 10 logits of two images, 10 x 128 weights."""
+    step, learner = network.our_step(Setting("fp32", 2), width=1 / 16, classes=10)
+    assert step()[1].shape == (2, 10)
+    inputs = costs._inputs(learner.net, Setting("fp32", 2))
+    assert [name for name, _ in inputs] == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+    name, seen = inputs[-1]
+    cost = costs._cost(learner.net, name, seen, "fp32")
+    assert cost["bytes"] == 2 * 3 * 4 * (2 * 128 + 2 * 10 + 10 * 128)
+    assert cost["seconds"] > 0
