@@ -54,9 +54,9 @@ def as_text() -> str:
 
 
 def largest_recorded() -> Scale:
-    """Return the largest scale of which any wanted run is finished, or toy."""
+    """Return the largest scale at which any experiment has a result, or toy."""
     from alexnet.experiments import EXPERIMENTS
-    from alexnet.experiments.results import largest_scale
+    from alexnet.experiments.results import recorded_scale
 
-    found = {largest_scale(experiment) for experiment in EXPERIMENTS}
+    found = {recorded_scale(experiment) for experiment in EXPERIMENTS}
     return next((scale for scale in reversed(SCALES) if scale in found), "toy")

@@ -208,12 +208,14 @@ def forget() -> None:
     family.cache_clear()
 
 
-def largest_scale(experiment: Experiment) -> Scale | None:
-    """Return the largest scale at which an experiment has a result, or None."""
-    for scale in reversed(SCALES):
-        if any(result.interval is not None for result in Results(experiment, scale).answers()):
-            return scale
-    return None
+def recorded_scale(experiment: Experiment) -> Scale | None:
+    """Return the largest scale at which an experiment has a result, or None; of scales with the same runs, the smallest.
+
+    On CIFAR-10 the same runs stand at small and at paper, and are of scale small.
+    """
+    used = {scale: [result.runs for result in Results(experiment, scale).answers()] for scale in SCALES}
+    largest = next((scale for scale in reversed(SCALES) if any(used[scale])), None)
+    return next((scale for scale in SCALES if largest and used[scale] == used[largest]), None)
 
 
 def title_of(data: str) -> str:
