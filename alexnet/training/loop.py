@@ -289,8 +289,8 @@ class Shown:
         error = f"{newest['split']} error {newest['wrong'] / newest['total']:.1%}"
         self.bar.set_postfix_str(error)
         if self.on and self.bar.disable:
-            left = (config.epochs - at.epoch) * self.training.steps_per_epoch / self.steps * (time.monotonic() - self.began)
-            lasts = tqdm.format_interval(left)
+            seconds_per_step = (time.monotonic() - self.began) / max(1, self.steps)
+            lasts = tqdm.format_interval((config.epochs - at.epoch) * self.training.steps_per_epoch * seconds_per_step)
             line = f"epoch {at.epoch} of {config.epochs}, loss {at.history[-1]['loss']:.4f}, {error}, at most {lasts} left"
             print(f"{self.name}: {line}", file=sys.stderr, flush=True)
 

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -140,26 +141,24 @@ class GraphedStep:
         self.graph.replay()
         return self.loss.clone(), self.logits_NK.clone()
 
-    def _on_side_stream(
-        self, step: Step, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None, share: float
-    ) -> tuple[Tensor, Tensor]:
+    def _on_side_stream(self, step: Step, *batch: Any) -> tuple[Tensor, Tensor]:
         """Step in a stream of its own, as a graph is captured, so that libraries have their memory for that."""
         here, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(here)
         with torch.cuda.stream(side):
-            found = step(images_NCHW, labels_N, key, share)
+            found = step(*batch)
         here.wait_stream(side)
         for tensor in found:
             tensor.record_stream(here)
         return found
 
-    def _capture(self, step: Step, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None, share: float) -> None:
+    def _capture(self, step: Step, images_NCHW: Tensor, labels_N: Tensor, *how: Any) -> None:
         self.images_NCHW, self.labels_N = images_NCHW.clone(), labels_N.clone()
         graph = torch.cuda.CUDAGraph()
         try:
             # Why of this thread only: another one makes the next batch meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self.loss, self.logits_NK = step(self.images_NCHW, self.labels_N, key, share)
+                self.loss, self.logits_NK = step(self.images_NCHW, self.labels_N, *how)
             self.graph = graph
         except RuntimeError as error:
             self.possible = False

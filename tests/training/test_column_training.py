@@ -89,7 +89,7 @@ def test_features_are_the_last_hidden_layer(photographs):
     [
         ({"augmentation": None}, "Change --augmentation"),
         ({"net": CifarNet(num_classes=20)}, "sees 32 pixels a side and would be shown crops of 224 pixels"),
-        ({"net": ColumnNet(ablation="no-nrom")}, "did you mean 'no-norm'"),
+        ({"net": ColumnNet(ablation="no-nrom", num_classes=20)}, "did you mean 'no-norm'"),
         ({"net": ColumnNet(num_classes=1000)}, "The net has 1000 classes, the images of formula256 20"),
     ],
 )

@@ -268,16 +268,16 @@ def test_a_thread_may_ask_a_training_to_stop(tiny, config, tmp_path):
     assert (training.progress.epoch, training.progress.step) == (0, 1)
 
 
-def test_the_end_of_standard_input_is_a_request_where_the_environment_says_so():
-    script = "import time; from alexnet.training.distributed import StopRequests\nwith StopRequests() as stop:\n"
-    script += "    print(stop.requested, flush=True)\n    while not stop.requested: time.sleep(0.01)\n    print('asked')"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        env=os.environ | {distributed.STOP_AT_EOF: "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "False\n"
-    assert process.communicate(timeout=60)[0] == "asked\n"
-    assert process.returncode == 0
+def test_the_end_of_standard_input_is_a_request_where_the_environment_says_so(monkeypatch):
+    """A real end is that of the jobs whose launching process stops."""
+    closed, before = threading.Event(), StopRequests()
+    monkeypatch.setattr(distributed.os, "read", lambda file, count: b"" if closed.wait() and file == 0 else None)
+    assert not before.requested
+    monkeypatch.setenv(distributed.STOP_AT_EOF, "1")
+    distributed._input_watch.cache_clear()
+    with StopRequests() as stop:
+        assert not stop.requested
+        closed.set()
+        wait_for(lambda: stop.requested)
+    assert StopRequests().requested, "of every training of the process"
+    distributed._input_watch.cache_clear()
