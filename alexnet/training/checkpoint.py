@@ -80,7 +80,8 @@ def keep_weights(folder: Path) -> None:
         return
     _write(folder / WEIGHTS, {"config": found.config, "weights": found.weights, "kept": found.kept})
     if _read(folder / WEIGHTS) is not None:
-        discard(folder)
+        for name in (CURRENT, PREVIOUS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def read_weights(folder: Path) -> State | None:
@@ -90,12 +91,6 @@ def read_weights(folder: Path) -> State | None:
         return content["weights"]
     found = read(folder)
     return found.weights if found else None
-
-
-def discard(folder: Path) -> None:
-    """Delete the checkpoints in `folder`."""
-    for name in (CURRENT, PREVIOUS):
-        (folder / name).unlink(missing_ok=True)
 
 
 def refuse_other_config(name: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet import randomness
 from alexnet.config import RunConfig, UserError
 from alexnet.model import image_side_of
 from alexnet.preprocessing import Batches, PreparedSet, batches
@@ -90,19 +89,15 @@ def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split:
     return torch.cat(probabilities).float(), torch.cat(labels)
 
 
-def features_split(
-    learner: Learner, data: PreparedSet, config: RunConfig, split: str, views: str = "central", layer: str = "fc7"
-) -> Tensor:
-    """Return the outputs (N, D) float32 of `layer` for one view of every image of a split, in the set's order.
+def features_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, layer: str = "fc7") -> Tensor:
+    """Return the outputs (N, D) float32 of `layer` for the whole or central view of every image, in the set's order.
 
     fc7 is the last hidden layer, whose 4096 outputs Figure 4 compares; they are halved, as the paper's test time has them,
-    which changes no order. Raises ValueError for more than one view.
+    which changes no order. Raises UserError for a layer that the net lacks.
     """
-    if views not in ONE_VIEW:
-        raise ValueError(f"Features are of one view of an image; `views` is {views!r}.")
     shown = batches_for(config, data, split, learner.group.device)
-    found = [run(learner, view, layer).flatten(1) for (view,), _ in shown.in_order(CHUNK, views)]
-    return torch.cat(found)
+    views = shown.in_order(CHUNK, views_of_training(config))
+    return torch.cat([run(learner, view, layer).flatten(1) for (view,), _ in views])
 
 
 def _scores(learner: Learner, shown: Batches, views: str, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
@@ -184,27 +179,3 @@ def nearest(queries: Sequence, gallery: Sequence, count: int = 6) -> tuple[np.nd
 
 def _vectors(arrays: Sequence, indices: Iterable[int]) -> np.ndarray:
     return np.stack([np.ravel(arrays[i]) for i in indices]).astype(np.float64)
-
-
-def neighbours_of_split(
-    learner: Learner, data: PreparedSet, config: RunConfig, layer: str, num_queries: int, count: int = 6
-) -> dict[str, np.ndarray]:
-    """Find the training images nearest to held-out ones by features of `layer`, and by pixels (paper 6.1, Figure 4).
-
-    Queries are images of the watched split in an order drawn once, the result's `queries` and `query_labels` (Q,). For each
-    space, the layer's and "pixels", it has `<space>_neighbours` (Q, M), their `<space>_labels` and squared
-    `<space>_distances`.
-    """
-    split, views = watched_split(data), views_of_training(config)
-    held_out, train = data.splits[split], data.splits["train"]
-    queries = randomness.batch_order(0, 0, len(held_out))[:num_queries]
-    features = {s: features_split(learner, data, config, s, views, layer).numpy() for s in (split, "train")}
-    found = {"queries": queries, "query_labels": held_out.labels[queries]}
-    for space, asked, gallery in (
-        (layer, features[split][queries], features["train"]),
-        ("pixels", [held_out.images[i] for i in queries], train.images),
-    ):
-        indices, distances = nearest(asked, gallery, count)
-        named = {"neighbours": indices, "labels": np.asarray(train.labels)[indices], "distances": distances}
-        found |= {f"{space}_{name}": values for name, values in named.items()}
-    return found

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -56,22 +55,6 @@ def test_a_training_stopped_in_the_midst_of_an_epoch_resumes_bit_for_bit(photogr
         assert checkpoint.weights_digest(ours) == checkpoint.weights_digest(theirs)
 
 
-def test_neighbours_are_found_by_features_and_by_pixels(photographs, tmp_path):
-    """Asked for images of the training set itself, each is its own nearest neighbour."""
-    same = replace(photographs, splits={"train": photographs.splits["train"], "test": photographs.splits["train"]})
-    learner = loop.Learner(CONFIG)
-    found = evaluate.neighbours_of_split(learner, same, CONFIG, "fc7", num_queries=5, count=3)
-    assert len(set(found["queries"].tolist())) == 5
-    for space in ("fc7", "pixels"):
-        assert found[f"{space}_neighbours"].shape == found[f"{space}_distances"].shape == (5, 3)
-        assert np.array_equal(found[f"{space}_neighbours"][:, 0], found["queries"])
-        assert not found[f"{space}_distances"][:, 0].any()
-        assert np.array_equal(found[f"{space}_labels"][:, 0], found["query_labels"])
-    images = photographs.splits["train"].images.astype(float)
-    squares = ((images - images[found["queries"][0]]) ** 2).sum(axis=(1, 2, 3))
-    assert found["pixels_distances"][0].tolist() == sorted(squares)[:3]
-
-
 def test_features_are_the_last_hidden_layer(photographs):
     learner = loop.Learner(CONFIG)
     features_ND = evaluate.features_split(learner, photographs, CONFIG, "test")
@@ -80,8 +63,8 @@ def test_features_are_the_last_hidden_layer(photographs):
     weights = learner.weights()
     logits = features_ND.double() @ weights["fc8.weight"].double().T + weights["fc8.bias"].double()
     torch.testing.assert_close(probabilities.double(), logits.softmax(1), rtol=1e-4, atol=1e-6)
-    with pytest.raises(ValueError, match="one view"):
-        evaluate.features_split(learner, photographs, CONFIG, "test", "ten")
+    with pytest.raises(UserError, match="must be one of"):
+        evaluate.features_split(learner, photographs, CONFIG, "test", "fc8")
 
 
 @pytest.mark.parametrize(
