@@ -23,7 +23,6 @@ ifeq ($(shell test -w . && echo yes),yes)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo "  SCALE=toy|small|paper sets the scale; without it, reproduce takes paper if this machine is ready for it, else toy."
-	@echo "  FRESH=1 has reproduce train anew, beside the recorded runs."
 
 VERSION = import sys; print(sys.version)
 PINS = "$$(cat pyproject.toml constraints.txt | cksum)"
@@ -46,11 +45,11 @@ plan: setup ## show which runs and notebooks are done or missing, how long the r
 	@$(RUN) -m alexnet plan --scale $(SCALE)
 
 reproduce: setup ## train what is missing, execute the notebooks, build the book; stop it at any moment, it resumes
-	@$(RUN) -m alexnet train --scale $(SCALE) $(if $(FRESH),--fresh)
-	@$(RUN) book/make.py --scale $(SCALE)
+	@$(RUN) -m alexnet train --scale $(SCALE)
+	@$(RUN) book/make.py --scale $(if $(filter auto,$(SCALE)),ready,$(SCALE))
 
 book: setup ## build the book from the results that are here, training nothing
-	@$(RUN) book/make.py --scale $(SCALE) --no-train
+	@$(RUN) book/make.py --scale $(SCALE)
 
 serve: book ## build the book and show it at http://localhost:8000
 	@$(RUN) -m http.server --bind localhost --directory book/_build/html 8000
@@ -68,8 +67,8 @@ bench: setup ## measure this machine, as ratios within one run; writes runs/benc
 rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives like ImageNet's
 	@$(RUN) -m alexnet rehearse
 
-clean: ## delete what can be made again: runs on images made by formula, executed notebooks, the book
-	rm -rf runs/formula* book/_executed book/_build .pytest_cache .ruff_cache
+clean: ## delete what can be made again: runs on images made by formula, rehearsals, executed notebooks, the book
+	rm -rf runs/formula* rehearsal book/_executed book/_build .pytest_cache .ruff_cache
 
 else # Why a copy: the environment, the results and the book are all written into the checkout.
 
