@@ -172,11 +172,12 @@ class Train:
     def _train(self, config: RunConfig) -> None:
         from alexnet.experiments import plan, readiness, recording, runs
         from alexnet.model.column_parallel import Layout
-        from alexnet.training.distributed import is_rank, joined, launch
+        from alexnet.training.distributed import columns_here, is_rank, joined, launch
 
         layout = Layout(self.devices, self.replicas)
         if layout.ranks > 1 and not is_rank():
             # Why first: what is wrong with the config should be said once, and not by every rank.
+            columns_here(config.net, layout)
             recording.begin(config)
             words = [runs.name_of(config), "--devices", self.devices, "--replicas", self.replicas]
             words += ["--threads", self.threads] if self.threads else []
@@ -298,8 +299,7 @@ class Doctor:
             from alexnet import machine
             from alexnet.experiments import readiness
 
-            print(machine.report())
-            print(readiness.as_text())
+            print(machine.report(readiness.details()))
             return
         from alexnet.bench import agreement
 

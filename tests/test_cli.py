@@ -6,7 +6,7 @@ import pytest
 
 import alexnet
 from alexnet import cli
-from alexnet.claims import runs
+from alexnet.experiments import artefacts, runs
 
 
 def run(capsys, *words):
@@ -25,13 +25,21 @@ def run(capsys, *words):
 def test_help_lists_the_commands_and_each_teaches_by_example(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    for command in ("plan", "prepare", "train", "evaluate", "export", "compare", "doctor"):
+    for command in cli.COMMANDS:
         assert command in out
         status, text, _ = run(capsys, command, "--help")
         assert status == 0
         assert "usage: alexnet" in text
-        if command not in ("plan", "doctor"):
+        if command not in ("list", "doctor"):
             assert f"\n  alexnet {command} " in text, "no example"
+
+
+def test_help_does_not_wait_for_torch():
+    script = (
+        "import sys\nfrom alexnet import cli\ntry: cli.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -39,9 +47,14 @@ def test_help_lists_the_commands_and_each_teaches_by_example(capsys):
     [
         (("plann",), "did you mean 'plan'"),
         (("plan", "--scal", "toy"), "--scale"),
-        (("train", "fig1-relu", "--variant", "19pct-relu-rate-0.004", "--rat", "1"), "--rate"),
-        (("train", "fig1-rel"), "did you mean 'fig1-relu'"),
-        (("train", "fig1-relu", "--variant", "19pct-rleu-rate-0.004"), "did you mean '19pct-relu-rate-0.002'"),
+        (("plan", "--scale", "cpu"), "small"),
+        (("train", "fig1-relu", "--arm", "tanh", "--scale", "toy", "--rat", "1"), "--rate"),
+        (("train", "fig1-rel", "--scale", "toy"), "did you mean 'fig1-relu'"),
+        (("train", "fig1-relu", "--arm", "tahn", "--scale", "toy"), "did you mean 'tanh'"),
+        (("train", "fig1-relu", "--arm", "tanh, conv-local-13pct", "--scale", "toy"), "at scale toy"),
+        (("train", "formula32/19pct-nothing-000000/seed-0"), "There is no run"),
+        (("evaluate", "s3.3-lrn", "--scale", "toy"), "Its arms: 'with', 'without', 'layer 1 only'"),
+        (("evaluate",), "Say which net"),
         (("compare", "fig1-rleu"), "fig1-relu"),
         (("prepare", "cifar11"), "cifar10"),
     ],
@@ -50,89 +63,97 @@ def test_an_unknown_word_is_an_error_with_the_nearest_name(tiny, capsys, words, 
     status, _, err = run(capsys, *words)
     assert status not in (0, None)
     assert suggestion in err
+    assert "Traceback" not in err
 
 
-def test_train_with_a_variant_trains_one_run_and_evaluate_counts_its_errors(tiny, capsys):
-    words = ("fig1-relu", "--scale", "toy", "--variant", "19pct-relu-rate-0.002", "--seed", "4")
+def test_an_arm_with_changed_options_is_a_run_of_its_own_and_is_evaluated_by_its_name(tiny, capsys):
+    words = ("fig1-relu", "--scale", "toy", "--arm", "ReLU", "--seed", "4")
     status, out, err = run(capsys, "train", *words, "--epochs", "1", "--width", "0.25", "--precision", "fp32")
     assert status == 0, err
     assert "finished after epoch 1" in out
-    (manifest,) = runs.manifests("toy")
-    assert manifest["config"]["net"]["width"] == 0.25
-    assert "--epochs 1" in manifest["command"]
-    status, _, err = run(capsys, "train", *words)
-    assert "epochs (1 recorded, 30 asked)" in err
+    (mine,) = runs.recorded("formula32")
+    assert (mine.config.net.width, mine.config.epochs, mine.seed) == (0.25, 1, 4)
+    status, out, err = run(capsys, "evaluate", mine.name)
+    assert status == 0, err
+    held = next(row for row in mine.metrics if (row["epoch"], row["split"], row["k"]) == (1, "test", 1))
+    assert f"({held['wrong']:,} of 60 wrong)" in out
+    status, _, err = run(capsys, "evaluate", *words)
     assert status == 1
+    assert "There is no run" in err, "the arm itself was not trained"
 
 
-def test_options_of_a_run_without_a_variant_are_refused(tiny, capsys):
-    status, _, err = run(capsys, "train", "fig1-relu", "--rate", "0.1")
+def test_options_of_a_run_without_an_arm_are_refused(tiny, capsys):
+    for option in (("--rate", "0.1"), ("--devices", "2")):
+        status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", *option)
+        assert status == 1
+        assert "need --arm or the name of a run" in err
+
+
+def test_devices_need_a_net_with_columns(tiny, capsys):
+    words = ("train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", "--devices", "2")
+    status, _, err = run(capsys, *words)
     assert status == 1
-    assert "need --variant" in err
+    assert "--devices" in err
 
 
 def test_doctor_says_what_is_here_and_what_each_scale_lacks(tiny, capsys):
     status, out, _ = run(capsys, "doctor")
     assert status == 0
-    for word in (
-        "processor",
-        "threads",
-        "matmul",
-        "loops in C",
-        "torch",
-        "devices",
-        "disk",
-        "formula32",
-        "scale paper",
-        "lacks",
-    ):
+    for word in ("processor", "threads", "torch", "disk", "formula32", "scale toy    ready", "scale paper", "a CUDA device"):
         assert word in out
 
 
-def test_compare_shows_paper_log_and_ours(tiny, capsys):
+def test_list_shows_every_arm_and_the_states_of_its_seeds(tiny, capsys):
+    status, out, _ = run(capsys, "list", "s3.3-lrn", "--scale", "small")
+    assert status == 0
+    assert re.search(r"s3\.3-lrn +with +0: missing, 1: missing, 2: missing", out)
+    assert "layer 1 only" in out
+
+
+def test_plan_prints_commands_that_name_runs(tiny, capsys):
+    status, out, _ = run(capsys, "plan", "s3.3-lrn", "--scale", "small", "--commands")
+    assert status == 0
+    lines = out.splitlines()
+    assert len(lines) == 5 + 2 + 2
+    assert all(re.fullmatch(r"alexnet train imagenet20/source2012-half\S+/seed-\d", line) for line in lines)
+    name = lines[0].split()[-1]
+    status, _, err = run(capsys, "train", name)
+    assert status == 1
+    assert "alexnet prepare imagenet20" in err
+
+
+def test_compare_shows_the_paper_the_run_notes_and_ours(tiny, capsys):
     status, out, _ = run(capsys, "compare", "s3.2-two-gpus", "--scale", "toy")
     assert status == 0
-    assert "1.7 points" in out
+    assert "1.7" in out
+    assert "1.695 points" in out
     assert "not run" in out
 
 
-def test_a_missing_set_names_the_command_that_makes_it(tiny, capsys):
-    status, _, err = run(capsys, "evaluate", "fig1-relu", "--scale", "cpu", "--variant", "19pct-relu-rate-0.004")
-    assert status == 1
-    assert "alexnet train fig1-relu --scale cpu" in err
-
-
-def test_output_that_nobody_reads_on_is_no_traceback():
+def test_output_that_nobody_reads_is_no_traceback():
     words = f"{sys.executable} -m alexnet train --help | true"
     done = subprocess.run(words, shell=True, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr
 
 
-def test_the_two_column_net_is_trained_evaluated_and_exported_by_command(photographs, capsys, tmp_path):
-    name = ("s3.5-architecture", "--scale", "toy", "--variant", "paper-eighth")
+def test_the_two_column_net_is_trained_measured_evaluated_and_exported_by_command(photographs, capsys, tmp_path):
+    name = ("s3.3-lrn", "--scale", "toy", "--arm", "without")
     options = ("--width", "0.0625", "--batch-size", "17", "--epochs", "1", "--precision", "fp32")
     status, out, err = run(capsys, "train", *name, *options, "--ablation", "no-norm no-overlap")
     assert status == 0, err
-    assert "test error top5 ten views" in out
-    assert "--ablation 'no-norm no-overlap'" in runs.manifests("toy")[0]["command"]
-    status, out, err = run(capsys, "evaluate", *name)
+    (mine,) = runs.recorded("formula256")
+    assert mine.config.net.ablation == "no-norm no-overlap"
+    status, out, err = run(capsys, "evaluate", mine.name)
     assert status == 0, err
-    assert re.search(r"test, one view: top-1 [\d.]+% \(\d+ of 12 wrong\)", out)
-    assert "test, ten views: top-1" in out
-    status, _, err = run(capsys, "export", *name, "--to", str(tmp_path / "net.safetensors"))
+    assert re.search(r"formula256 test, central: top-1 [\d.]+% \(\d+ of 12 wrong\)", out)
+    assert "formula256 test, ten: top-1" in out
+    status, _, err = run(capsys, "export", mine.name, "--to", str(tmp_path / "net.safetensors"))
     assert status == 0, err
-    assert alexnet.load(tmp_path / "net.safetensors").card.preset == "paper"
+    assert alexnet.load(tmp_path / "net.safetensors").card.preset == "source2012"
+    status, out, err = run(capsys, "evaluate", "--weights", str(tmp_path / "net.safetensors"), "--data", "formula256")
+    assert status == 0, err
+    assert "formula256 test, central" in out
     status, _, err = run(capsys, "train", *name, "--ablation", "no-nrom")
     assert status == 1
-    assert "did you mean 'no-norm'" in err or "ablation ('no-norm no-overlap' recorded" in err
-
-
-def test_devices_need_a_run_and_a_net_with_columns(tiny, capsys):
-    status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", "--devices", "2")
-    assert status == 1
-    assert "need --variant" in err
-    status, _, err = run(
-        capsys, "train", "fig1-relu", "--scale", "toy", "--variant", "19pct-relu-rate-0.002", "--devices", "2"
-    )
-    assert status == 1
-    assert "have no columns: leave out --devices" in err
+    assert "did you mean 'no-norm'" in err
+    assert artefacts.read_errors(mine.folder) == []

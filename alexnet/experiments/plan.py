@@ -282,9 +282,7 @@ def config_of(claim: str, arm: str | None, scale: Scale, seed: int) -> RunConfig
     here = [name for name, (_, each) in arms.items() if scale in (each.scales if isinstance(each, Arm) else each.start)]
     if arm not in here:
         hint = nearest(arm, here) if arm else ""
-        raise UserError(
-            f"{claim} has no arm {arm!r} at scale {scale}{hint}. Name one of them: --arm {', '.join(map(repr, here))}."
-        )
+        raise UserError(f"{claim} has no arm {arm!r} at scale {scale}{hint}. Its arms: {', '.join(map(repr, here))}.")
     experiment, found = arms[arm]
     if isinstance(found, Arm):
         return experiment.config(arm, scale, seed)

@@ -1,9 +1,10 @@
 """Which scale this machine is ready for, and what the next one would need."""
 
+import shutil
 from typing import Any
 
 from alexnet.experiments.scales import SCALES, Scale, table
-from alexnet.preprocessing import is_prepared
+from alexnet.preprocessing import SETS, data_dir, is_prepared
 
 ILSVRC = ("ilsvrc2010", "ilsvrc2012")
 
@@ -48,9 +49,23 @@ def choose(wanted: str) -> tuple[Scale, str]:
     return scale, sentence
 
 
-def as_text() -> str:
-    """Return a line for each scale with what this machine lacks for it."""
-    return "\n".join(f"scale {scale:6} {'; '.join(lacks(scale)) or 'ready'}" for scale in SCALES)
+def details() -> list[tuple[str, str]]:
+    """Return (title, text) of what trainings will find here: speeds, kernels, disk, sets; and what each scale lacks."""
+    from alexnet.model import kernels
+    from alexnet.training.precision import decide
+
+    chosen = decide("auto", device().type)
+    speeds = ", ".join(f"{word} {speed:g} GFLOP/s" for word, speed in chosen["matmul_gflops"].items())
+    data = data_dir()
+    data_disk = next(folder for folder in (data, *data.parents) if folder.is_dir())
+    sets = ", ".join(name for name in SETS if is_prepared(name)) or "none"
+    return [
+        ("matmul", f"{speeds}: --precision auto is {chosen['choice']}"),
+        ("kernels", kernels.why_not(device().type) or "response normalisation is compiled"),
+        ("disk", f"{shutil.disk_usage(data_disk).free / 1e9:.0f} GB free for {data}"),
+        ("sets", f"{sets} prepared"),
+        *((f"scale {scale}", "; ".join(lacks(scale)) or "ready") for scale in SCALES),
+    ]
 
 
 def largest_recorded() -> Scale:
