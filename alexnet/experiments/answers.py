@@ -1,17 +1,23 @@
 """What is computed from the runs of an experiment's arms: gains, rates, ratios, each with an interval over seeds.
 
-An answer names its arms and the artefacts that it needs of their runs; `interval` gets an `Evidence` and returns an
-`Interval` in the unit of the claim's value (points, percent or a ratio), or None while runs are missing.
+An answer names its arms and the artefacts that it needs of their runs. `interval` gets the experiment's `Results` at a scale
+and gives an `Interval` in the unit of the claim's value (points, percent or a ratio), or None while runs are missing.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from alexnet.experiments.statistics import Interval, mean_interval, rate_interval, ratio_interval
 
+if TYPE_CHECKING:
+    from alexnet.experiments.results import Results
+
 Rows = list[dict[str, Any]]
+Net = tuple[np.ndarray, np.ndarray]  # probabilities (N, K) and labels (N,) of the same images in the same order
 
 
 @dataclass(frozen=True)
@@ -22,286 +28,155 @@ class Where:
     split: str
     views: str
 
+    def counted(self, split: str | None = None, views: str | None = None) -> str:
+        """Return the name of the errors counted there, or in another split or other views."""
+        return f"errors/{split or self.split}/{views or self.views}"
+
     @property
-    def artefact(self) -> str:
-        """The name of the errors counted there."""
-        return f"errors/{self.split}/{self.views}"
+    def predicted(self) -> str:
+        """The name of the predictions there."""
+        return f"predictions/{self.split}/{self.views}"
 
 
-class Evidence(Protocol):
-    """What finished runs of an experiment at a scale say; `report` of the runs themselves is not needed to answer."""
-
-    def rates(self, arm: str, where: Where, top: int) -> dict[int, float]:
-        """Return seed -> error in percent of the arm's finished runs."""
-
-    def counts(self, arm: str, where: Where, top: int) -> dict[int, tuple[int, int]]:
-        """Return seed -> (wrong, total)."""
-
-    def metrics(self, arm: str) -> dict[int, Rows]:
-        """Return seed -> the rows counted while the arm's runs were trained."""
-
-    def epochs_allowed(self, arm: str) -> int:
-        """Return the epochs after which a run of the arm ends in any case."""
-
-    def family(self, control: str, where: Where, top: int) -> Mapping[str, Interval]:
-        """Return, by arm, the simultaneous intervals of the differences to `control`, over all arms compared with it."""
-
-    def probabilities(self, arm: str, where: Where) -> dict[int, Any]:
-        """Return seed -> (probabilities (N, K), labels (N,))."""
-
-    def measured(self, arm: str, artefact: str) -> dict[int, Any]:
-        """Return seed -> what an artefact holds, by name."""
-
-
-class Answer(Protocol):
+@dataclass(frozen=True)
+class Answer:
     """One number of an experiment."""
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms it needs."""
-
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """Return the names of what is measured of each run of its arms."""
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the number with its interval, or None."""
+    arms: tuple[str, ...]
+    artefacts: Callable[[Where], tuple[str, ...]]  # what is measured of each run of the arms
+    interval: Callable[["Results", Where], Interval | None]
+    gain: tuple[str, str, int] | None = None  # (without, with, top): a member of the family of gains over `with`
 
 
-@dataclass(frozen=True)
-class Gain:
-    """How many points of error less an arm has than another; all arms compared with the same control are its family."""
+def gain(without: str, with_: str, top: int) -> Answer:
+    """Points of top-`top` error that `with_` has less than `without`; all arms compared with one control are a family."""
 
-    without: str
-    with_: str
-    top: int
+    def interval(results: "Results", where: Where) -> Interval | None:
+        return results.family(with_, where, top).get(without)
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Both arms."""
-        return self.without, self.with_
-
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """The errors."""
-        return (where.artefact,)
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the mean difference of the error rates in points, with the interval of its family."""
-        return evidence.family(self.with_, where, self.top).get(self.without)
+    return Answer((without, with_), lambda where: (where.counted(),), interval, (without, with_, top))
 
 
-@dataclass(frozen=True)
-class Error:
-    """The error rate of an arm in percent."""
+def error(arm: str, top: int) -> Answer:
+    """Error of an arm in percent, the mean over seeds; of a single run, the interval is that of the count."""
 
-    arm: str
-    top: int
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arm."""
-        return (self.arm,)
-
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """The errors."""
-        return (where.artefact,)
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the mean over seeds; of a single run, the interval is that of the count."""
-        counts = evidence.counts(self.arm, where, self.top)
+    def interval(results: "Results", where: Where) -> Interval | None:
+        counts = results.counts(arm, where, top)
         return rate_interval(list(counts.values())) if counts else None
 
-
-@dataclass(frozen=True)
-class ViewGain:
-    """How many points of error an arm loses when it is shown more views; paired by seed."""
-
-    arm: str
-    few: str
-    many: str
-    top: int
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arm."""
-        return (self.arm,)
-
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """The errors in both kinds of views."""
-        return tuple(Where(where.data, where.split, views).artefact for views in (self.few, self.many))
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the mean over seeds of the paired differences, in points."""
-        few, many = (evidence.rates(self.arm, Where(where.data, where.split, v), self.top) for v in (self.few, self.many))
-        paired = [few[seed] - many[seed] for seed in sorted(few.keys() & many.keys())]
-        return mean_interval(paired) if paired else None
+    return Answer((arm,), lambda where: (where.counted(),), interval)
 
 
-@dataclass(frozen=True)
-class Gap:
-    """How much wider the gap between held-out and training error is in an arm than in another, in points; unpaired seeds.
+def view_gain(arm: str, few: str, many: str, top: int) -> Answer:
+    """Points of error that more views take away; paired by seed."""
 
-    Both errors are counted with the final weights, in the same views, without dropout or noise.
+    def interval(results: "Results", where: Where) -> Interval | None:
+        rates = [results.rates(arm, Where(where.data, where.split, views), top) for views in (few, many)]
+        return _paired(rates[0], rates[1])
+
+    return Answer((arm,), lambda where: (where.counted(views=few), where.counted(views=many)), interval)
+
+
+def gap(of: str, than: str, top: int = 1) -> Answer:
+    """By how many points the gap of `of` between held-out and training error exceeds that of `than`; paired by seed.
+
+    Both errors are counted with the final weights, in the central view, without dropout or noise.
     """
 
-    of: str
-    than: str
-    top: int = 1
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Both arms."""
-        return self.of, self.than
-
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """The errors on both splits."""
-        return tuple(Where(where.data, split, "central").artefact for split in ("train", where.split))
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the difference of the gaps over the seeds that both arms have."""
+    def interval(results: "Results", where: Where) -> Interval | None:
         gaps = []
-        for arm in self.arms:
-            seen, held = (
-                evidence.rates(arm, Where(where.data, split, "central"), self.top) for split in ("train", where.split)
-            )
+        for arm in (of, than):
+            seen, held = (results.rates(arm, Where(where.data, s, "central"), top) for s in ("train", where.split))
             gaps.append({seed: held[seed] - seen[seed] for seed in seen.keys() & held.keys()})
-        paired = [gaps[0][seed] - gaps[1][seed] for seed in sorted(gaps[0].keys() & gaps[1].keys())]
-        return mean_interval(paired) if paired else None
+        return _paired(gaps[0], gaps[1])
+
+    needed = ("train", None)
+    return Answer((of, than), lambda where: tuple(where.counted(split, "central") for split in needed), interval)
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times later, or larger, a number is in the runs of one arm than of another; paired by seed."""
+def _paired(first: dict[int, float], second: dict[int, float]) -> Interval | None:
+    """Return the mean of first minus second over the seeds that both have, with Student's t interval."""
+    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    return mean_interval(differences) if differences else None
 
-    over: str
-    under: str
-    of: Callable[[Rows], float]
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Both arms."""
-        return self.over, self.under
+def ratio(over: str, under: str, of: Callable[[Rows], float]) -> Answer:
+    """How many times larger `of` is in the runs of `over` than of `under`, by seed; those that never arrive censor it."""
 
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """Nothing but what training counts."""
-        return ()
+    def interval(results: "Results", where: Where) -> Interval | None:
+        tops, bottoms = ({seed: of(run.metrics) for seed, run in results.runs[arm].items()} for arm in (over, under))
+        seeds = sorted(tops.keys() & bottoms.keys())
+        limits = (float(results.epochs_allowed(over)), float(results.epochs_allowed(under)))
+        return ratio_interval([tops[s] for s in seeds], [bottoms[s] for s in seeds], limits=limits) if seeds else None
 
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the geometric mean of the ratios and the interval of their logarithms; seeds that never arrive censor."""
-        over, under = ({seed: self.of(rows) for seed, rows in evidence.metrics(arm).items()} for arm in self.arms)
-        seeds = sorted(over.keys() & under.keys())
-        if not seeds:
+    return Answer((over, under), lambda where: (), interval)
+
+
+def ensemble(arms: tuple[str, ...], nets: int, top: int) -> Answer:
+    """Error in percent of the averaged predictions of several nets, the first seeds of the arms in turn.
+
+    There is one ensemble, so the interval is that of the count.
+    """
+
+    def interval(results: "Results", where: Where) -> Interval | None:
+        found = [net for arm in arms for net in results.predictions(arm, where)][:nets]
+        if len(found) < nets:
             return None
-        limits = tuple(float(evidence.epochs_allowed(arm)) for arm in self.arms)
-        return ratio_interval([over[s] for s in seeds], [under[s] for s in seeds], limits=limits)
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """The error rate in percent of the averaged predictions of several nets, the first seeds of one arm or more."""
-
-    sources: tuple[str, ...]
-    nets: int
-    top: int
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms whose nets are averaged."""
-        return self.sources
-
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """The predictions."""
-        return (f"predictions/{where.split}/{where.views}",)
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the rate; there is one ensemble, so the interval is that of the count."""
-        nets = [net for arm in self.sources for _, net in sorted(evidence.probabilities(arm, where).items())]
-        if len(nets) < self.nets:
-            return None
-        wrong_N = wrong_of_mean(nets[: self.nets], self.top)
+        wrong_N = wrong_of_mean(found, top)
         return rate_interval([(int(wrong_N.sum()), len(wrong_N))])
 
+    return Answer(arms, lambda where: (where.predicted,), interval)
 
-@dataclass(frozen=True)
-class EnsembleGain:
-    """How many points of error less the averaged predictions of several nets make than one of them on average."""
 
-    source: str
-    nets: int
-    top: int
+def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
+    """Points of error that the averaged predictions of several nets have less than one of them has on average.
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arm whose seeds are averaged."""
-        return (self.source,)
+    There is one ensemble, so the interval is over images, on which the two are paired.
+    """
 
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """The predictions."""
-        return (f"predictions/{where.split}/{where.views}",)
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the gain; there is one ensemble, so the interval is over images, on which both are paired."""
-        nets = [net for _, net in sorted(evidence.probabilities(self.source, where).items())][: self.nets]
-        if len(nets) < self.nets:
+    def interval(results: "Results", where: Where) -> Interval | None:
+        found = results.predictions(arm, where)[:nets]
+        if len(found) < nets:
             return None
-        alone_N = sum(wrong_of_mean([net], self.top).astype(float) for net in nets) / len(nets)
-        gained_N = 100 * (alone_N - wrong_of_mean(nets, self.top))
-        half = 1.96 * float(gained_N.std(ddof=1)) / math.sqrt(len(gained_N))
-        mean = float(gained_N.mean())
+        alone_N = np.mean([wrong_of_mean([net], top) for net in found], axis=0)
+        gained_N = 100 * (alone_N - wrong_of_mean(found, top))
+        mean, half = float(gained_N.mean()), 1.96 * float(gained_N.std(ddof=1)) / math.sqrt(len(gained_N))
         return Interval(mean, mean - half, mean + half, 0.95, len(gained_N), "paired over images, of one ensemble")
 
+    return Answer((arm,), lambda where: (where.predicted,), interval)
 
-@dataclass(frozen=True)
-class NeighbourRatio:
+
+def wrong_of_mean(nets: Sequence[Net], top: int) -> np.ndarray:
+    """Return for each image (N,) whether its class is below the first `top` of the nets' mean probabilities; ties are."""
+    mean_NK = np.mean([probabilities_NK.astype(np.float64) for probabilities_NK, _ in nets], axis=0)
+    labels_N = nets[0][1]
+    true_N1 = mean_NK[np.arange(len(labels_N)), labels_N][:, None]
+    return (mean_NK >= true_N1).sum(axis=1) - 1 >= top
+
+
+def neighbour_ratio(arm: str, layer: str) -> Answer:
     """How many times more of the nearest training images have a query's class by features than by pixels; by seed."""
+    name = f"neighbours/{layer}"
 
-    source: str
-    layer: str
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arm."""
-        return (self.source,)
-
-    def artefacts(self, where: Where) -> tuple[str, ...]:
-        """The neighbours."""
-        return (f"neighbours/{self.layer}",)
-
-    def interval(self, evidence: Evidence, where: Where) -> Interval | None:
-        """Return the ratio of the two shares over seeds, on logarithms."""
-        found = evidence.measured(self.source, self.artefacts(where)[0]).values()
+    def interval(results: "Results", where: Where) -> Interval | None:
         shares = [
-            [float((n[f"{kind}_labels"] == n["labels"][:, None]).mean()) for kind in ("features", "pixels")] for n in found
+            [float((near[f"{kind}_labels"] == near["labels"][:, None]).mean()) for kind in ("features", "pixels")]
+            for near in results.measured(arm, name).values()
         ]
         return ratio_interval(*zip(*shares, strict=True)) if shares else None
 
-
-def wrong_of_mean(nets: Sequence[tuple[Any, Any]], top: int) -> Any:
-    """Return for each image (N,) whether the nets' mean probabilities have its class below the first `top`; ties are wrong.
-
-    Each net is (probabilities (N, K), labels (N,)) of the same images in the same order.
-    """
-    mean_NK = sum(probabilities.astype(float) for probabilities, _ in nets) / len(nets)
-    labels_N = nets[0][1]
-    true_N1 = mean_NK[range(len(labels_N)), labels_N][:, None]
-    return (mean_NK >= true_N1).sum(axis=1) - 1 >= top
+    return Answer((arm,), lambda where: (name,), interval)
 
 
 def first_epoch_below(line: float) -> Callable[[Rows], float]:
     """Return the function rows -> first epoch at which the training error is `line` or less, interpolated; inf if never."""
-
-    def crossing(rows: Rows) -> float:
-        return crossing_epoch(training_errors(rows), line)
-
-    return crossing
+    return lambda rows: crossing_epoch(training_errors(rows), line)
 
 
 def training_errors(rows: Rows) -> list[tuple[int, float]]:
     """Return (epoch, top-1 error) over all training images with the weights after each epoch, from a run's metrics."""
-    return [
-        (row["epoch"], row["wrong"] / row["total"])
-        for row in rows
-        if row["split"] == "train" and row["k"] == 1 and row["views"] != "as trained"
-    ]
+    of_split = [row for row in rows if row["split"] == "train" and row["k"] == 1 and row["views"] != "as trained"]
+    return [(row["epoch"], row["wrong"] / row["total"]) for row in of_split]
 
 
 def crossing_epoch(curve: Sequence[tuple[int, float]], line: float) -> float:
@@ -314,8 +189,3 @@ def crossing_epoch(curve: Sequence[tuple[int, float]], line: float) -> float:
             return before[0] + (epoch - before[0]) * (before[1] - line) / (before[1] - error)
         before = (epoch, error)
     return math.inf
-
-
-# As declarations read: gain("without", "with", top=1).
-gain, error, view_gain, gap, ratio = Gain, Error, ViewGain, Gap, Ratio
-ensemble, ensemble_gain, neighbour_ratio = Ensemble, EnsembleGain, NeighbourRatio

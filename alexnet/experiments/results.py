@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from alexnet.experiments import artefacts, plan, runs
-from alexnet.experiments.answers import Gain, Rows, Where
+from alexnet.experiments.answers import Answer, Net, Where
 from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.runs import Run
@@ -43,7 +43,7 @@ class Result:
 
 
 class Results:
-    """What is recorded of an experiment at a scale; it is the `Evidence` of its answers."""
+    """What is recorded of an experiment at a scale."""
 
     def __init__(self, experiment: Experiment, scale: Scale) -> None:
         self.experiment, self.scale = experiment, scale
@@ -80,10 +80,6 @@ class Results:
         """Return seed -> (wrong, total)."""
         return _counts(self.runs[arm], where, top)
 
-    def metrics(self, arm: str) -> dict[int, Rows]:
-        """Return seed -> the rows counted while the arm's runs were trained."""
-        return {seed: run.metrics for seed, run in self.runs[arm].items()}
-
     def epochs_allowed(self, arm: str) -> int:
         """Return the epochs after which a run of the arm ends in any case."""
         search = self.experiment.arms[arm]
@@ -101,10 +97,9 @@ class Results:
         }
         return {arm: together[digest] for arm, digest in hashes.items() if digest in together}
 
-    def probabilities(self, arm: str, where: Where) -> dict[int, Any]:
-        """Return seed -> (probabilities (N, K), labels (N,))."""
-        found = self.measured(arm, f"predictions/{where.split}/{where.views}")
-        return {seed: (arrays["probabilities"], arrays["labels"]) for seed, arrays in found.items()}
+    def predictions(self, arm: str, where: Where) -> list[Net]:
+        """Return (probabilities (N, K), labels (N,)) of the arm's runs in the order of their seeds."""
+        return [(a["probabilities"], a["labels"]) for a in self.measured(arm, where.predicted).values()]
 
     def measured(self, arm: str, artefact: str) -> dict[int, Any]:
         """Return seed -> the arrays of an artefact."""
@@ -185,10 +180,10 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
     for experiment in EXPERIMENTS:
         results = Results(experiment, scale)
         for key, answer in experiment.answers.items():
-            if not isinstance(answer, Gain) or answer.top != top or not _runs_at(experiment, answer, scale):
+            if answer.gain is None or answer.gain[2] != top or not _runs_at(experiment, answer, scale):
                 continue
             hashes = {arm: runs.config_hash(experiment.config(arm, scale), seed=False) for arm in answer.arms}
-            if hashes[answer.with_] != control or plan.where(experiment, key, scale) != where:
+            if hashes[answer.gain[1]] != control or plan.where(experiment, key, scale) != where:
                 continue
             for arm, digest in hashes.items():
                 rates = results.rates(arm, where, top)
@@ -198,7 +193,7 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
     return family_intervals(samples, base) if base and samples else {}
 
 
-def _runs_at(experiment: Experiment, answer: Gain, scale: Scale) -> bool:
+def _runs_at(experiment: Experiment, answer: Answer, scale: Scale) -> bool:
     arms = [experiment.arms[arm] for arm in answer.arms]
     return all(isinstance(arm, Arm) and scale in arm.scales for arm in arms)
 
