@@ -153,8 +153,16 @@ def _from_plain(hint: Any, value: Any) -> Any:
 
 def config_hash(config: RunConfig, seed: bool = True) -> str:
     """Return 12 hex digits that name the config, or all of it but the seed: equal configs, equal hash, on any machine."""
-    said = {name: value for name, value in to_dict(config).items() if seed or name != "seed"}
+    said = to_dict(config if seed else _unseeded(config))
+    if not seed:
+        del said["seed"]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _unseeded(config: RunConfig) -> RunConfig:
+    """Return the config with seed 0, also of the training that it starts from, whose seed goes with its own."""
+    start = config.start_from and _unseeded(config.start_from)
+    return dataclasses.replace(config, seed=0, start_from=start)
 
 
 def differing_fields(recorded: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -57,6 +57,8 @@ def test_the_hash_depends_on_neither_the_order_of_fields_nor_the_spelling_of_num
     assert config_hash(replace(config, optimiser=Optimiser(rate=1))) == config_hash(config)
     assert config_hash(replace(config, seed=1)) != config_hash(config)
     assert config_hash(replace(config, seed=1), seed=False) == config_hash(config, seed=False)
+    tuned = [replace(config, seed=seed, start_from=replace(config, seed=seed)) for seed in (0, 1)]
+    assert config_hash(tuned[0], seed=False) == config_hash(tuned[1], seed=False) != config_hash(config, seed=False)
 
 
 def test_a_none_in_place_of_a_value_is_kept():
