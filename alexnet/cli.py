@@ -182,6 +182,8 @@ class Train:
             words = [runs.name_of(config), "--devices", self.devices, "--replicas", self.replicas]
             words += ["--threads", self.threads] if self.threads else []
             status = launch(["train", *map(str, words)], layout)
+            if status == 130:
+                raise KeyboardInterrupt("The same command resumes it.")
             if status:
                 sys.exit(status)
         else:

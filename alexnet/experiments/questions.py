@@ -28,8 +28,7 @@ for question in (
 
 PRECISION = Experiment(
     claim="q-bf16",
-    arms={precision: base(precision=precision, epochs=5, scales=("small", "paper")) for precision in ("fp32", "bf16")}
-    | {f"{precision}, 2 epochs": base(precision=precision, epochs=2, scales=("toy",)) for precision in ("fp32", "bf16")},
+    arms={precision: base(precision=precision) for precision in ("fp32", "bf16")},
 )
 TEXT = Experiment(
     claim="q-text",

@@ -285,6 +285,8 @@ def _do(job: dict[str, Any], stop: Any) -> str:
     if job["devices"] > 1:
         begin(config)
         status = launch(["train", runs.name_of(config), "--devices", str(job["devices"])], Layout(job["devices"], 1))
+        if stop.requested:
+            raise KeyboardInterrupt
         if status:
             raise UserError(f"its ranks ended with status {status}; what they said is above.")
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")

@@ -146,7 +146,7 @@ def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
             f"The manifest of {manifest.get('name')} has version {version}, and this code reads up to {VERSION}: update the "
             "code (git pull)."
         )
-    segments = manifest.get("segments") or manifest["parts"]  # version 1: parts
+    segments = manifest["segments"] if "segments" in manifest else manifest["parts"]  # version 1: parts
     config = from_dict(RunConfig, manifest["config"])
     said = {"config": to_dict(config), "name": name_of(config), "segments": [SEGMENT | segment for segment in segments]}
     return {"version": VERSION, "outcome": None, "warning": None, "artefacts": []} | manifest | said
