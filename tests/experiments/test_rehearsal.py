@@ -145,7 +145,7 @@ def test_fine_tuning_waits_until_the_whole_pre_training_is_over(small, tiny, mon
     assert not plan.can_begin(tuned)
     folder.mkdir(parents=True)
     (folder / checkpoint.CURRENT).write_bytes(b"weights after the first epoch of ninety")
-    manifest = {"version": 2, "status": "running", "config": to_dict(tuned.start_from), "segments": [], "parts": [],
+    manifest = {"version": 2, "status": "running", "config": to_dict(tuned.start_from), "segments": [],
                 "name": runs.name_of(tuned.start_from), "epochs": 1}  # fmt: skip
     for status, can in (("running", False), ("stopped", False), ("diverged", False), ("finished", True)):
         rehearsal.files.write_json(folder / "manifest.json", manifest | {"status": status})
