@@ -122,7 +122,7 @@ def hash_of_code() -> str:
     """Return a hash over the library, this file and the versions that may change an executed notebook."""
     digest = hashlib.sha256()
     sources = [p for p in sorted((BOOK_DIR.parent / "alexnet").rglob("*")) if p.suffix in (".py", ".csv", ".c")]
-    for path in (*sources, Path(__file__)):
+    for path in (*sources, Path(__file__), BOOK_DIR / "_toc.yml"):  # some pages link what the contents have
         digest.update(path.as_posix().encode() + path.read_bytes())
     digest.update(repr([sys.version, *map(metadata.version, IMPORTANT)]).encode())
     return digest.hexdigest()
@@ -235,6 +235,11 @@ def missing_figures(notebook: Path) -> list[str]:
     return missing
 
 
+def plotly_script() -> Path:
+    """Return the script of the interactive figures, which the Python package of the same version brings along."""
+    return Path(str(metadata.distribution("plotly").locate_file("plotly/package_data/plotly.min.js")))
+
+
 def build(executed: Path) -> Path:
     """Build the book from the notebooks in `executed` and return its first page. Raises UserError when sphinx warns."""
     from alexnet.config import UserError
@@ -247,6 +252,8 @@ def build(executed: Path) -> Path:
             shutil.copytree(path, source / path.name)
         else:
             shutil.copy(path, source)
+    if any("interactive.js" in (source / f"{name}.ipynb").read_text() for name in chapters()):
+        shutil.copy(plotly_script(), source / "_static")
     program = Path(sys.executable).with_name("jupyter-book")
     strict = ["--all", "-W", "-n", "--keep-going", "--quiet"]
     command = [str(program), "build", str(source), "--path-output", str(BUILD_DIR / "jupyter-book"), *strict]

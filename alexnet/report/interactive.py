@@ -1,0 +1,49 @@
+"""Figures that answer a touch: a drawing, in whose place the page's script puts the same as a Plotly chart.
+
+`show(figure, traces, layout, name, caption, alt)` is `figures.show` and more: `traces` and `layout` are Plotly's, as plain
+dictionaries (of `import plotly` nothing is needed). Where scripts are off, in print and in search engines the drawing
+stands. Colours are those of `figures`, which the script replaces by their partners on dark pages. `book/make.py` copies
+Plotly's script once from the Python package, and only pages with such a figure load it, when it comes into view.
+"""
+
+import json
+import os
+from typing import Any
+
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from alexnet.report import figures
+
+SCRIPT = "interactive.js"  # in book/_static; its name tells book/make.py that a page has a chart
+AXIS = {"gridcolor": figures.FAINT, "linecolor": figures.GREY, "zeroline": False, "ticks": "outside", "automargin": True}
+LAYOUT = {
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": figures.INK, "size": 13},
+    "hoverlabel": {"bgcolor": figures.PAPER, "bordercolor": figures.GREY, "font": {"color": figures.INK}, "align": "left"},
+    "margin": {"l": 45, "r": 10, "t": 30, "b": 45},
+    "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    "height": 440,
+}
+
+
+def show(
+    figure: Figure,
+    traces: list[dict[str, Any]],
+    layout: dict[str, Any],
+    name: str,
+    caption: str,
+    alt: str,
+    stamp: str = "",
+    provenance: str = "",
+) -> Markdown:
+    """Return a figure whose drawing becomes a chart; axes of `layout` ("xaxis", "yaxis2", ...) have the book's look."""
+    drawn = figures.show(figure, name, caption, alt, stamp, provenance)
+    if os.environ.get(figures.FOLDER) is None:
+        return drawn
+    axes = {key: AXIS | value for key, value in layout.items() if key[1:5] == "axis"}
+    chart = {"data": traces, "layout": LAYOUT | layout | axes, "dark": figures.DARK}
+    text = json.dumps(chart, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    html = f'<script type="application/json" class="chart" data-figure="{name}">{text}</script>'
+    return Markdown(f'{drawn.data}\n\n:::{{raw}} html\n{html}\n<script src="_static/{SCRIPT}" defer></script>\n:::')
