@@ -71,7 +71,7 @@ class Chapter:
     def claim_table(self) -> Markdown:
         """Return the claim in our words with its numbers, margins and the 2012 run notes': the head of a chapter."""
         claim = self.experiment.about
-        rows = [("section", claim.section), ("the paper says", claim.wording)]
+        rows = [("the paper says", claim.wording)]
         for value in claim.values:
             where = on(value.dataset, value.split, value.views)
             rows.append((value.key, f"{printed(value)}{f' ({where})' if where else ''}{_margin(value)}"))
@@ -79,7 +79,7 @@ class Chapter:
                 rows.append(("2012 run notes", f"{noted(value)} ({value.notes_source})"))
         notes = (("to be seen", claim.direction), ("looser band", claim.looser), ("note", claim.note))
         rows += [(name, text) for name, text in notes if text]
-        return numbered(rows, ("", ""), f"Claim `{claim.id}`.", f"tbl-claim-{claim.id}")
+        return numbered(rows, ("section", claim.section), f"Claim `{claim.id}`.", f"tbl-claim-{claim.id}")
 
     def verdicts(self) -> Markdown:
         """Return every answer beside the paper and the 2012 run notes."""

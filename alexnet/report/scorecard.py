@@ -8,7 +8,6 @@ never among what was measured. So are numbers that the paper quotes from others.
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -18,8 +17,9 @@ from tabulate import tabulate
 from alexnet.config import UserError, nearest
 from alexnet.experiments import EXPERIMENTS
 from alexnet.experiments.declare import QUESTIONS, Experiment
-from alexnet.experiments.results import Result, Results, title_of
+from alexnet.experiments.results import Result, Results, recorded_scale, title_of
 from alexnet.experiments.scales import SCALES, Scale
+from alexnet.experiments.statistics import ONE_RUN
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
 from alexnet.report import figures
@@ -50,6 +50,11 @@ class Line:
         """Whether trainings measured it."""
         return self.result is not None and self.result.interval is not None
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether trainings on photographs, enough for a verdict, measured it."""
+        return self.is_measured and self.result.scale != "toy" and self.word != ONE_RUN
+
 
 def lines(claim: str | None = None, scale: Scale | None = None) -> list[Line]:
     """Return the lines of a claim, or of all and our own questions, at a scale, or at the largest with a result.
@@ -75,17 +80,8 @@ def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:
 
 
 def _results(experiment: Experiment, scale: Scale | None) -> list[Result]:
-    """Return the answers at a scale, or at the largest at which there is one; where none is, at the largest."""
-    if scale is not None:
-        return Results(experiment, scale).answers()
-    by_scale = [Results(experiment, each).answers() for each in SCALES]
-    recorded = [answers for answers in by_scale if any(result.interval for result in answers)]
-    # Why the first with these runs: on CIFAR-10 the same runs stand at small and at paper, and are of scale small.
-    return next((a for a in recorded if _rests_on(a) == _rests_on(recorded[-1])), by_scale[-1])
-
-
-def _rests_on(answers: Iterable[Result]) -> list[tuple[str, ...]]:
-    return [result.runs for result in answers]
+    """Return the answers at a scale, or at the largest with a result, or where nothing was run."""
+    return Results(experiment, scale or recorded_scale(experiment) or SCALES[-1]).answers()
 
 
 def _tested(claim: Claim, result: Result) -> Line:
@@ -146,7 +142,7 @@ def answer_sentences() -> dict[str, str]:
     tested = [line for line in everything if line.claim.is_measured]
     claims = list(dict.fromkeys(line.claim.id for line in tested))
     seen = [line for line in tested if line.is_measured]
-    photographs = [line for line in seen if line.result.scale != "toy"]
+    photographs = [line for line in seen if line.is_judged]
     scales = Counter(line.result.scale for line in seen)
     at = ", ".join(f"{scales[scale]} at scale {scale}" for scale in SCALES if scales[scale]) or "none yet"
     words = Counter(line.word for line in photographs)
@@ -163,10 +159,10 @@ def answer_sentences() -> dict[str, str]:
 
 
 def strip(name: str = "fig-scorecard") -> Markdown:
-    """Return the scorecard's figure: every measured effect with its interval, from no effect (0) to the paper's (1)."""
-    rows = [(line, placed) for line in lines() if line.is_measured and (placed := _placed(line.result)) is not None]
+    """Return the scorecard's figure: each effect measured on photographs, from no effect (0) to the paper's number (1)."""
+    rows = [(line, placed) for line in lines() if line.is_judged and (placed := _placed(line.result)) is not None]
     if not rows:
-        return Markdown("*No effect has been measured yet.*")
+        return Markdown("*No effect has been measured on photographs yet.*")
     figure, axes = plt.subplots(figsize=(5.8, 0.9 + 0.5 * len(rows)))
     for place, (line, (ours, ends, margin)) in enumerate(reversed(rows)):
         colour = COLOURS.get(line.word, figures.GREY)
@@ -175,7 +171,7 @@ def strip(name: str = "fig-scorecard") -> Markdown:
         axes.plot(ends, [place, place], "-", color=colour, zorder=2)
         inside = colour if line.word in EFFECTS else figures.PAPER
         axes.plot(ours, place, "o", color=colour, markerfacecolor=inside, zorder=3)
-        axes.text(0.02, place + 0.32, f"{line.claim.id}: {line.what}", fontsize=9, va="center")
+        axes.text(0.02, place + 0.36, f"{line.claim.id}: {line.what}", fontsize=9, va="center")
         axes.text(max(ends[1], 1 + margin) + 0.04, place, line.word, color=colour, fontsize=10, va="center")
     for x, look in ((0, ":"), (1, "-")):
         axes.axvline(x, color=figures.GREY, linewidth=0.9, linestyle=look, zorder=0)
@@ -185,7 +181,7 @@ def strip(name: str = "fig-scorecard") -> Markdown:
     axes.spines.left.set_visible(False)
     told = "; ".join(f"{line.what}: {line.ours}, {line.word}" for line, _ in rows)
     caption = (
-        "Every effect measured so far, as a part of the paper's (logarithmic for ratios). Dot and line are ours with the "
+        "Every effect judged so far, as a part of the paper's (logarithmic for ratios). Dot and line are ours with the "
         "95 % interval; the band is the margin within which we say that it agrees."
     )
     scales = "scale " + ", ".join(dict.fromkeys(line.result.scale for line, _ in rows))

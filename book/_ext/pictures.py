@@ -8,9 +8,9 @@ from sphinx.application import Sphinx
 
 
 class BothRenderings(Transform):
-    """Put the dark rendering of every picture behind the light one; the theme's classes show one of them."""
+    """Put the dark rendering of every picture behind the light one; book.css shows one of them."""
 
-    default_priority = 900
+    default_priority = 500  # before images are collected (880)
 
     def apply(self, **kwargs: object) -> None:
         """Change the document."""
@@ -21,8 +21,9 @@ class BothRenderings(Transform):
             if (folder / dark).is_file():
                 other = picture.deepcopy()
                 other["uri"] = dark.as_posix()
-                picture["classes"] += ["only-light"]
-                other["classes"] += ["only-dark"]
+                # Why not the theme's only-light: it hides the caption too. dark-light: the theme changes no colour.
+                picture["classes"] += ["on-light", "dark-light"]
+                other["classes"] += ["on-dark", "dark-light"]
                 picture.parent.insert(picture.parent.index(picture) + 1, other)
 
 
