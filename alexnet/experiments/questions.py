@@ -28,7 +28,7 @@ for question in (
 
 PRECISION = Experiment(
     claim="q-bf16",
-    arms={precision: base(precision=precision) for precision in ("fp32", "bf16")},
+    arms={each: base(precision=each, epochs=5, scales=("small", "paper")) for each in ("fp32", "bf16")},
 )
 TEXT = Experiment(
     claim="q-text",

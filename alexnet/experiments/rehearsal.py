@@ -125,17 +125,13 @@ def answered(claims: tuple[str, ...] | None) -> list[str]:
 
 
 def make_book(to: Path) -> None:
-    """Build the book of the rehearsed runs, as `make reproduce` does, below `to`. Raises UserError when that fails."""
-    command = [
-        sys.executable,
-        str(PROJECT_DIR / "book" / "make.py"),
-        "--scale",
-        "paper",
-        "--no-train",
-        "--to",
-        str(to / "book"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_DIR)
+    """Build the book of the rehearsed runs, as `make reproduce` does. Raises UserError when that fails."""
+    copy = to / "checkout"  # Why: the book is written beside its sources, and the project's own must stay.
+    unwanted = shutil.ignore_patterns("_build", "_executed", "__pycache__")
+    for name in ("alexnet", "book"):
+        shutil.copytree(PROJECT_DIR / name, copy / name, ignore=unwanted)
+    command = [sys.executable, str(copy / "book" / "make.py"), "--scale", "paper"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)})
     if done.returncode:
         raise UserError(f"The book could not be made:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
