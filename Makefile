@@ -76,7 +76,8 @@ COPY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/alexnet/checkout-$(firstword $(sh
 Makefile: ;
 %:
 	@echo "This folder may not be written to: its copy is used, $(COPY)"
-	@mkdir -p "$(COPY)" && tar -cf - --exclude=./.venv --exclude=./data . | tar -xf - -C "$(COPY)" --keep-newer-files 2>/dev/null && \
+	@mkdir -p "$(COPY)" && cd "$(COPY)" && rm -rf .git alexnet tests
+	@tar -cf - --exclude=./.venv --exclude=./data . | tar -xf - -C "$(COPY)" --keep-newer-files 2>/dev/null && \
 	  chmod -R u+w "$(COPY)" && $(MAKE) --no-print-directory -C "$(COPY)" $@
 
 endif

@@ -128,17 +128,22 @@ def test_in_a_checkout_that_may_not_be_written_to_a_copy_is_used(checkout):
     cache = checkout / "cache"
     cache.mkdir()
     cache.chmod(0o777)
+    (checkout / "alexnet").mkdir()
+    (checkout / "alexnet" / "old.py").touch()
     for folder in [checkout, *checkout.parents]:
         if folder.owner() == "root" and "pytest-of" in str(folder):
             folder.chmod(0o755)
     stranger = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
     env = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(cache)}
     words = [*stranger, "make", "setup", "PYTHON=./one"]
+    subprocess.run(words, capture_output=True, cwd=checkout, env=env, check=True)
+    (checkout / "alexnet" / "old.py").rename(checkout / "alexnet" / "new.py")
     done = subprocess.run(words, capture_output=True, text=True, cwd=checkout, env=env)
     assert done.returncode == 0, done.stderr
     assert "This folder may not be written to" in done.stdout
     (copy,) = (cache / "alexnet").iterdir()
     assert (copy / ".venv" / "pins").is_file()
+    assert [file.name for file in (copy / "alexnet").iterdir()] == ["new.py"]
     assert not (checkout / ".venv").exists()
 
 
