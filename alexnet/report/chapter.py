@@ -115,7 +115,7 @@ class Chapter:
     def stamp(self) -> str:
         """What is written into every figure: scale, set, seeds."""
         seeds = sorted({run.seed for run in self.runs})
-        which = f" | seeds {_listed(seeds)}" if seeds else ""
+        which = f" | seed{'s' * (len(seeds) > 1)} {_listed(seeds)}" if seeds else ""
         return f"scale {self.scale} | {title_of(self.experiment.stand_in(self.scale))}{which}"
 
     def provenance(self) -> str:
@@ -181,9 +181,9 @@ def slug(text: str) -> str:
 
 
 def printed(value: Value) -> str:
-    """Return a value as the paper prints it, with unit and bound; of an effect without a number, its direction."""
+    """Return a value as the paper prints it, with unit and bound; an effect may have a direction only."""
     if value.is_direction:
-        return "an effect, no number"
+        return "direction only"
     bound = "" if value.bound == "equal" else f"{value.bound} "
     return f"{bound}{value.paper:,.10g}{_unit(value)}"
 

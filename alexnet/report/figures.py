@@ -56,7 +56,8 @@ def show(figure: Figure, name: str, caption: str, alt: str, stamp: str = "", pro
     a book is made the pictures are files beside its pages; in a notebook opened by itself the figure stands in its place.
     """
     if stamp:
-        figure.text(0.99, -0.01, stamp, ha="right", va="top", color=GREY, fontsize=8.5)
+        bottom = figure.get_tightbbox().y0 / figure.get_figheight()
+        figure.text(0.99, min(bottom - 0.02, -0.01), stamp, ha="right", va="top", color=GREY, fontsize=8.5)
     light = as_svg(figure)
     plt.close(figure)  # Why: a notebook would show an open figure once more.
     folder = os.environ.get(FOLDER)
