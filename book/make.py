@@ -252,8 +252,6 @@ def build(executed: Path) -> Path:
             shutil.copytree(path, source / path.name)
         else:
             shutil.copy(path, source)
-    if any("interactive.js" in (source / f"{name}.ipynb").read_text() for name in chapters()):
-        shutil.copy(plotly_script(), source / "_static")
     program = Path(sys.executable).with_name("jupyter-book")
     strict = ["--all", "-W", "-n", "--keep-going", "--quiet"]
     command = [str(program), "build", str(source), "--path-output", str(BUILD_DIR / "jupyter-book"), *strict]
@@ -263,6 +261,9 @@ def build(executed: Path) -> Path:
     html = BUILD_DIR / "html"
     shutil.rmtree(html, ignore_errors=True)
     shutil.copytree(BUILD_DIR / "jupyter-book" / "_build" / "html", html)
+    if any("data-figure=" in (executed / f"{name}.ipynb").read_text() for name in chapters()):
+        # Why into the pages: every page would load a script that jupyter-book finds in `_static`.
+        shutil.copy(plotly_script(), html / "_static")
     (html / ".nojekyll").touch()
     return html / "index.html"
 

@@ -2,8 +2,9 @@
 
 `show(figure, traces, layout, name, caption, alt)` is `figures.show` and more: `traces` and `layout` are Plotly's, as plain
 dictionaries (of `import plotly` nothing is needed). Where scripts are off, in print and in search engines the drawing
-stands. Colours are those of `figures`, which the script replaces by their partners on dark pages. `book/make.py` copies
-Plotly's script once from the Python package, and only pages with such a figure load it, when it comes into view.
+stands. Colours are those of `figures`, which the script replaces by their partners on dark pages. The script is
+`book/_static/interactive.js`, on every page; `book/make.py` copies Plotly's beside it from the Python package, and only a page
+with such a figure loads that, when the figure comes near.
 """
 
 import json
@@ -15,7 +16,6 @@ from matplotlib.figure import Figure
 
 from alexnet.report import figures
 
-SCRIPT = "interactive.js"  # in book/_static; its name tells book/make.py that a page has a chart
 AXIS = {"gridcolor": figures.FAINT, "linecolor": figures.GREY, "zeroline": False, "ticks": "outside", "automargin": True}
 LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)",
@@ -46,4 +46,4 @@ def show(
     chart = {"data": traces, "layout": LAYOUT | layout | axes, "dark": figures.DARK}
     text = json.dumps(chart, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     html = f'<script type="application/json" class="chart" data-figure="{name}">{text}</script>'
-    return Markdown(f'{drawn.data}\n\n:::{{raw}} html\n{html}\n<script src="_static/{SCRIPT}" defer></script>\n:::')
+    return Markdown(f"{drawn.data}\n\n:::{{raw}} html\n{html}\n:::")

@@ -1,7 +1,5 @@
 /* Put a Plotly chart in the place of each drawing that has one; see alexnet/report/interactive.py. */
-(() => {
-  if (window.alexnetCharts) return; // a page with several charts has this script several times
-  window.alexnetCharts = true;
+document.addEventListener("DOMContentLoaded", () => {
   let plotly = null;
   const load = () => plotly ||= new Promise((done, failed) => {
     const script = document.createElement("script");
@@ -12,7 +10,7 @@
   });
   const style = document.createElement("style");
   style.textContent = "figure .chart { width: 100%; text-align: start; } figure img.replaced { display: none !important; }" +
-    "@media print { figure .chart { display: none; } figure img.only-light.replaced { display: inline !important; } }";
+    "@media print { figure .chart { display: none; } figure img.on-light.replaced { display: inline !important; } }";
   document.head.append(style);
   const isDark = () => document.documentElement.dataset.theme === "dark";
   const coloured = (source) => {
@@ -47,4 +45,4 @@
     figure.script = script;
     near.observe(figure);
   });
-})();
+});
