@@ -32,14 +32,13 @@ MARK = "rehearsal.json"  # in a folder that may be deleted by the next rehearsal
 HELD_OUT = {"val": 50, "test": 100}  # images of ILSVRC; every class has one to train on
 CIFAR = {"train": 20, "test": 10}  # images of a class
 NUM_PICTURES = 16  # distinct ones, that all sets are made of
-IS_DONE = "done"
 
 
 def rehearse(to: Path, claims: tuple[str, ...] | None = None, devices: int = 1) -> str:
     """Rehearse the experiments on `claims` (None: all, and the book) in the folder `to`, and return what was done in words.
 
-    What an earlier rehearsal left in `to` is deleted first. Raises UserError, after everything that can be done is done, for
-    runs that failed, are not finished or not measured, for answers without a reason, and for a book that could not be made.
+    What an earlier rehearsal left in `to` is deleted first. Raises UserError, when all that can be done is done, for runs
+    that failed, are not finished or not measured, and for a book that could not be made.
     """
     began = time.monotonic()
     with rehearsing(to):
@@ -59,7 +58,7 @@ def rehearse(to: Path, claims: tuple[str, ...] | None = None, devices: int = 1) 
             wrong += _errors_of(lambda: make_book(to))
         times = {"preparing": prepared - began, "training": trained - prepared, "the rest": time.monotonic() - trained}
         spent = ", ".join(f"{what} {seconds / 60:.1f} min" for what, seconds in times.items())
-        done = sum(each.state == IS_DONE for each in plan.wanted("paper", claims))
+        done = sum(each.state == "done" for each in plan.wanted("paper", claims))
     text = f"Rehearsed in {to}: {len(sets)} sets, {done} runs on {devices} device(s), {len(lines)} answers; {spent}."
     if wrong:
         raise UserError("\n".join([f"The rehearsal failed. {text}", *wrong]))
@@ -106,7 +105,7 @@ def unfinished(claims: tuple[str, ...] | None) -> list[str]:
     lines = []
     for each in plan.wanted("paper", claims):
         run = runs.read(each.config)
-        if run is None or each.state != IS_DONE:
+        if run is None or each.state != "done":
             lines.append(f"{each.name}: {each.state}.")
             continue
         if run.status == "finished" and (lacks := each.unmeasured()):
