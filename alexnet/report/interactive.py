@@ -2,9 +2,9 @@
 
 `show(figure, traces, layout, name, caption, alt)` is `figures.show` and more: `traces` and `layout` are Plotly's, as plain
 dictionaries (of `import plotly` nothing is needed). Where scripts are off, in print and in search engines the drawing
-stands. Colours are those of `figures`, which the script replaces by their partners on dark pages. The script is
-`book/_static/interactive.js`, on every page; `book/make.py` copies Plotly's beside it from the Python package, and only a page
-with such a figure loads that, when the figure comes near.
+stands. Colours are those of `figures`, which the script replaces by their partners on dark pages. The script,
+`book/_static/interactive.js`, is on every page; `book/make.py` copies Plotly's beside it from the Python package, and only a
+page with such a figure loads that, when the figure comes near.
 """
 
 import json
