@@ -33,6 +33,7 @@ SHOWS = re.compile(r"^(?!\s).*\b(?:show|strip)\(", re.M)  # a cell that ends wit
 def main() -> None:
     """Parse, execute, build, and print the path of the book."""
     own_the_environment()
+    sys.path.insert(0, str(BOOK_DIR.parent))
     import alexnet
     from alexnet.config import UserError
     from alexnet.experiments import readiness, scales

@@ -1,7 +1,9 @@
-"""The notebooks: sources without outputs, declared parameters, and nbval on the copies executed at scale toy."""
+"""The notebooks: sources without outputs, declared parameters, what is executed again and why, nbval on toy copies."""
 
+import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,19 +11,33 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from alexnet.config import PROJECT_DIR, UserError
+from alexnet import files
+from alexnet.config import PROJECT_DIR, UserError, to_dict
+from alexnet.experiments import EXPERIMENTS, artefacts, plan, results, runs
+from alexnet.experiments.rate_search import Search
+from alexnet.experiments.scales import table
+from alexnet.preprocessing import SETS
+from alexnet.report.chapter import REPOSITORY
 
 BOOK = PROJECT_DIR / "book"
-SOURCES = sorted(BOOK.glob("*.ipynb"))
 sys.path.insert(0, str(BOOK))
 import make as book  # noqa: E402
+
+SOURCES = [BOOK / f"{name}.ipynb" for name in book.chapters()]
+
+
+def by_name(path):
+    return path.stem
+
+
+def code_of(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def written(tmp_path, cells):
     """Write a notebook of code cells, the first tagged as parameters, and return its path."""
-    notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
-    )
+    kernel = {"name": "python3", "display_name": "", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in cells]
     notebook.cells[0].metadata["tags"] = ["parameters"]
     file = tmp_path / "chapter.ipynb"
@@ -29,25 +45,52 @@ def written(tmp_path, cells):
     return file
 
 
-def test_every_page_of_the_book_is_made_and_in_the_table_of_contents():
-    assert [path.stem for path in SOURCES] == sorted(book.NOTEBOOKS)
-    contents = (BOOK / "_toc.yml").read_text()
-    assert all(re.search(rf"\b{name}$", contents, re.M) for name in book.NOTEBOOKS)
+def executed_alone(source, target):
+    """Execute a notebook in a process of its own, and return the last line of what it says when it fails."""
+    code = (
+        "import sys, make; from pathlib import Path; make.own_the_environment(); "
+        "make.execute(*map(Path, sys.argv[1:]), {'scale': 'toy'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, target], capture_output=True, text=True, cwd=BOOK)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_notebook_is_in_the_table_of_contents_and_there():
+    assert all(path.is_file() for path in SOURCES)
+    assert SOURCES[0].stem == "intro"
+    assert len(set(SOURCES)) == len(SOURCES) >= 7
+
+
+def test_the_repository_is_named_once_for_pages_and_once_for_links():
+    assert f"repository_url: {REPOSITORY}\n" in (BOOK / "_config.yml").read_text()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=by_name)
 def test_a_source_carries_no_outputs_and_declares_its_scale(path):
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_of(path))
     book.refuse_undeclared(path, {"scale": "toy"})
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=by_name)
 def test_no_result_is_typed_into_prose(path):
-    """A decimal number in prose is a result; results come from glue."""
+    """A decimal number in prose is a result; results come from glue. Commands and formulas may have one."""
     prose = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
-    assert not [text for text in prose if re.search(r"(?<![\w.])\d+\.\d+(?![\w.])", re.sub(r"section \d\.\d", "", text))]
+    plain = [re.sub(r"section \d\.\d|```.*?```|`[^`]*`|\$[^$]*\$", "", text, flags=re.S) for text in prose]
+    assert not [text for text in plain if re.search(r"(?<![\w.])\d+\.\d+(?![\w.])", text)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=by_name)
+def test_no_folded_cell_hides_a_single_call(path):
+    """What a reader unfolds has to teach something."""
+    folded = [cell for cell in code_of(path) if "hide-input" in cell.metadata.get("tags", ())]
+    for cell in folded:
+        body = ast.parse(cell.source).body
+        assert len(body) > 1, cell.source
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=by_name)
+def test_claims_in_parameters_have_experiments(path):
+    assert book.sets_behind(path, "small")
 
 
 def test_a_parameter_that_is_not_declared_or_has_another_type_is_an_error(tmp_path):
@@ -58,57 +101,197 @@ def test_a_parameter_that_is_not_declared_or_has_another_type_is_an_error(tmp_pa
         book.refuse_undeclared(chapter, {"confidence": "high"})
 
 
-def test_a_cell_that_fails_is_one_line_and_the_notebook_keeps_the_traceback(tmp_path, monkeypatch):
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    chapter, target = written(tmp_path, ['scale = "toy"', "1 / 0"]), tmp_path / "executed.ipynb"
-    with pytest.raises(
-        UserError, match=r"chapter.ipynb failed: ZeroDivisionError: division by zero \(the whole of it is in"
-    ):
-        book.execute(chapter, target, {"scale": "toy"})
-    assert "ZeroDivisionError" in target.read_text()
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("1 / 0", r"chapter.ipynb failed: ZeroDivisionError: division by zero \(the whole of it is in"),
+        ("import os\nos._exit(1)", r"chapter.ipynb: its kernel died; mostly that is a lack of memory"),
+        ("def show():\n    pass\n\n\nshow()", r"chapter.ipynb: the cell 'show\(\)' shows nothing"),
+    ],
+    ids=["a cell that fails", "a kernel that dies", "a figure that is missing"],
+)
+def test_what_goes_wrong_is_one_line_and_the_notebook_is_kept(cell, said, tmp_path):
+    chapter, target = written(tmp_path, ['scale = "toy"', cell]), tmp_path / "executed.ipynb"
+    line = executed_alone(chapter, target)
+    assert re.match(f"alexnet.config.UserError: {said}", line), line
+    assert target.is_file()
+
+
+def test_a_picture_that_is_missing_makes_a_notebook_stale(tmp_path):
+    chapter = written(tmp_path, ["chapter.show(figure)"])
+    notebook = nbformat.read(chapter, as_version=4)
+    output = nbformat.v4.new_output("display_data", {"text/markdown": ":::{figure} figures/fig-x.svg\n:::"})
+    notebook.cells[0].outputs = [output]
+    nbformat.write(notebook, chapter)
+    assert book.missing_figures(chapter) == [f"{tmp_path / 'figures/fig-x.svg'} is missing"]
+
+
+def test_the_kernels_environment_is_the_books_own(monkeypatch, tmp_path):
+    """A backend that the user has exported made a book without figures; a relative folder was another one in notebooks."""
+    monkeypatch.setattr(book, "BUILD_DIR", tmp_path)
+    for name in ("SOURCE_DATE_EPOCH", "IPYTHONDIR", "PYTHONPATH", "ALEXNET_DATA"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setenv("MPLBACKEND", "no such backend")
+    monkeypatch.setenv("ALEXNET_RUNS", "elsewhere/runs")
+    monkeypatch.chdir(tmp_path)
+    book.own_the_environment()
+    assert os.environ["MPLBACKEND"] == "agg"
+    assert os.environ["ALEXNET_RUNS"] == str(tmp_path / "elsewhere/runs")
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(PROJECT_DIR)
+
+
+def test_another_checkouts_library_is_refused():
+    with pytest.raises(UserError, match=r"alexnet is imported from /elsewhere, and this book is of "):
+        book.refuse_other_checkout(Path("/elsewhere/alexnet/__init__.py"))
+
+
+def record(config, errors=(), curve=()):
+    """Write a finished run as on disk: `errors` are (split, views, k, wrong, total), `curve` errors on training images."""
+    folder = runs.folder_of(config)
+    hardware = {"processor": "A", "cpu_capability": "AVX2"}
+    git = {"commit": "0123456789", "dirty": False}
+    segment = {"device": "cpu", "hardware": hardware, "precision": {"choice": "fp32"}, "git": git}
+    manifest = {"version": 2, "name": runs.name_of(config), "status": "finished", "config": to_dict(config), "seconds": 60.0}
+    manifest |= {"epochs": len(curve), "segments": [segment], "data": {"stand_in": SETS[config.data].stand_in}}
+    files.write_json(folder / "manifest.json", manifest)
+    rows = [
+        {"epoch": epoch, "split": "train", "views": "whole", "k": 1, "wrong": round(1000 * error), "total": 1000}
+        for epoch, error in enumerate(curve)
+    ]
+    files.write_lines(folder / "metrics.jsonl", rows)
+    if errors:
+        artefacts.write_errors(folder, [dict(zip(artefacts.COLUMNS, row, strict=True)) for row in errors])
+    return rows
+
+
+def record_toy():
+    """Write runs at toy as trainings would leave them: of the searches for rates, and of all arms of fixed rate."""
+    for experiment in EXPERIMENTS:
+        for arm, search in experiment.searches("toy"):
+            record_search(experiment, search, slow=4 if "tanh" in arm else 1)
+        for number, (_, config) in enumerate(experiment.configs("toy")):
+            wrong = 150 + 7 * number + config.seed
+            splits = [split for split in SETS[config.data].counts if split != "train"]
+            record(
+                config,
+                [(s, v, k, wrong // k, 300) for s in splits for v in ("central", "ten", "whole", "grid") for k in (1, 5)],
+            )
+    results.forget()
+
+
+def record_search(experiment, search, slow):
+    """Write runs whose error falls to the line after `slow` epochs at the first guess of the rate, and later at others."""
+    best = search.start["toy"]
+
+    def metrics_of(config, limit):
+        epochs = slow * (1 + abs(config.optimiser.rate / best - 1)) + 0.3 * config.seed
+        return record(config, curve=[max(0.9 - 0.66 * epoch / epochs, 0.2) for epoch in range(int(epochs) + 3)])
+
+    found: Search = plan.search_of(experiment, search, "toy", metrics_of)
+    for seed in search.seeds:
+        metrics_of(search.config(table("toy"), experiment.dataset(), found.best_rate, seed), None)
 
 
 @pytest.fixture(scope="module")
-def executed():
-    """The folder of the notebooks executed at scale toy, as `make reproduce` does it; a second call finds the runs done."""
-    for command in (("-m", "alexnet", "train", "--scale", "toy"), (BOOK / "make.py", "--scale", "toy")):
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=PROJECT_DIR)
+def checkout(tmp_path_factory):
+    """A copy of the checkout, whose book was made at toy of records written by hand; it is where the tests' kernels look."""
+    top = tmp_path_factory.mktemp("checkout")
+    for name in ("alexnet", "book"):
+        shutil.copytree(PROJECT_DIR / name, top / name, ignore=shutil.ignore_patterns("__pycache__", "_build", "_executed"))
+    shutil.copytree(PROJECT_DIR / "runs" / "bench", top / "runs" / "bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALEXNET_RUNS", str(top / "runs"))
+        patch.setenv("ALEXNET_DATA", os.environ.get("ALEXNET_DATA", str(PROJECT_DIR / "data")))
+        record_toy()
+        command = [sys.executable, top / "book" / "make.py", "--scale", "toy"]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip().endswith("book/_build/html/index.html")
-    return PROJECT_DIR / "runs" / "toy" / "book"
+        assert done.stdout.strip() == f"The book at scale toy: {top}/book/_build/html/index.html"
+        patch.setenv("PYTHONPATH", str(top))
+        patch.setattr(book, "BOOK_DIR", top / "book")
+        patch.setattr(book, "EXECUTED_DIR", top / "book" / "_executed")
+        yield top
+    results.forget()
+
+
+@pytest.fixture
+def executed(checkout):
+    """The folder of the executed notebooks."""
+    return checkout / "book" / "_executed" / "toy"
+
+
+def sources(checkout):
+    return [checkout / "book" / path.name for path in SOURCES]
 
 
 def test_nbval_finds_no_error_and_the_same_tables_in_the_executed_notebooks(executed):
     """Every cell runs again; outputs of cells marked NBVAL_CHECK_OUTPUT must come out the same."""
     words = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider", "-W", "ignore"]
-    environment = os.environ | {"ALEXNET_TRAIN": "0", "PYTEST_ADDOPTS": ""}
     command = [sys.executable, "-m", "pytest", *words, "-o", "addopts=", *sorted(executed.glob("*.ipynb"))]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=BOOK, env=environment)
+    more = {"PYTEST_ADDOPTS": "", "MPLBACKEND": "agg", "ALEXNET_FIGURES": str(executed / "figures")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BOOK, env=os.environ | more)
     assert done.returncode == 0, done.stdout + done.stderr
-    checked = sum("NBVAL_CHECK_OUTPUT" in cell.source for p in SOURCES for cell in nbformat.read(p, as_version=4).cells)
-    assert checked >= 7
+    assert sum("NBVAL_CHECK_OUTPUT" in cell.source for path in SOURCES for cell in code_of(path)) >= 7
 
 
-def test_the_chapter_shows_a_toy_figure_that_is_marked_as_such(executed):
-    html = (BOOK / "_build" / "html" / "relu.html").read_text()
-    assert "<img" in html
+def test_what_did_not_change_is_not_executed_again(checkout, executed, monkeypatch):
+    """A new record is of one set, and only the pages of claims on it, or of all claims, are made again."""
+    monkeypatch.setenv("ALEXNET_FIGURES", "")  # which the next line sets
+    monkeypatch.setattr(book, "execute", lambda source, *_: pytest.fail(f"{source} is executed again"))
+    book.execute_all("toy")
+    code = book.hash_of_code()
+    before = {path.stem: book.fingerprint(path, "toy", code) for path in sources(checkout)}
+    assert all(book.is_fresh(executed / f"{name}.ipynb", found) for name, found in before.items())
+    record(next(EXPERIMENTS[0].configs("toy"))[1])
+    after = {path.stem for path in sources(checkout) if book.fingerprint(path, "toy", code) != before[path.stem]}
+    assert "intro" in after
+    assert "relu" not in after
+    assert book.fingerprint(checkout / "book" / "relu.ipynb", "toy", "other code") != before["relu"]
+
+
+def test_executing_again_gives_the_same_bytes(checkout, executed, tmp_path, monkeypatch):
+    """Times and durations are stripped; the figures are the same."""
+    pictures = {file.name: file.read_bytes() for file in (executed / "figures").glob("fig-relu*.svg")}
+    (tmp_path / "figures").mkdir()
+    monkeypatch.setenv("ALEXNET_FIGURES", str(tmp_path / "figures"))
+    assert not executed_alone(checkout / "book" / "relu.ipynb", tmp_path / "relu.ipynb")
+    assert (tmp_path / "relu.ipynb").read_bytes() == (executed / "relu.ipynb").read_bytes()
+    assert {file.name: file.read_bytes() for file in (tmp_path / "figures").glob("*.svg")} == pictures
+    assert len(pictures) >= 4
+
+
+def pages(checkout):
+    return sorted((checkout / "book" / "_build" / "html").glob("*.html"))
+
+
+def test_the_chapter_shows_a_toy_figure_that_is_marked_as_such(checkout):
+    html = (checkout / "book" / "_build" / "html" / "relu.html").read_text()
     assert re.search(r"At scale .*toy", html)
-    assert "stand-in for CIFAR-10" in html
+    assert "a stand-in, no photographs" in html
+    assert "_images/fig-relu-primary.svg" in html
 
 
-def test_pages_ask_nothing_of_the_network_and_math_is_in_them(executed):
-    pages = sorted((BOOK / "_build" / "html").glob("*.html"))
-    assert len(pages) > len(SOURCES)
-    for page in pages:
+def test_every_picture_has_an_alt_text_and_a_rendering_for_dark_pages(checkout):
+    for page in pages(checkout):
+        images = re.findall(r"<img [^>]*>", page.read_text())
+        images = [image for image in images if "_images/fig-" in image]
+        assert all(len(re.search(r'alt="([^"]*)"', image)[1]) > 20 for image in images), page.name
+        light, dark = ([i for i in images if f"on-{kind}" in i.split('class="')[1]] for kind in ("light", "dark"))
+        assert len(light) == len(dark) == len(images) / 2, page.name
+
+
+def test_tables_and_figures_of_chapters_are_numbered_by_chapter(checkout):
+    numbers = [n for page in pages(checkout) for n in re.findall(r'caption-number">(\w+ [\d.]+) ?<', page.read_text())]
+    assert "Table 1.1" in numbers
+    assert [n for n in numbers if "." not in n] == ["Figure 1"], "the front page's, whose number book.css takes away"
+    assert "#fig-scorecard .caption-number { display: none; }" in (BOOK / "_static" / "book.css").read_text()
+
+
+def test_pages_ask_nothing_of_the_network_and_math_is_in_them(checkout):
+    assert len(pages(checkout)) > len(SOURCES)
+    for page in pages(checkout):
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]*\ssrc="([^"]+)"', page.read_text())
         loaded += re.findall(r'<link[^>]*\srel="(?:stylesheet|preload|icon)"[^>]*\shref="([^"]+)"', page.read_text())
         assert loaded or page.name == "index.html"  # which only leads on
         assert not [url for url in loaded if re.match(r"(https?:)?//", url)], page.name
-    assert "<math" in (BOOK / "_build" / "html" / "relu.html").read_text()
-
-
-def test_executing_again_gives_the_same_bytes(executed, tmp_path):
-    """Times and durations are stripped; the figure is the same."""
-    again = tmp_path / "relu.ipynb"
-    book.execute(BOOK / "relu.ipynb", again, {"scale": "toy"})
-    assert again.read_bytes() == Path(executed / "relu.ipynb").read_bytes()
+    assert "<math" in next(page for page in pages(checkout) if page.name == "relu.html").read_text()

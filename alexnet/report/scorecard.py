@@ -53,7 +53,7 @@ class Line:
     @property
     def is_judged(self) -> bool:
         """Whether trainings on photographs, enough for a verdict, measured it."""
-        return self.is_measured and self.result.scale != "toy" and self.word != ONE_RUN
+        return self.is_measured and self.result.scale != "toy" and self.word not in (ONE_RUN, "not compared")
 
 
 def lines(claim: str | None = None, scale: Scale | None = None) -> list[Line]:

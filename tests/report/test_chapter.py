@@ -1,0 +1,97 @@
+"""Chapters from records written by hand."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from alexnet.config import UserError
+from alexnet.experiments import EXPERIMENTS
+from alexnet.report import Chapter
+from alexnet.report.chapter import printed, slug
+
+LRN = next(experiment for experiment in EXPERIMENTS if experiment.claim == "s3.3-lrn")
+
+
+def wrong(count):
+    """Return the errors of a run in ten views of `formula256`'s validation images, top-1 and top-5."""
+    return [("val", "ten", 1, count, 300), ("val", "ten", 5, count // 2, 300)]
+
+
+@pytest.fixture
+def chapter(record):
+    """Two runs of the net, 150 and 156 wrong of 300, and one without normalisation, 168."""
+    record(LRN.config("with", "toy", 0), wrong(150))
+    record(LRN.config("with", "toy", 1), wrong(156))
+    record(LRN.config("without", "toy", 0), wrong(168))
+    return Chapter("s3.3-lrn", "toy")
+
+
+def test_the_frame_has_a_row_for_each_count(chapter):
+    frame = chapter.frame()
+    assert list(frame.query("k == 1").error) == [0.5, 0.52, 0.56]
+    assert set(frame.arm) == {"with", "without"}
+
+
+def test_prose_gets_the_gain_that_the_table_has(chapter):
+    """168 of 300 less the mean of 150 and 156 are 5 points."""
+    texts = chapter.texts()
+    assert texts["top-1-gain"].startswith("5 points")
+    assert texts["top-1-gain-word"] == "one run, no interval"
+    assert texts["top-1-gain-paper"] == "1.4 points"
+    assert texts["seeds"] == "0, 1"
+    assert texts["top-1-gain"] in chapter.verdicts().data
+
+
+def test_a_figure_says_scale_set_seeds_runs_commit_and_command(chapter, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_FIGURES", str(tmp_path))
+    shown = chapter.show(plt.figure(), "fig-x", "A caption.", "alt").data
+    assert "Again: `alexnet train s3.3-lrn --scale toy`." in shown
+    assert "Commit: 01234567*" in shown
+    assert chapter.stamp == "scale toy | Formula-256 (a stand-in, no photographs) | seeds 0, 1"
+    assert "github.com" not in shown, "runs on stand-ins are not committed"
+
+
+def test_runs_on_photographs_are_linked(record):
+    record(LRN.config("with", "small", 0), [("val", "ten", 1, 1, 2)])
+    config = LRN.config("with", "small", 0)
+    assert f"/tree/main/runs/{config.data}/" in Chapter("s3.3-lrn", "small").provenance()
+
+
+def test_the_runs_of_an_arm_are_one_row(chapter):
+    rows = [line for line in chapter.runs_table().data.splitlines() if line.startswith("| with ")]
+    assert len(rows) == 1
+    assert [cell.strip() for cell in rows[0].split("|")][3:5] == ["0, 1", "4"]  # two runs of 120 seconds
+
+
+@pytest.mark.parametrize("scale", ["toy", "small", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.claim)
+def test_what_was_not_run_says_so_with_its_cost(experiment, scale):
+    chapter = Chapter(experiment, scale)
+    notice = chapter.show(plt.figure(), "fig-x", "The gains.", "alt").data
+    assert f"Not run at scale {scale}. It will show: The gains." in notice
+    assert f"alexnet plan {experiment.claim} --scale {scale}" in notice
+    assert chapter.frame().empty
+    assert all(result.verdict.word == "not run at this scale" for result in chapter.answers)
+    assert chapter.claim_table().data.startswith(":::{table}")
+    assert not plt.get_fignums()
+
+
+def test_the_cost_counts_trainings_and_images():
+    """Five seeds of the net and two of each other arm, 90 passes over the 1,281,167 images of ILSVRC-2012 each."""
+    cost = Chapter("s3.3-lrn", "paper").cost()
+    assert "It takes 9 trainings" in cost
+    assert f"{9 * 90 * 1_281_167 / 1e6:,.0f} million images" in cost
+
+
+def test_a_claim_without_an_experiment_is_refused():
+    with pytest.raises(UserError, match="No experiment tests 's5-sgd'"):
+        Chapter("s5-sgd", "toy")
+
+
+def test_keys_of_answers_are_names_for_glue():
+    assert slug("top-1 gain; of layer 2's norms") == "top-1-gain-of-layer-2-s-norms"
+    assert len({slug(key) for key in LRN.answers}) == len(LRN.answers)
+
+
+def test_an_effect_without_a_number_has_a_direction():
+    depth = next(experiment for experiment in EXPERIMENTS if experiment.claim == "s1-depth")
+    assert {printed(depth.value(key)) for key in depth.answers} == {"direction only"}

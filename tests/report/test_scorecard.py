@@ -1,0 +1,90 @@
+"""The scorecard: what is measured is told apart from what is defined, counted or quoted."""
+
+import pytest
+
+from alexnet.config import UserError
+from alexnet.experiments import EXPERIMENTS
+from alexnet.paper import CLAIMS
+from alexnet.report import scorecard
+
+LRN = next(experiment for experiment in EXPERIMENTS if experiment.claim == "s3.3-lrn")
+
+
+def test_without_runs_nothing_is_measured():
+    lines = scorecard.lines()
+    assert not any(line.is_measured for line in lines)
+    assert "of which 0 so far on photographs" in scorecard.answer_sentences()["counts"]
+    assert "No effect has been measured" in scorecard.strip().data
+
+
+def test_every_claim_has_a_line_and_every_number_of_it():
+    lines = scorecard.lines()
+    assert {line.claim.id for line in lines} >= set(CLAIMS)
+    for claim in CLAIMS.values():
+        keys = {line.what.partition(";")[0] for line in lines if line.claim.id == claim.id}
+        assert len(keys) >= min(1, len(claim.keyed))
+
+
+def test_definitions_and_arithmetic_are_called_so_and_not_counted():
+    words = {line.word for line in scorecard.lines() if line.claim.kind in ("definition", "arithmetic")}
+    assert words <= {"by construction", "arithmetic: true", "arithmetic: false"}
+    (neurons,) = [line for line in scorecard.lines("abstract-size") if line.what == "neurons"]
+    assert (neurons.ours, neurons.paper, neurons.word) == ("659,272", "650,000", "arithmetic: false")
+
+
+def test_both_nets_of_a_claim_are_shown():
+    nets = [line.what for line in scorecard.lines("fig1-relu") if line.result is not None]
+    assert [net.rpartition(", ")[2] for net in nets] == ["19pct", "conv-local-13pct"]
+
+
+def test_what_others_measured_is_quoted():
+    words = {line.what: line.word for line in scorecard.lines("table1")}
+    assert words["top-1 error, SIFT + FVs"] == "quoted from others"
+    assert words["top-1 error, CNN"] == "not run"
+
+
+def test_a_measurement_has_its_interval_its_place_and_the_run_notes(record):
+    for seed, wrong in enumerate((3000, 3010)):
+        record(LRN.config("with", "small", seed), [("val", "ten", 1, wrong, 7854)])
+        record(LRN.config("without", "small", seed), [("val", "ten", 1, wrong + 120, 7854)])
+    line = next(line for line in scorecard.lines("s3.3-lrn") if line.what == "top-1 gain")
+    assert line.ours.startswith("1.53 points (95% interval")  # 120 of 7854
+    assert line.where == "ImageNet-20, val, ten views, scale small"
+    assert (line.paper, line.notes2012) == ("1.4 points", "1.37 points")
+    assert line.word == "direction seen", "on other images than the claim's no number is compared"
+    assert line.is_judged
+    assert "of which 1 so far" in scorecard.answer_sentences()["counts"]
+    assert "1 direction seen" in scorecard.answer_sentences()["words"]
+    assert scorecard.strip().data.startswith("Every effect judged so far")
+
+
+def test_the_stand_in_is_measured_and_not_judged(record):
+    for seed in (0, 1):
+        record(LRN.config("with", "toy", seed), [("val", "ten", 1, 150, 300)])
+    record(LRN.config("without", "toy", 0), [("val", "ten", 1, 160, 300)])
+    line = next(line for line in scorecard.lines("s3.3-lrn") if line.what == "top-1 gain")
+    assert line.is_measured
+    assert not line.is_judged
+
+
+def test_compare_prints_a_claim_with_its_sentences(record):
+    for seed in (0, 1):
+        record(LRN.config("with", "small", seed), [("val", "ten", 1, 3000 + seed, 7854)])
+        record(LRN.config("without", "small", seed), [("val", "ten", 1, 3120 + seed, 7854)])
+    text = scorecard.as_text("s3.3-lrn", "small")
+    assert "2012 run notes" in text
+    assert "Direction seen: top-1 gain" in text
+    assert "not run" in scorecard.as_text("s3.3-lrn", "paper")
+    assert "fig2-neurons" in scorecard.as_text("all", "toy")
+
+
+def test_an_unknown_claim_is_refused():
+    with pytest.raises(UserError, match=r"no claim 's3.3-lnr'; did you mean 's3.3-lrn'"):
+        scorecard.lines("s3.3-lnr")
+
+
+def test_tables_of_the_front_page_have_no_numbers_of_their_own():
+    for table in (scorecard.table(), scorecard.table_by_construction()):
+        assert "{table}" not in table.data
+    assert "`s5-sgd`" in scorecard.table_by_construction().data
+    assert "`s5-sgd`" not in scorecard.table().data
