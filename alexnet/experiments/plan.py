@@ -11,15 +11,16 @@ import torch
 from tabulate import tabulate
 
 from alexnet import files
-from alexnet.config import Net, RunConfig, UserError, nearest
+from alexnet.config import ColumnNet, Net, RunConfig, UserError, nearest
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.answers import Rows, Where
 from alexnet.experiments.declare import Arm, Experiment, FastestRate
 from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
 from alexnet.experiments.readiness import device
 from alexnet.experiments.scales import SCALES, Scale, table
-from alexnet.model import StepKey
+from alexnet.model import StepKey, layers_of
 from alexnet.model.net import blank, count_parameters
+from alexnet.paper.arithmetic import operations
 from alexnet.preprocessing import SETS, is_prepared
 from alexnet.training import checkpoint
 from alexnet.training.distributed import Group
@@ -215,9 +216,22 @@ def seconds_per_epoch(config: RunConfig, device: str = "cpu") -> float:
     """Return the estimated seconds of one epoch of `config` on a device, its evaluations included."""
     counts = SETS[config.data].counts
     evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
-    net = replace(config.net, num_classes=min(config.net.num_classes, 1000))
-    a_step = seconds_per_image(net, config.optimiser.batch_size, config.precision, device)
-    return (counts["train"] + EVALUATION_SHARE * evaluated) * a_step
+    timed, share = _like(config.net)
+    each = share * seconds_per_image(timed, config.optimiser.batch_size, config.precision, device)
+    return (counts["train"] + EVALUATION_SHARE * evaluated) * each
+
+
+@cache
+def _like(net: Net) -> tuple[Net, float]:
+    """Return the net that is timed in place of `net`, and how many times its operations `net` has.
+
+    An ablation, or another number of classes, is priced by the unmodified net of the same width: to time each would take
+    longer than a plan should.
+    """
+    if not isinstance(net, ColumnNet):
+        return net, 1.0
+    whole = ColumnNet("source2012", net.width, min(net.num_classes, 1000))
+    return whole, sum(operations(layers_of(net)).values()) / sum(operations(layers_of(whole)).values())
 
 
 @cache
