@@ -124,7 +124,7 @@ def hash_of_code() -> str:
     digest = hashlib.sha256()
     sources = [p for p in sorted((BOOK_DIR.parent / "alexnet").rglob("*")) if p.suffix in (".py", ".csv", ".c")]
     for path in (*sources, Path(__file__), BOOK_DIR / "_toc.yml"):  # some pages link what the contents have
-        digest.update(path.as_posix().encode() + path.read_bytes())
+        digest.update(path.name.encode() + path.read_bytes())
     digest.update(repr([sys.version, *map(metadata.version, IMPORTANT)]).encode())
     return digest.hexdigest()
 
