@@ -29,6 +29,7 @@ from alexnet.training.step import Learner
 
 FEW_BYTES = 100_000  # a run's lines of results, rounded up
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
+TRAINED = ("done", "not measured")  # states in which there is nothing left to train
 
 
 @dataclass
@@ -69,28 +70,13 @@ class Wanted:
         return run.manifest["epochs"] if run is not None else 0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a plan: a run, its state, and the seconds that it still needs here."""
-
-    wanted: Wanted
-    state: str
-    seconds: float
-
-    @property
-    def open(self) -> bool:
-        """Whether there is something left to train."""
-        return self.state not in ("done", "not measured")
-
-
-def priced(wanted: Iterable[Wanted], device: str = "cpu") -> list[Row]:
-    """Return what each run is, and how long the rest of it takes on a device: nothing for one that is done."""
+def priced(wanted: Iterable[Wanted], device: str = "cpu") -> list[tuple[Wanted, str, float]]:
+    """Return for each run its state and the seconds that the rest of it takes on a device: none if it is trained."""
     rows = []
     for each in wanted:
         state = each.state
-        is_open = state not in ("done", "not measured")
-        epochs = max(each.expected_epochs - each.epochs_done(), 1) if is_open else 0
-        rows.append(Row(each, state, epochs * seconds_per_epoch(each.config, device) if epochs else 0.0))
+        epochs = 0.0 if state in TRAINED else max(each.expected_epochs - each.epochs_done(), 1)
+        rows.append((each, state, epochs * seconds_per_epoch(each.config, device) if epochs else 0.0))
     return rows
 
 
@@ -252,11 +238,11 @@ def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) ->
     return (time.perf_counter() - start) / batch_size
 
 
-def disk_bytes(rows: list[Row]) -> int:
-    """Return the bytes that the missing runs and the sets they train on will take."""
-    missing = [row.wanted.config for row in rows if row.open]
-    sets = {config.data for config in missing if not is_prepared(config.data)}
-    return sum(FEW_BYTES + weights_bytes(c.net) for c in missing) + sum(SETS[name].num_bytes for name in sets)
+def disk_bytes(missing: Iterable[RunConfig]) -> int:
+    """Return the bytes that runs and the sets they are trained on will take."""
+    configs = list(missing)
+    sets = {config.data for config in configs if not is_prepared(config.data)}
+    return sum(FEW_BYTES + weights_bytes(c.net) for c in configs) + sum(SETS[name].num_bytes for name in sets)
 
 
 @cache
@@ -317,18 +303,17 @@ def commands(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
 def as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
     """Return the plan of a scale: a line for each run, then time and disk."""
     rows = priced(wanted(scale, claims, assume=True), str(device()))
-    lines = [(row.wanted.name, row.state, as_time(row.seconds) if row.seconds else "", _for(row.wanted)) for row in rows]
+    lines = []
+    for each, state, seconds in rows:
+        first, *others = each.claims
+        asking = f"{first} and {len(others)} more" if others else first
+        lines.append((each.name, state, as_time(seconds) if seconds else "", asking))
     text = tabulate(lines, headers=("run", "state", "time here", "for"), disable_numparse=True)
-    left = sum(row.seconds for row in rows)
+    left = sum(seconds for _, _, seconds in rows)
     if not left:
         return f"{text}\nEvery run is done."
-    gigabytes = disk_bytes(rows) / 1e9
+    gigabytes = disk_bytes(each.config for each, state, _ in rows if state not in TRAINED) / 1e9
     return f"{text}\nAbout {as_time(left)} of training on this machine, one run after the other; {gigabytes:.1f} GB of disk."
-
-
-def _for(each: Wanted) -> str:
-    first, *others = each.claims
-    return f"{first} and {len(others)} more" if others else first
 
 
 def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:

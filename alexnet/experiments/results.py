@@ -3,19 +3,20 @@
 Nothing is trained here. A result that needs runs which are missing has no interval; its verdict says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 import pandas as pd
 
+from alexnet.config import RunConfig
 from alexnet.experiments import artefacts, plan, runs
 from alexnet.experiments.answers import Answer, Net, Where
 from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
 from alexnet.experiments.rate_search import Search
-from alexnet.experiments.runs import Run
-from alexnet.experiments.scales import SCALES, Scale, stamp
+from alexnet.experiments.runs import Rows, Run
+from alexnet.experiments.scales import SCALES, Scale, stamp, table
 from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge
 from alexnet.paper.claims import Value
 from alexnet.preprocessing import SETS
@@ -66,9 +67,7 @@ class Results:
         """Arm -> search for its rate, as far as it is recorded."""
         return {arm: plan.search_of(self.experiment, s, self.scale) for arm, s in self.experiment.searches(self.scale)}
 
-    def _at(self, arm: str, rate: float, seed: int) -> Any:
-        from alexnet.experiments.scales import table
-
+    def _at(self, arm: str, rate: float, seed: int) -> RunConfig:
         search = dict(self.experiment.searches(self.scale))[arm]
         return search.config(table(self.scale), self.experiment.dataset(), rate, seed)
 
@@ -78,7 +77,10 @@ class Results:
 
     def counts(self, arm: str, where: Where, top: int) -> dict[int, tuple[int, int]]:
         """Return seed -> (wrong, total)."""
-        return _counts(self.runs[arm], where, top)
+        wanted = (where.split, where.views, top)
+        found = {seed: artefacts.read_errors(run.folder) for seed, run in sorted(self.runs[arm].items())}
+        rows = [(seed, row) for seed, of_run in found.items() for row in of_run]
+        return {s: (row["wrong"], row["total"]) for s, row in rows if (row["split"], row["views"], row["k"]) == wanted}
 
     def epochs_allowed(self, arm: str) -> int:
         """Return the epochs after which a run of the arm ends in any case."""
@@ -125,47 +127,26 @@ class Results:
 
     def frame(self) -> pd.DataFrame:
         """Return the exact counts measured of finished runs, a row for each arm, seed, split, views and k."""
-        rows = [
-            {"arm": arm, "seed": seed, "run": run.name} | row
-            for arm, by_seed in self.runs.items()
-            for seed, run in sorted(by_seed.items())
-            for row in artefacts.read_errors(run.folder)
-        ]
-        frame = pd.DataFrame(rows, columns=COLUMNS)
-        return frame.assign(error=frame["wrong"] / frame["total"])
+        return self._table(lambda run: artefacts.read_errors(run.folder), COLUMNS)
 
     def curves(self) -> pd.DataFrame:
         """Return what was counted after each epoch: arm, seed, epoch, split, views, k, wrong, total, error."""
+        return self._table(lambda run: run.metrics, ["epoch", *COLUMNS])
+
+    def _table(self, rows_of: Callable[[Run], Rows], columns: list[str]) -> pd.DataFrame:
         rows = [
             {"arm": arm, "seed": seed, "run": run.name} | row
             for arm, by_seed in self.runs.items()
             for seed, run in sorted(by_seed.items())
-            for row in run.metrics
+            for row in rows_of(run)
         ]
-        frame = pd.DataFrame(rows, columns=["epoch", *COLUMNS])
+        frame = pd.DataFrame(rows, columns=columns)
         return frame.assign(error=frame["wrong"] / frame["total"])
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every run that is wanted is finished."""
-        wanted = [config for _, config in self.experiment.configs(self.scale)]
-        fixed = all((run := runs.read(config)) is not None and run.is_done() for config in wanted)
-        searched = all(len(self.runs[arm]) == len(s.seeds) for arm, s in self.experiment.searches(self.scale))
-        return fixed and searched
 
 
 def _add(found: dict[int, Run], run: Run | None) -> None:
     if run is not None and run.status == "finished":
         found[run.seed] = run
-
-
-def _counts(by_seed: Mapping[int, Run], where: Where, top: int) -> dict[int, tuple[int, int]]:
-    found = {}
-    for seed, run in sorted(by_seed.items()):
-        for row in artefacts.read_errors(run.folder):
-            if (row["split"], row["views"], row["k"]) == (where.split, where.views, top):
-                found[seed] = (row["wrong"], row["total"])
-    return found
 
 
 @cache

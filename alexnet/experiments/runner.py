@@ -237,7 +237,7 @@ class Queue:
         )
 
     def _seconds_left(self) -> float:
-        return sum(row.seconds for row in plan.priced(plan.wanted(self.scale, self.claims, assume=True)) if row.open)
+        return sum(seconds for _, _, seconds in plan.priced(plan.wanted(self.scale, self.claims, assume=True)))
 
     def _move(self) -> None:
         """Show what is left now; plans change with results, so the total may grow and shrink."""
