@@ -202,15 +202,14 @@ class Evaluate:
     For example
 
       alexnet evaluate s3.3-lrn --arm with --scale toy
-      alexnet evaluate --weights bvlc_alexnet.npz --format caffe --data ilsvrc2012
+      alexnet evaluate --weights alexnet.safetensors --data ilsvrc2012
     """
 
     what: Positional[str] = ""  # a claim, or the name of a run
     arm: str | None = None  # of the claim
     scale: ScaleOption = "auto"
     seed: int = 0
-    weights: Path | None = None  # a file instead of a run: what `alexnet export` wrote, or Caffe's
-    format: Literal["alexnet", "caffe"] = "alexnet"
+    weights: Path | None = None  # a file that `alexnet export` wrote, instead of a run
     data: str | None = None  # the set to count on; the default is the run's own
     views: Literal["central", "ten"] | None = None  # the default is both
 
@@ -223,7 +222,7 @@ class Evaluate:
                 "Say which net: a run (alexnet evaluate CLAIM --arm ARM), or a file (--weights FILE --data SET)."
             )
         if self.weights is not None:
-            lines = evaluation.of_file(self.weights, self.format, self.data, self.views)
+            lines = evaluation.of_file(self.weights, self.data, self.views)
         else:
             lines = evaluation.of_run(_run_named(self.what, self.arm, self.scale, self.seed), self.data, self.views)
         for line in lines:

@@ -33,14 +33,14 @@ def of_run(config: RunConfig, data: str | None = None, views: str | None = None)
     yield from _lines(net if data is None else replace(net, data=open_set(data)), views)
 
 
-def of_file(file: Path, form: str, data: str | None, views: str | None = None) -> Iterator[str]:
-    """Yield the same lines for the weights in a file, counted on the prepared set `data`."""
+def of_file(file: Path, data: str | None, views: str | None = None) -> Iterator[str]:
+    """Yield the same lines for the net in a file that `export` wrote, counted on the prepared set `data`."""
     if data is None:
         raise UserError("Say which set to count on: --data SET (alexnet doctor lists those that are prepared).")
     opened = open_set(data)
-    learner = Learner(RunConfig(net=ColumnNet(num_classes=len(opened.classes))), "fp32", Group(readiness.device()))
-    learner.net = (weights.load(file) if form == "alexnet" else weights.load_caffe(file)).net.to(readiness.device())
     config = RunConfig(data=data, net=ColumnNet(num_classes=len(opened.classes)), augmentation=PAPER)
+    learner = Learner(config, "fp32", Group(readiness.device()))
+    learner.net = weights.load(file).net.to(readiness.device())
     yield from _lines(Trained(config, learner, opened, file.parent), views)
 
 
