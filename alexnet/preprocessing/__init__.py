@@ -3,7 +3,7 @@
 catalog        the sets by name: counts, sizes, titles, how each is found
 cifar10, imagenet, synthetic    the sources, found or computed; image_index: where each image is, also in tars in tars
 photograph     one untrusted image file -> a square of 256 pixels
-prepare        make a set, or resume making it; shards: decode on all cores, write in order
+prepare        make a set, or resume making it: decode on all cores, write in order, report
 prepared_set   the set on disk, opened and verified
 augment        crops, flips, colour noise, the ten views
 loader         (seed, epoch, step) -> batch, prefetched
@@ -15,13 +15,12 @@ from alexnet.preprocessing.catalog import SETS
 from alexnet.preprocessing.prepare import prepare
 from alexnet.preprocessing.prepared_set import PreparedSet, Split, data_dir, is_prepared, open_set
 
-LOADER = ("Batches", "batches")
 __all__ = ["SETS", "Batches", "PreparedSet", "Split", "batches", "data_dir", "is_prepared", "open_set", "prepare"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in LOADER:  # Why late: it imports torch, which takes a second that most commands can do without
-        from alexnet.preprocessing import loader
+    if name not in ("Batches", "batches"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from alexnet.preprocessing import loader  # Why late: it imports torch, which takes a second that most can do without
 
-        return getattr(loader, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(loader, name)

@@ -1,7 +1,4 @@
-"""Section 4.1: which part of every image the net is shown, and in what light; `loader` makes the batches.
-
-Nothing here keeps state: the same arguments give the same numbers, whatever the batch size.
-"""
+"""Section 4.1: which part of every image the net is shown, and in what light, whatever the batch size."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +9,6 @@ from alexnet import randomness
 from alexnet.config import Augmentation
 
 BLOCK = 1024  # places of an epoch whose numbers are drawn together: a batch asks one or two generators, not one per image
-
 PAPER = Augmentation()
 # Source 2012: one decision for 32 images and the mean's centre (convdata_jpeg.py:77, 95, 238); division (:179).
 SOURCE2012 = Augmentation(images_per_decision=32, mean_crop="central", divide=True)
@@ -43,38 +39,31 @@ def num_views(augmentation: Augmentation, image_side: int = 256) -> int:
 def draw_views(augmentation: Augmentation, image_side: int, seed: int, epoch: int, places: np.ndarray) -> Views:
     """Draw offsets, uniform in 0 ... margin inclusive, and flips, of probability 1/2, for `places` of an epoch.
 
-    A place (N,) is an image's number in the order of its epoch, not its index in the set. Source 2012: as there, chunks
-    of 32 are counted through the epoch, so that batches of any size share decisions alike (convdata_jpeg.py:238).
+    A place (N,) is an image's number in the order of its epoch, not its index in the set. Source 2012: chunks of 32 are
+    counted through the epoch, so that batches of any size share decisions alike (convdata_jpeg.py:238).
     """
     most = margin(augmentation, image_side)
     decisions = np.asarray(places, np.int64) // augmentation.images_per_decision
-    offsets = _drawn(seed, "crop", epoch, decisions, (2,), lambda draws: draws.integers(0, most + 1, (BLOCK, 2)))
-    flips = _drawn(seed, "flip", epoch, decisions, (), lambda draws: draws.integers(0, 2, BLOCK))
+    offsets = _drawn(seed, "crop", epoch, decisions, lambda draws: draws.integers(0, most + 1, (BLOCK, 2)))
+    flips = _drawn(seed, "flip", epoch, decisions, lambda draws: draws.integers(0, 2, BLOCK))
     return Views(offsets[:, 0], offsets[:, 1], flips == 1)
 
 
 def _drawn(
-    seed: int,
-    purpose: str,
-    epoch: int,
-    places: np.ndarray,
-    shape: tuple[int, ...],
-    draw: Callable[[np.random.Generator], np.ndarray],
+    seed: int, purpose: str, epoch: int, places: np.ndarray, draw: Callable[[np.random.Generator], np.ndarray]
 ) -> np.ndarray:
-    """Return the numbers of `places`, (N, *shape): row place % BLOCK of what `draw` makes for block place // BLOCK."""
-    if len(places) == 0:  # Why: a replica may have no image of an epoch's last batch
-        return np.zeros((0, *shape), np.int64)
-    blocks, which = np.unique(places // BLOCK, return_inverse=True)
+    """Return the numbers of `places`, (N, ...): row place % BLOCK of what `draw` makes for block place // BLOCK."""
+    blocks = np.unique(places // BLOCK) if len(places) else [0]  # Why: a replica may have no image of the last batch
     drawn = np.stack([draw(randomness.generator(seed, purpose, epoch, int(block))) for block in blocks])
-    return drawn[which, places % BLOCK]
+    return drawn[np.searchsorted(blocks, places // BLOCK), places % BLOCK]
 
 
 def colour_axes(covariance: np.ndarray, literal: bool = False) -> np.ndarray:
     """Return the principal components (3, 3) of the training pixels' colours, each column as long as one standard deviation.
 
     The columns ascend; in each the largest component (the first of equals) is positive. Paper 4.1 multiplies by the
-    eigenvalues; `literal` does so, and gives noise of sd 1483 grey levels on the main axis of ILSVRC, where the
-    2012 source, with their square roots, has 12.2 (convdata_jpeg.py:57-66).
+    eigenvalues (`literal`): noise of sd 1483 grey levels on the main axis of ILSVRC, where the 2012 source has 12.2, with
+    their square roots (convdata_jpeg.py:57-66).
     """
     variances, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
     variances = variances.clip(min=0)
@@ -86,15 +75,13 @@ def colour_axes(covariance: np.ndarray, literal: bool = False) -> np.ndarray:
 def draw_colours(
     axes: np.ndarray, augmentation: Augmentation, seed: int, epoch: int, places: np.ndarray
 ) -> np.ndarray | None:
-    """Draw the colour (N, 3), float32, that is added to each image: `axes` times three draws from N(0, noise).
+    """Draw the colour (N, 3), float32, that is added to each image: `axes` times three draws from N(0, noise), or None.
 
-    `axes` come from `colour_axes`; None if the noise is off. Paper 4.1: the colour is drawn once for each use of an image,
-    also where crops are shared.
+    `axes` come from `colour_axes`. Paper 4.1: drawn once for each use of an image, also where crops are shared.
     """
     if augmentation.noise == 0:
         return None
-    places = np.asarray(places, np.int64)
-    draws = _drawn(seed, "colour-noise", epoch, places, (3,), lambda draws: draws.standard_normal((BLOCK, 3)))
+    draws = _drawn(seed, "colour-noise", epoch, places, lambda draws: draws.standard_normal((BLOCK, 3)))
     # Why not a matmul: its bits depend on N.
     return (augmentation.noise * (draws[:, None] * axes).sum(axis=2)).astype(np.float32)
 
@@ -102,16 +89,12 @@ def draw_colours(
 def fixed_views(augmentation: Augmentation, image_side: int, which: str) -> list[tuple[int, int, bool]]:
     """Return the test views "central", "ten" or "grid" as (top, left, flipped), in the order of the 2012 source.
 
-    Ten: four corners and the centre, then their mirror images (paper 4.1, 6). Grid: 3x3 crops without flips, with which the
-    2012 source tests the CIFAR-10 nets (convdata_cifar.py:82-88).
+    Ten: corners and centre, then mirrored (paper 4.1, 6). Grid: 3x3, for the CIFAR-10 nets (convdata_cifar.py:82-88).
     """
-    m = margin(augmentation, image_side)
-    centre = (m // 2, m // 2)
-    if which == "central":
-        return [(*centre, False)]
-    if which == "ten":
-        corners = ((0, 0), (0, m), centre, (m, 0), (m, m))
-        return [(top, left, flip) for flip in (False, True) for top, left in corners]
+    most = margin(augmentation, image_side)
+    middle = most // 2
     if which == "grid":
-        return [(top, left, False) for top in (0, m // 2, m) for left in (0, m // 2, m)]
-    raise ValueError(f'`views` (={which!r}) must be "central", "ten" or "grid"')
+        return [(top, left, False) for top in (0, middle, most) for left in (0, middle, most)]
+    corners = ((0, 0), (0, most), (middle, middle), (most, 0), (most, most))
+    ten = [(top, left, flip) for flip in (False, True) for top, left in corners]
+    return {"ten": ten, "central": ten[2:3]}[which]

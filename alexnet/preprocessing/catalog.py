@@ -7,13 +7,12 @@ paper or the publishers print; what was really found is in a prepared set's mani
 from dataclasses import dataclass, field
 from typing import Literal
 
-from alexnet.config import UserError, nearest
-
 RAW_UP_TO = 300 * 10**9  # bytes of a raw set; larger ones are kept as JPEGs by default. ILSVRC-2012 has 262
 JPEG_PART = 6  # a JPEG of quality 95 takes about a sixth of its pixels
-
-
 Codec = Literal["raw", "jpeg"]  # of photographs on disk (`prepared_set.py`)
+DOWNLOAD = "downloaded, or with --source from a copy"
+FORMULA = "computed from a seed"
+OWN_COPY = "from your own copy, with --source"
 
 
 def default_codec(num_images: int, side: int) -> Codec:
@@ -34,22 +33,13 @@ class SetInfo:
     num_classes: int  # 0 where it depends on the source
     side: int  # pixels
     counts: dict[str, int] = field(hash=False)  # split -> images; empty where they depend on the source
-    origin: Literal["download", "formula", "own copy"] = "own copy"
+    how: str = OWN_COPY  # one gets it; the command is `alexnet prepare` and the set's name
     is_exact: bool = True  # the counts; if not, they are the paper's round numbers
 
     @property
     def stand_in(self) -> bool:
         """Whether its images are made by formula: what is measured on them is no result about photographs."""
-        return self.origin == "formula"
-
-    @property
-    def how(self) -> str:
-        """How one gets it, in words; the command is `alexnet prepare` and the set's name."""
-        return {
-            "download": "downloaded, or with --source from a copy",
-            "formula": "computed from a seed",
-            "own copy": "from your own copy, with --source",
-        }[self.origin]
+        return self.how == FORMULA
 
     @property
     def num_images(self) -> int:
@@ -63,12 +53,12 @@ class SetInfo:
 
 
 SETS: dict[str, SetInfo] = {
-    "cifar10": SetInfo("CIFAR-10", 10, 32, {"train": 50_000, "test": 10_000}, "download"),
-    "formula32": SetInfo("Formula-32", 10, 32, {"train": 4000, "test": 1000}, "formula"),
-    "formula256": SetInfo("Formula-256", 20, 256, {"train": 1500, "val": 300, "test": 300}, "formula"),
+    "cifar10": SetInfo("CIFAR-10", 10, 32, {"train": 50_000, "test": 10_000}, DOWNLOAD),
+    "formula32": SetInfo("Formula-32", 10, 32, {"train": 4000, "test": 1000}, FORMULA),
+    "formula256": SetInfo("Formula-256", 20, 256, {"train": 1500, "val": 300, "test": 300}, FORMULA),
     # Imagenette v2 and Imagewoof v2: ten classes of ILSVRC each
-    "imagenet20": SetInfo("ImageNet-20", 20, 256, {"train": 9469 + 9025, "val": 3925 + 3929}, "download"),
-    "imagenette": SetInfo("Imagenette", 10, 256, {"train": 9469, "val": 3925}, "download"),
+    "imagenet20": SetInfo("ImageNet-20", 20, 256, {"train": 9469 + 9025, "val": 3925 + 3929}, DOWNLOAD),
+    "imagenette": SetInfo("Imagenette", 10, 256, {"train": 9469, "val": 3925}, DOWNLOAD),
     "ilsvrc2010": SetInfo("ILSVRC-2010", 1000, 256, {"train": 1_261_406, "val": 50_000, "test": 150_000}),
     # The labels of its test images were never published.
     "ilsvrc2012": SetInfo("ILSVRC-2012", 1000, 256, {"train": 1_281_167, "val": 50_000}),
@@ -78,10 +68,3 @@ SETS: dict[str, SetInfo] = {
     "fall2011": SetInfo("ImageNet, fall 2011", 21_843, 256, {"train": 15_000_000}, is_exact=False),
     "folders": SetInfo("class folders", 0, 256, {}),
 }
-
-
-def info(name: str) -> SetInfo:
-    """Return what is known of the set `name`. Raises UserError for an unknown one."""
-    if name not in SETS:
-        raise UserError(f"There is no data set {name!r}{nearest(name, SETS)}. Known are {', '.join(SETS)}.")
-    return SETS[name]

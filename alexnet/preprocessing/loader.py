@@ -1,12 +1,12 @@
 """From a prepared set to what the net sees: raw 0-255 pixels minus the training-set mean image (sections 2 and 4.1).
 
-Images are shown whole, or as crops of them, one at random in training and fixed ones in testing. Either way a batch is a
-function of (seed, epoch, step) alone: float (N, 3, H, W) in channels_last layout, never divided by 255, and labels int64
-(N,). Every image gets the same bits whatever the batch size and on whatever device.
+Images are shown whole or in crops, random in training and fixed in testing. A batch is a function of (seed, epoch, step)
+alone: float (N, 3, H, W) in channels_last layout, never divided by 255, and labels int64 (N,). Every image gets the same
+bits whatever the batch size and on whatever device.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
@@ -18,7 +18,7 @@ from torch import Tensor
 from alexnet import randomness
 from alexnet.config import Augmentation
 from alexnet.preprocessing.augment import Views, colour_axes, draw_colours, draw_views, fixed_views, margin
-from alexnet.preprocessing.prepared_set import JpegImages, PreparedSet
+from alexnet.preprocessing.prepared_set import PreparedSet
 
 ViewsName = Literal["whole", "central", "ten", "grid"]
 Part = tuple[int, int]  # (r, R): the rows that replica r of R takes of every batch
@@ -32,25 +32,19 @@ def rows_of(total: int, part: Part) -> slice:
     return slice(own * total // parts, (own + 1) * total // parts)
 
 
-def batches(
-    data: PreparedSet, split: str, augmentation: Augmentation | None, device: torch.device | None = None
-) -> "Batches":
-    """Return the batches of one split, shown as `augmentation` says (None: whole), made on `device`."""
-    return Batches(data, split, augmentation, device)
-
-
 class Batches:
-    """Batches of one split, whose images stay on disk until they are shown."""
+    """Batches of one split, shown as `augmentation` says (None: whole), made on `device`; images stay on disk until then."""
 
     def __init__(
         self, data: PreparedSet, split: str, augmentation: Augmentation | None, device: torch.device | None = None
     ) -> None:
         self.images, self.mean = data.splits[split].images, np.ascontiguousarray(data.mean, np.float32)
         self.labels = torch.from_numpy(data.splits[split].labels)
-        self.augmentation, self.device = augmentation, torch.device(device or "cpu")
-        self.axes, self._memory = colour_axes(data.covariance), Memory()
-        if augmentation is not None:
-            margin(augmentation, self.mean.shape[0])
+        self.is_whole, self.device = augmentation is None, torch.device(device or "cpu")
+        self.augmentation = augmentation or Augmentation(crop_side=len(self.mean), random=False)
+        self.axes = colour_axes(data.covariance)
+        self._free: dict[tuple[int, ...], list[np.ndarray]] = {}  # memory of batches that nobody holds any more
+        margin(self.augmentation, len(self.mean))  # Why: crops that are too large are an error at once
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,61 +74,51 @@ class Batches:
 
         No noise and no division. Raises ValueError for views of a set that is shown whole, and the reverse.
         """
-        if (views == "whole") != (self.augmentation is None):
-            shown = "whole" if self.augmentation is None else "in crops"
+        if (views == "whole") != self.is_whole:
+            shown = "whole" if self.is_whole else "in crops"
             raise ValueError(f"`views` (={views!r}) do not fit images that the net sees {shown}")
-        fixed = [None] if views == "whole" else fixed_views(self.augmentation, len(self.mean), views)
         for start in range(part[0] * batch_size, len(self), part[1] * batch_size):
             numbers = np.arange(start, min(start + batch_size, len(self)))
-            pixels = self._read(numbers)  # Why here: JPEGs are decoded once for all views
-            yield [self._crop(pixels, len(numbers), view) for view in fixed], self.labels[numbers]
+            # Why read here: JPEGs are decoded once for all views.
+            yield self._fixed(self._read(numbers), len(numbers), "central" if self.is_whole else views), self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
         """Return the images at `indices` as the net sees them at `places` of `epoch`: one random view each (paper 4.1)."""
         # Why one by one on a CPU: of a memory-mapped array only the crops are read.
         pixels = self._read(indices) if self.device.type == "cuda" else (self.images[i] for i in indices.tolist())
         how = self.augmentation
-        if how is None or not how.random:
-            view = None if how is None else fixed_views(how, len(self.mean), "central")[0]
-            return self._crop(pixels, len(indices), view)
+        if not how.random:
+            return self._fixed(pixels, len(indices), "central")[0]
         # Source 2012: without noise, images are not divided either: by 1 plus its sd, then 0 (convdata_jpeg.py:179).
         how = how if colour_noise else replace(how, noise=0.0)
         views = draw_views(how, len(self.mean), seed, epoch, places)
         colours = draw_colours(self.axes, how, seed, epoch, places)
-        return crop(pixels, views, self.mean, how, colours, self._memory)
+        return crop(pixels, views, self.mean, how, colours, self._empty)
 
     def _read(self, indices: np.ndarray) -> np.ndarray | Tensor:
         """Return images, uint8 (N, H, W, 3), on a CUDA device as a tensor there; nothing waits for their way."""
         if self.device.type != "cuda":
             return self.images[indices]
         pinned = torch.empty((len(indices), *self.mean.shape), dtype=torch.uint8, pin_memory=True)
-        if isinstance(self.images, JpegImages):
-            for out, i in zip(pinned.numpy(), indices.tolist(), strict=True):
-                out[...] = self.images[i]
-        else:
-            np.take(self.images, indices, axis=0, out=pinned.numpy(), mode="clip")
+        for out, i in zip(pinned.numpy(), indices.tolist(), strict=True):
+            out[...] = self.images[i]
         return pinned.to(self.device, non_blocking=True)
 
-    def _crop(self, pixels: Iterable[np.ndarray] | Tensor, count: int, view: tuple[int, int, bool] | None) -> Tensor:
-        """Return one view of all images, or with None the whole of them."""
-        how = self.augmentation or Augmentation(crop_side=len(self.mean))
-        views = Views(*(np.full(count, value) for value in view or (0, 0, False)))
-        return crop(pixels, views, self.mean, how, memory=self._memory)
+    def _fixed(self, pixels: Iterable[np.ndarray] | Tensor, count: int, which: ViewsName) -> list[Tensor]:
+        fixed = fixed_views(self.augmentation, len(self.mean), which)
+        views = (Views(*(np.full(count, value) for value in view)) for view in fixed)
+        return [crop(pixels, each, self.mean, self.augmentation, empty=self._empty) for each in views]
+
+    def _empty(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """Return an array of whatever values. Why not np.empty: fresh pages cost several times what is done with them."""
+        free = self._free.setdefault(shape, [])
+        whole = free.pop() if free else np.empty(shape, dtype)
+        lent = whole.view()  # Why: a tensor's storage, which its views share, holds this; it goes when the storage does
+        weakref.finalize(lent, free.append, whole)
+        return lent
 
 
-class Memory:
-    """Memory of batches that nobody holds any more, used again: fresh pages cost several times what is done with them."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[np.ndarray, weakref.ref]] = []
-
-    def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor of float32 on the CPU whose values are whatever was there."""
-        free = [whole for whole, lent in self._kept if lent() is None and whole.shape == shape]
-        whole = free[0] if free else np.empty(shape, np.float32)
-        lent = whole.view()  # Why: the tensor's storage, which its views share, holds this; so it goes when the storage does
-        self._kept = [pair for pair in self._kept if pair[1]() is not None] + [(whole, weakref.ref(lent))]
-        return torch.from_numpy(lent)
+batches = Batches
 
 
 def crop(
@@ -143,22 +127,22 @@ def crop(
     mean_HWC: np.ndarray,
     augmentation: Augmentation,
     colours: np.ndarray | None = None,
-    memory: Memory | None = None,
+    empty: Callable[..., np.ndarray] = np.empty,
 ) -> Tensor:
     """Return views of N uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
-    With the mean's own crop, the mean image is cropped and flipped like the image, as if subtracted first (paper 2). With
-    its central one, the crop is flipped and the mean is not (convdata_jpeg.py:209-211). Never divided by 255. `colours`
-    (N, 3), if given, are added to all pixels of an image, which are then divided by 1 + noise if the augmentation says so.
-    A tensor of images is cropped where it is, all at once; on a CPU, arrays one by one, which is faster there.
+    The mean's own crop is flipped like the image, as if subtracted first (paper 2); its central one is not
+    (convdata_jpeg.py:209-211). `colours` (N, 3), if given, are added to all pixels of an image, which are then divided by
+    1 + noise if the augmentation says so. A tensor is cropped where it is, all at once; arrays one by one, on the CPU.
     """
     if isinstance(pixels_NHWC, Tensor):
         return _crop_at_once(pixels_NHWC, views, mean_HWC, augmentation, colours)
     side, middle = augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
     means = mean_HWC, np.ascontiguousarray(mean_HWC[:, ::-1])
-    x_NHWC = (memory or Memory()).empty((len(views.tops), side, side, 3))
+    x_NHWC = empty((len(views.tops), side, side, 3), np.float32)
+    rows = zip(x_NHWC, pixels_NHWC, *(np.asarray(column).tolist() for column in views), strict=True)
     # Why numpy and one image at a time: it stays in the cache, and the threads that train are left alone.
-    for i, (out, image, top, left, flip) in enumerate(zip(x_NHWC.numpy(), pixels_NHWC, *_lists(views), strict=True)):
+    for i, (out, image, top, left, flip) in enumerate(rows):
         shown = image[top : top + side, left : left + side]
         shown = _flipped(shown) if flip else shown
         if augmentation.mean_crop == "central":
@@ -167,22 +151,17 @@ def crop(
         out[...] = shown  # Why first: numpy subtracts numbers of two types more slowly
         out -= means[flip][top : top + side, left : left + side]
         if colours is not None:
-            rows = out.reshape(side, -1)  # Why: long rows are added several times faster than triples
-            rows += np.tile(colours[i], side)
+            lines = out.reshape(side, -1)  # Why: they are added several times faster than triples
+            lines += np.tile(colours[i], side)
             if augmentation.divide:
-                rows /= np.float32(1 + augmentation.noise)
-    return x_NHWC.permute(0, 3, 1, 2)
+                lines /= np.float32(1 + augmentation.noise)
+    return torch.from_numpy(x_NHWC).permute(0, 3, 1, 2)
 
 
 def _flipped(image_HWC: np.ndarray) -> np.ndarray:
     """Return the mirror image. Why torch: numpy takes ten times as long. Why in bands: of more pixels it starts threads."""
-    H, W, C = image_HWC.shape
-    rows = max(1, ONE_THREAD // (W * C))
-    return np.concatenate([torch.from_numpy(np.array(image_HWC[y : y + rows])).flip(1).numpy() for y in range(0, H, rows)])
-
-
-def _lists(views: Views) -> Iterator[list]:
-    return (np.asarray(column).tolist() for column in views)
+    bands = np.array_split(image_HWC, -(-image_HWC.size // ONE_THREAD))
+    return np.concatenate([torch.from_numpy(band.copy()).flip(1).numpy() for band in bands])
 
 
 def _crop_at_once(
@@ -226,8 +205,7 @@ def prefetched(made: Iterator[Sequence[Tensor]], device: torch.device) -> Iterat
             if stream is not None:
                 trains = torch.cuda.current_stream(device)
                 trains.wait_stream(stream)
-                for tensor in batch:
-                    if tensor.is_cuda:  # Why: its memory must not be used again while the stream that trains reads it
-                        tensor.record_stream(trains)
+                for tensor in filter(lambda tensor: tensor.is_cuda, batch):
+                    tensor.record_stream(trains)  # Why: its memory must not be used again while that stream reads it
             waiting = background.submit(following)
             yield batch

@@ -2,6 +2,7 @@
 
 import struct
 import warnings
+import zlib
 from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
@@ -10,11 +11,10 @@ from PIL import Image
 
 # Why: Pillow knows some forty formats, some of which call other programs; no data set needs more than these.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-KINDS = {**dict.fromkeys(("1", "L", "LA", "I", "I;16"), "grey"), "CMYK": "CMYK", "P": "palette", "PA": "palette"}
 # Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
 RESAMPLING = Image.Resampling.BICUBIC
 LARGE = 8 * 10**6  # pixels; a decoded photograph takes 4 bytes for each, and up to twice that while it is converted
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error)
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, zlib.error, MemoryError)
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _T = Image.Transpose
@@ -22,26 +22,20 @@ TURNS = dict(enumerate((_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.FLIP_TOP_BOTTOM, _
                         _T.ROTATE_90), 2))  # fmt: skip
 
 
-def read(
-    stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def read(stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None = None) -> np.ndarray:
     """Read a photograph as (side, side, 3) uint8: turned upright, made RGB, shorter side scaled to `side`, centre cropped.
 
-    Also says its format and what is unusual about it. Raises what is in UNREADABLE for one that is damaged, in a mode
-    without a defined range, or so large (Pillow's limit, 89 million pixels) that it may be a decompression bomb. Paper 2. Of
-    the processes that share the lock `turn`, one at a time holds a photograph of more than LARGE pixels.
+    Raises what is in UNREADABLE for one that is damaged, in a mode without a defined range, or so large (Pillow's limit, 89
+    million pixels) that it may be a decompression bomb. Paper 2. Of the processes that share the lock `turn`, one at a time
+    holds a photograph of more than LARGE pixels.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-        with Image.open(stream, formats=FORMATS) as image, _turn(turn, image):
-            turned = upright(image)
-            remarks = (image.format, KINDS.get(image.mode, ""), "" if turned is image else "turned upright")
-            return square(to_rgb(turned), side), tuple(filter(None, remarks))
-
-
-def _turn(turn: AbstractContextManager | None, image: Image.Image) -> AbstractContextManager:
-    return nullcontext() if turn is None or image.width * image.height <= LARGE else turn
+        image = Image.open(stream, formats=FORMATS)
+        is_alone = turn if turn and image.width * image.height > LARGE else nullcontext()
+        with image, is_alone:
+            return square(to_rgb(upright(image)), side)
 
 
 def upright(image: Image.Image) -> Image.Image:

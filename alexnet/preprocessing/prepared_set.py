@@ -7,14 +7,16 @@
 <set>/<split>/images.jpegs      codec jpeg: JPEGs of quality 95 one after another, a sixth of the bytes, decoded when read
 <set>/<split>/offsets.npy       codec jpeg: (N + 1,) int64, where each of them begins
 <set>/<split>/labels.npy        (N,) int64
-<set>/<split>/shards.json       of photographs: sha256 of each 1024 images (`shards.py`)
+<set>/<split>/shards.json       of photographs: sha256 of each 1024 images (`prepare.py`)
 """
 
+import functools
 import hashlib
 import io
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ IMAGE_FILES: dict[Codec, str] = {"raw": "images.npy", "jpeg": "images.jpegs"}
 OFFSETS, SHARDS, MANIFEST = "offsets.npy", "shards.json", "prepare.json"
 QUALITY = 95  # cuda-convnet2's make-data has it too
 HASHED_UP_TO = 2 * 10**9  # bytes of images that opening a set reads in full, to compare their sha256
-CHUNK = 1000  # images of which sums are made at a time
+CHUNK = 16  # images of which sums are made at a time, by each thread
 
 
 def encode(pixels_HWC: np.ndarray) -> bytes:
@@ -41,35 +43,26 @@ def encode(pixels_HWC: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Return the pixels (H, W, 3) uint8 of a JPEG that `encode` made."""
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return np.asarray(image)
-
-
-def decode_fast(data: np.ndarray) -> np.ndarray:
-    """Return the pixels of a JPEG (n,) uint8 that `encode` made, the same as `decode` does, in two thirds of its time."""
+def decode(data: bytes | np.ndarray) -> np.ndarray:
+    """Return the pixels (H, W, 3) uint8 of a JPEG that `encode` made: Pillow's, in two thirds of its time."""
     # Why here: importing torchvision takes a second, which those who read no JPEGs need not wait.
     import torch
     import torchvision.io  # noqa: F401  # registers the operation
 
     # Why not `torchvision.io.decode_jpeg`, which calls this: it warns, each time, that TorchCodec will follow it.
-    return torch.ops.image.decode_jpeg(torch.from_numpy(np.array(data)), 3, False).permute(1, 2, 0).numpy()
+    encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+    return torch.ops.image.decode_jpeg(encoded, 3, False).permute(1, 2, 0).numpy()
 
 
 def header(num_images: int, side: int) -> bytes:
     """Return the first bytes of an .npy file of images, as many for any number of them."""
-    stream = io.BytesIO()
-    shape = (num_images, side, side, 3)
+    stream, shape = io.BytesIO(), (num_images, side, side, 3)
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return stream.getvalue()
 
 
 class JpegImages:
     """Images (N, H, W, 3) uint8 that are decoded when they are indexed, as those of an .npy file are read."""
-
-    dtype = np.dtype(np.uint8)
-    ndim = 4
 
     def __init__(self, file: Path, offsets: np.ndarray, side: int) -> None:
         self.file, self.offsets = file, offsets
@@ -83,7 +76,7 @@ class JpegImages:
         """Return one image or several: `images[i]`, `images[3:7]`, `images[numbers]`, `images[mask]`."""
         numbers = np.arange(len(self))[key]  # Why: an image that is not there is an IndexError
         if numbers.ndim == 0:
-            return decode_fast(self._data[self.offsets[numbers] : self.offsets[numbers + 1]])
+            return decode(self._data[self.offsets[numbers] : self.offsets[numbers + 1]])
         return np.stack([self[i] for i in numbers]) if len(numbers) else np.empty((0, *self.shape[1:]), np.uint8)
 
 
@@ -125,87 +118,64 @@ def is_prepared(name: str) -> bool:
 
 
 def open_set(name: str, verify: bool | None = None) -> PreparedSet:
-    """Open the prepared set `name` after comparing the length of each file with its manifest, and with `verify` the sha256.
+    """Open the prepared set `name`. Raises UserError when it is missing, or a file of it is missing or changed.
 
-    By default the sha256 of all but the images of large sets are compared. Raises UserError when the set is missing, or a
-    file is missing or changed.
+    The lengths of its files are compared with the manifest, and unless `verify` is False their sha256, those of the images
+    of a large set only if it is True.
     """
     folder = data_dir() / name
     if not is_prepared(name):
         raise UserError(f"No prepared set {name!r} in {data_dir()}. Make it with: alexnet prepare {name}")
-    manifest = files.read_json(folder / MANIFEST, f"Make the set again with: alexnet prepare {name} --force")
-    _check_files(folder, manifest, verify)
-    codec = manifest.get("codec", "raw")
-    splits = {split: open_split(folder / split, codec) for split in manifest["counts"]}
+    mend = f"Make the set again with: alexnet prepare {name} --force"
+    manifest = files.read_json(folder / MANIFEST, mend)
+    if wrong := _difference(folder, manifest, verify):
+        raise UserError(f"{wrong}. {mend}")
+    codec, side = manifest.get("codec", "raw"), manifest["side"]
+    images = {split: _open_images(folder / split, codec, side) for split in manifest["counts"]}
+    splits = {split: Split(opened, np.load(folder / split / "labels.npy")) for split, opened in images.items()}
     mean, covariance = (np.load(folder / f"{name}.npy") for name in ("mean", "covariance"))
     classes, words = (tuple(manifest.get(key, manifest["classes"])) for key in ("classes", "words"))
     fingerprint, stand_in = manifest["fingerprint"], manifest["stand_in"]
     return PreparedSet(name, folder, classes, splits, mean, covariance, fingerprint, stand_in, words, codec)
 
 
-def open_split(folder: Path, codec: Codec) -> Split:
-    """Open the images and labels of a finished split."""
-    labels = np.load(folder / "labels.npy")
+def _open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImages:
     if codec == "raw":
-        return Split(np.load(folder / IMAGE_FILES["raw"], mmap_mode="r"), labels)
-    side = np.load(folder.parent / "mean.npy").shape[0]
-    return Split(JpegImages(folder / IMAGE_FILES["jpeg"], np.load(folder / OFFSETS, mmap_mode="r"), side), labels)
+        return np.load(folder / IMAGE_FILES["raw"], mmap_mode="r")
+    return JpegImages(folder / IMAGE_FILES["jpeg"], np.load(folder / OFFSETS), side)
 
 
-def _check_files(folder: Path, manifest: dict[str, Any], verify: bool | None) -> None:
-    """Raise UserError, naming the file, unless the set's files are as its manifest says.
-
-    Lengths are compared always; the sha256 of files unless `verify` is False, of the images of large sets if it is True.
-    """
+def _difference(folder: Path, manifest: dict[str, Any], verify: bool | None) -> str:
+    """Return which of the set's files is not as its manifest says, or an empty text."""
     lengths, digests = manifest["bytes"], manifest["sha256"]
+    whole = verify or sum(lengths[path] for path in lengths.keys() - digests.keys()) <= HASHED_UP_TO
     for path, length in lengths.items():
-        if not (folder / path).is_file():
-            raise _changed(folder, path, "missing")
-        if (found := (folder / path).stat().st_size) != length:
-            raise _changed(folder, path, f"changed since it was prepared: it has {found:,} bytes, not {length:,}")
-    if verify is False:
-        return
-    for path, digest in digests.items():
-        if _sha256(folder / path) != digest:
-            raise _changed(folder, path, "changed since it was prepared")
-    sharded = [path for path in lengths if path not in digests]
-    for path in sharded:
-        _check_header(folder, path, manifest)
-        if verify or sum(lengths[path] for path in sharded) <= HASHED_UP_TO:
-            _check_shards(folder, path)
+        file, how = folder / path, None
+        if not file.is_file():
+            return f"{file} is missing"
+        if (found := file.stat().st_size) != length:
+            how = f": it has {found:,} bytes, not {length:,}"
+        elif verify is not False and path in digests:
+            how = "" if hashlib.sha256(file.read_bytes()).hexdigest() != digests[path] else None
+        elif verify is not False:
+            how = _changed_part(file, header(sum(manifest["counts"][file.parent.name].values()), manifest["side"]), whole)
+        if how is not None:
+            return f"{file} is changed since it was prepared{how}"
+    return ""
 
 
-def _changed(folder: Path, path: str, what: str) -> UserError:
-    return UserError(f"{folder / path} is {what}. Make the set again with: alexnet prepare {folder.name} --force")
-
-
-def _check_header(folder: Path, path: str, manifest: dict[str, Any]) -> None:
-    if path.endswith(IMAGE_FILES["raw"]):
-        wanted = header(sum(manifest["counts"][path.split("/")[0]].values()), manifest["side"])
-        with (folder / path).open("rb") as stream:
-            if stream.read(len(wanted)) != wanted:
-                raise _changed(folder, path, "changed since it was prepared, in its first bytes")
-
-
-def _check_shards(folder: Path, path: str) -> None:
-    """Raise UserError unless each shard of a split's images has its sha256."""
-    record = json.loads((folder / path).with_name(SHARDS).read_text())
-    total, label = sum(length for length, _ in record["shards"]), f"verifying {path}"
-    with (folder / path).open("rb") as stream, tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False) as bar:
-        stream.seek(record["start"])
-        for number, (length, digest) in enumerate(record["shards"]):
-            found, left = hashlib.sha256(), length
-            while left and (block := stream.read(min(left, 2**20))):
-                found.update(block)
-                left -= len(block)
-            if found.hexdigest() != digest:
-                raise _changed(folder, path, f"changed since it was prepared, in its shard {number}")
-            bar.update(length)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _changed_part(file: Path, first: bytes, whole: bool) -> str | None:
+    """Return what has changed of a split's images: the header, which was `first`, or if the `whole` is read a shard."""
+    data, record = np.memmap(file, np.uint8, "r"), json.loads(file.with_name(SHARDS).read_text())
+    place = record["start"]
+    if data[:place].tobytes() != first[:place]:
+        return ", in its first bytes"
+    shards = tqdm(record["shards"] if whole else [], f"verifying {file.parent.name}", unit=" shards", leave=False)
+    for number, (length, digest) in enumerate(shards):
+        if hashlib.sha256(data[place : place + length]).hexdigest() != digest:
+            return f", in its shard {number}"
+        place += length
+    return None
 
 
 def write_split(folder: Path, images_NHWC: np.ndarray, labels_N: np.ndarray) -> None:
@@ -214,52 +184,37 @@ def write_split(folder: Path, images_NHWC: np.ndarray, labels_N: np.ndarray) -> 
     files.write_array(folder / "labels.npy", labels_N.astype(np.int64))
 
 
-def finish_set(
-    folder: Path,
-    classes: Sequence[str],
-    splits: Sequence[str],
-    statistics: tuple[np.ndarray, np.ndarray] | None = None,
-    **facts: Any,
-) -> None:
-    """Compute counts and checksums of written splits, and mean and covariance unless given; write the manifest."""
-    mean, covariance = statistics or pixel_statistics(np.load(folder / "train" / IMAGE_FILES["raw"], mmap_mode="r"))
+def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **facts: Any) -> None:
+    """Compute mean, covariance, counts and checksums of written splits; write the manifest."""
+    labels = {split: np.load(folder / split / "labels.npy") for split in splits}
+    mean, covariance = pixel_statistics(_open_images(folder / "train", facts.get("codec", "raw"), facts.get("side", 0)))
     files.write_array(folder / "mean.npy", mean.astype(np.float32))
     files.write_array(folder / "covariance.npy", covariance)
     parts = (*IMAGE_FILES.values(), OFFSETS, "labels.npy", SHARDS)
     names = ["mean.npy", "covariance.npy", *(f"{split}/{part}" for split in splits for part in parts)]
-    paths = [name for name in names if (folder / name).is_file()]
+    lengths = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
     # Why: the sha256 of images that were written in shards is in shards.json, so that they need not be read once more.
     sharded = {f"{s}/{name}" for s in splits for name in IMAGE_FILES.values() if (folder / s / SHARDS).is_file()}
-    digests = {path: _sha256(folder / path) for path in paths if path not in sharded}
-    counts = {}
-    for split in splits:
-        numbers = np.bincount(np.load(folder / split / "labels.npy"), minlength=len(classes))
-        counts[split] = dict(zip(classes, numbers.tolist(), strict=True))
+    digests = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in lengths if path not in sharded}
+    numbers = {split: np.bincount(found, minlength=len(classes)).tolist() for split, found in labels.items()}
+    counts = {split: dict(zip(classes, found, strict=True)) for split, found in numbers.items()}
     fingerprint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
-    lengths = {path: (folder / path).stat().st_size for path in paths}
     manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, "bytes": lengths}
     files.write_json(folder / MANIFEST, {**manifest, "side": len(mean), **facts})
 
 
-def pixel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean image (H, W, 3) and the colour covariance (3, 3) over all pixels, accumulated in float64."""
-    total, outer = np.zeros(images_NHWC.shape[1:]), np.zeros((3, 3))
-    for start in range(0, len(images_NHWC), CHUNK):
-        chunk = images_NHWC[start : start + CHUNK].astype(np.float64)
-        total += chunk.sum(axis=0)
-        outer += colour_products(chunk)
-    return statistics_of(total, outer, len(images_NHWC))
+def pixel_statistics(images_NHWC: np.ndarray | JpegImages) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean image (H, W, 3) and the colour covariance (3, 3) over all pixels, float64."""
 
+    def sums(start: int) -> tuple[np.ndarray, np.ndarray]:
+        part = images_NHWC[start : start + CHUNK]
+        pixels = part.reshape(-1, 3).astype(np.float64)
+        return part.sum(axis=0, dtype=np.int64), pixels.T @ pixels
 
-def colour_products(pixels: np.ndarray) -> np.ndarray:
-    """Return the sum over pixels (..., 3) of the products of two colours, (3, 3) float64, exact."""
-    pixels = pixels.reshape(-1, 3).astype(np.float64)
-    return pixels.T @ pixels
-
-
-def statistics_of(total_HWC: np.ndarray, outer: np.ndarray, num_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean image and the colour covariance of images from their sum and from that of their colours' products."""
-    num_pixels = num_images * total_HWC[..., 0].size
     # Why: sums of integers are exact in any order, so these files have the same bytes on every machine.
-    colour = total_HWC.reshape(-1, 3).sum(axis=0) / num_pixels
-    return total_HWC / num_images, outer / num_pixels - np.outer(colour, colour)
+    with ThreadPoolExecutor() as threads:
+        each = threads.map(sums, range(0, len(images_NHWC), CHUNK))
+        total, outer = functools.reduce(lambda one, other: (one[0] + other[0], one[1] + other[1]), each)
+    num_pixels = images_NHWC.shape[0] * images_NHWC.shape[1] * images_NHWC.shape[2]
+    colour = total.reshape(-1, 3).sum(axis=0) / num_pixels
+    return total / len(images_NHWC), outer / num_pixels - np.outer(colour, colour)

@@ -1,14 +1,13 @@
 """The embedded stand-in: images computed from a seed alone, for readers without a data set or a network.
 
-They are no photographs, and nothing measured on them is a result about photographs. The idea is the dead leaves model:
-things of many sizes that hide one another have the edges and the 1/f spectrum of natural images (Lee, Mumford & Huang 2001,
-"Occlusion models for natural images"), and nets learn useful features from them (Baradad et al. 2021, "Learning to see by
-looking at noise"). In such a scene stand two objects of the image's class, a small and a large one. A class is a shape and a
-pattern, "disc striped across". Place, size, tilt, light, what hides what, and nearly all of the colour are nuisance.
+Nothing measured on them is a result about photographs. The idea is the dead leaves model: things of many sizes that hide one
+another have the edges and the 1/f spectrum of natural images (Lee, Mumford & Huang 2001, "Occlusion models for natural
+images"), and nets learn useful features from them (Baradad et al. 2021, "Learning to see by looking at noise"). In such a
+scene stand two objects of the image's class, a small and a large one. A class is a shape and a pattern, "disc striped
+across". Place, size, tilt, light, what hides what, and nearly all of the colour are nuisance.
 
 The bytes are the same on every machine: each step is a raw draw of a Philox generator or one correctly rounded operation on
 float32 (+, -, *, /, a comparison, floor), no library function whose last bit may vary.
-
 Shapes: N images, H, W pixels, 3 colours in front. Lengths are fractions of the image's side unless said otherwise.
 """
 
@@ -20,7 +19,6 @@ import numpy as np
 from tqdm import tqdm
 
 from alexnet import randomness
-from alexnet.preprocessing.catalog import SETS
 
 PIXELS_AT_ONCE = 2**16  # images are computed in blocks of about so many pixels, which fit a processor's cache
 NUM_DRAWS = 256  # 16-bit draws of each image, more than it uses
@@ -74,16 +72,6 @@ class Spec:
         """What each class shows, in words."""
         return tuple(f"{shape} {pattern}" for pattern in self.patterns for shape in SHAPES)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images of each split."""
-        return SETS[self.name].counts
-
-    @property
-    def block(self) -> int:
-        """Number of images that are computed together."""
-        return max(1, PIXELS_AT_ONCE // self.side**2)
-
 
 # Why these values: the ReLU net of Figure 1 at half width reaches 25 % training error in about 6 epochs, while a linear
 # classifier on the pixels stays above 60 % test error.
@@ -92,24 +80,19 @@ LARGE = Spec("formula256", 256, tuple(PATTERNS), (2.0, 5.0), (0.26, 0.40), 0.10)
 SPECS = {spec.name: spec for spec in (SMALL, LARGE)}
 
 
-def generate(spec: Spec, split: str, count: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return images `first` to `first + count` of a split, (N, side, side, 3) uint8, and their labels (N,) int64.
+def generate(spec: Spec, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first images of a split, (count, side, side, 3) uint8, and their labels (count,) int64.
 
-    Image i depends on (spec, split, i) alone.
+    Image i depends on (spec, split, i) alone. The classes take turns, so they are balanced.
     """
-    images, labels_N = np.empty((count, spec.side, spec.side, 3), np.uint8), labels(spec, count, first)
-    blocks = range(0, count, spec.block)
-    for start in tqdm(blocks, f"computing {spec.name} {split}", unit=" blocks", leave=False, delay=2):
-        stop = min(start + spec.block, count)
-        draws = Draws(spec, split, range(first + start, first + stop))
-        scene = _scene(spec, draws, labels_N[start:stop])
-        images[start:stop] = np.clip(scene + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 3, 0)
-    return images, labels_N
-
-
-def labels(spec: Spec, count: int, first: int = 0) -> np.ndarray:
-    """Return the labels of `count` images from number `first` on: the classes in turn, so they are balanced."""
-    return np.arange(first, first + count, dtype=np.int64) % len(spec.classes)
+    images = np.empty((count, spec.side, spec.side, 3), np.uint8)
+    labels = np.arange(count, dtype=np.int64) % len(spec.classes)
+    block = PIXELS_AT_ONCE // spec.side**2
+    for start in tqdm(range(0, count, block), f"computing {spec.name} {split}", unit=" blocks", leave=False, delay=2):
+        numbers = range(start, min(start + block, count))
+        pixels = Scene(spec, Draws(spec, split, numbers), labels[start : numbers.stop]).pixels
+        images[start : numbers.stop] = np.clip(pixels + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 3, 0)
+    return images, labels
 
 
 class Draws:
@@ -159,20 +142,24 @@ def _twice_as_fine(coarse: Field) -> Field:
 
 
 class Scene:
-    """A block of images while they are painted, (3, N, H, W), with the noise that every surface is cut from."""
+    """A block of images, (3, N, H, W), not yet rounded, with the noise that every surface is cut from."""
 
-    def __init__(self, spec: Spec, draws: Draws) -> None:
+    def __init__(self, spec: Spec, draws: Draws, labels: np.ndarray) -> None:
         self.draws, self.side = draws, spec.side
         noise = np.stack([draws.noise(name, spec.side) for name in ("luminance", "tint", "warmth")])
         self.noise = np.tile(noise, (1, 1, 2, 2))
         places = (np.arange(spec.side, dtype=np.float32) - (spec.side - 1) / 2) / spec.side
         self.x, self.y = places[None, None, :], places[None, :, None]
         self.pixels = self.surface(roughness=(12, 26), tinge=(4, 14))
-
-    def colour(self, spread: float) -> np.ndarray:
-        """Draw a colour, (3, N, 1, 1): a brightness and a smaller difference for each of red, green and blue."""
-        brightness = self.draws.uniform(60, 195)
-        return np.stack([brightness + self.draws.uniform(-spread, spread) for _ in range(3)])
+        # Far things first, each hiding what is behind it.
+        for least, most in ((0.2, 0.7), (0.12, 0.5), (0.08, 0.3), (0.06, 0.2)):
+            self.leaf(least, most)
+        self.thing(spec, labels, radius=(0.1, 0.18), centre=0.4)
+        self.leaf(0.05, 0.3)
+        self.thing(spec, labels, spec.radius, spec.centre)
+        self.leaf(0.04, 0.12)
+        self.leaf(0.04, 0.12)
+        self.light()
 
     def surface(self, roughness: tuple[float, float], tinge: tuple[float, float], spread: float = 45) -> np.ndarray:
         """Draw a rough surface of one colour, (3, N, H, W): a piece of the noise from any place."""
@@ -183,20 +170,20 @@ class Scene:
         light, tint, warmth = pixels
         light *= self.draws.uniform(*roughness)
         pixels[1:] *= self.draws.uniform(*tinge)
-        colours = self.colour(spread)
-        return np.stack((light + warmth + colours[0], light - tint * 0.5 + colours[1], light + tint - warmth + colours[2]))
+        # Its colour is a brightness and a smaller difference for each of red, green and blue.
+        brightness = self.draws.uniform(60, 195)
+        red, green, blue = (brightness + self.draws.uniform(-spread, spread) for _ in range(3))
+        return np.stack((light + warmth + red, light - tint * 0.5 + green, light + tint - warmth + blue))
 
     def local(self, centre: float, radius: Field, turn: float) -> tuple[Field, Field]:
         """Draw a place up to `centre` off the middle and a tilt; return the coordinates u, v there in units of `radius`."""
-        x = self.x - self.draws.uniform(-centre, centre)
-        y = self.y - self.draws.uniform(-centre, centre)
+        x, y = (place - self.draws.uniform(-centre, centre) for place in (self.x, self.y))
         cosine, sine = self.draws.angle(turn)
         return (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
 
     def paint(self, surface: np.ndarray, distance: Field, radius: Field) -> None:
         """Put `surface` where `distance` (in units of `radius`) is positive, and its shadow on what is around."""
-        pixels = distance * (radius * self.side)
-        reach = self.side / 16
+        pixels, reach = distance * (radius * self.side), self.side / 16
         self.pixels *= 1 - np.clip(pixels / reach + 1, 0, 1) * self.draws.uniform(0.1, 0.5)
         self.pixels += (surface - self.pixels) * np.clip(pixels + 0.5, 0, 1)
 
@@ -235,17 +222,3 @@ class Scene:
         cast = np.stack([shine + self.draws.uniform(-0.12, 0.12) for _ in range(3)])
         self.pixels *= (1 + slope) * cast
         self.pixels += self.draws.noise("grain", self.side) * self.draws.uniform(2, 8)
-
-
-def _scene(spec: Spec, draws: Draws, labels: np.ndarray) -> np.ndarray:
-    """Compute the images of a block, (3, N, H, W), not yet rounded: far things first, each hiding what is behind it."""
-    scene = Scene(spec, draws)
-    for least, most in ((0.2, 0.7), (0.12, 0.5), (0.08, 0.3), (0.06, 0.2)):
-        scene.leaf(least, most)
-    scene.thing(spec, labels, radius=(0.1, 0.18), centre=0.4)
-    scene.leaf(0.05, 0.3)
-    scene.thing(spec, labels, spec.radius, spec.centre)
-    for _ in range(2):
-        scene.leaf(0.04, 0.12)
-    scene.light()
-    return scene.pixels

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.preprocessing import shards
-
 SIDE = 16
 
 
@@ -32,8 +30,8 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SIDE", SIDE)
     monkeypatch.setattr(module, "available_cores", lambda: 1)
     monkeypatch.setattr(module, "WAIT", 0.01)
-    monkeypatch.setattr(shards, "SHARD", 4)
-    monkeypatch.setattr(shards, "CHUNK", 2)
+    monkeypatch.setattr(module, "SHARD", 4)
+    monkeypatch.setattr(module, "CHUNK", 2)
     return tmp_path
 
 

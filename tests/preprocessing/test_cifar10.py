@@ -98,7 +98,7 @@ def test_an_unreadable_file_is_named_and_can_be_mended(folders):
     file = folders / "test" / "dog" / "0001.png"
     good = file.read_bytes()
     file.write_bytes(good[:-1500])
-    with pytest.raises(UserError, match=r"test/dog/0001.png cannot be read as an image .* repeat the command"):
+    with pytest.raises(UserError, match=r"test/dog/0001.png cannot be read as an image .* repeat"):
         prepare("cifar10", folders, force=True)
     file.write_bytes(good)
     assert prepare("cifar10", folders, force=True).fingerprint == expected
@@ -112,7 +112,7 @@ def test_a_file_that_is_no_image_at_all_is_named(folders):
 
 def test_an_image_of_another_size_is_named(folders):
     Image.new("RGB", (33, 31)).save(folders / "test" / "ship" / "0000.png")
-    with pytest.raises(UserError, match=r"test/ship/0000.png has 33x31 pixels where 32x32 are needed"):
+    with pytest.raises(UserError, match=r"test/ship/0000.png cannot be read .*\(33x31 pixels where 32x32 are needed"):
         prepare("cifar10", folders)
 
 
@@ -126,7 +126,7 @@ def test_a_wrong_count_names_the_folder_and_both_numbers_and_can_be_mended(folde
     file = folders / "test" / "horse" / "0001.png"
     content = file.read_bytes()
     file.unlink()
-    with pytest.raises(UserError, match=r"test/horse holds 1 PNG files where CIFAR-10 has 2"):
+    with pytest.raises(UserError, match=r"test/horse holds 1 images where CIFAR-10 has 2"):
         prepare("cifar10", folders)
     file.write_bytes(content)
     assert len(prepare("cifar10", folders).splits["test"]) == 20
@@ -135,7 +135,7 @@ def test_a_wrong_count_names_the_folder_and_both_numbers_and_can_be_mended(folde
 @pytest.mark.parametrize("new", ["lorry", "11_truck", "Truck"])
 def test_class_folders_in_another_order_are_refused_by_name(folders, new):
     (folders / "train" / "truck").rename(folders / "train" / new)
-    with pytest.raises(UserError, match=rf"train/{new} should not be there: the class folders must be airplane, automobile"):
+    with pytest.raises(UserError, match=rf"train/{new} should not be there: .* hold the 10 classes .*: airplane, auto"):
         prepare("cifar10", folders)
     (folders / "train" / new).rename(folders / "train" / "truck")
     prepare("cifar10", folders)

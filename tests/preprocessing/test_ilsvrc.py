@@ -85,7 +85,7 @@ def check_split(part, members, labels):
     expected = sorted(zip(labels, members, strict=True))
     assert part.labels.tolist() == [label for label, _ in expected]
     for image, (_, name) in zip(part.images, expected, strict=True):
-        assert np.array_equal(image, photograph.read(io.BytesIO(members[name]), SIDE)[0])
+        assert np.array_equal(image, photograph.read(io.BytesIO(members[name]), SIDE))
 
 
 def test_ilsvrc2012_is_prepared_from_its_archives(official, photographs):
@@ -99,7 +99,6 @@ def test_ilsvrc2012_is_prepared_from_its_archives(official, photographs):
         part = prepared_set.Split(train.images[rows], train.labels[rows])
         check_split(part, photographs["train"][wnid], [k] * 5)
     manifest = json.loads((data.folder / prepared_set.MANIFEST).read_text())
-    assert "test images were never published" in manifest["note"]
     assert manifest["report"]["val"]["official"] == len(TRUTH["val"])
     assert manifest["report"]["train"]["official"] == 15
 
@@ -158,10 +157,13 @@ def test_class_folders_need_no_development_kit(small, photographs, write_folder,
     [
         ("ILSVRC2010_images_train.tar", r"has none of ILSVRC2010_img_train.tar, .* where the train images"),
         ("ILSVRC2010_images_test.tar", r"where the test images of ILSVRC-2010 could be"),
-        ("ILSVRC2010_test_ground_truth.txt", r"ILSVRC2010_test_ground_truth.txt is missing: .*Put .* and that file into"),
+        (
+            "ILSVRC2010_test_ground_truth.txt",
+            r"ILSVRC2010_test_ground_truth.txt is missing in .* \(ILSVRC-2010, test",
+        ),
         (
             "ILSVRC2010_devkit-1.0.tar.gz",
-            r"ILSVRC2010_validation_ground_truth.txt is missing: the val images are not sorted",
+            r"ILSVRC2010_validation_ground_truth.txt is missing in .* not sorted into classes",
         ),
     ],
 )
@@ -183,7 +185,7 @@ def test_another_year_s_or_a_damaged_kit_is_refused_in_words(official, tar_of):
     with pytest.raises(UserError, match=r"devkit_t12.tar.gz cannot be unpacked"):
         prepare("ilsvrc2012", source)
     tar_of(kit, {"data/meta.mat": meta_mat(2012), "data/ILSVRC2012_validation_ground_truth.txt": b"1\n9\n"}, "w:gz")
-    with pytest.raises(UserError, match=r"validation_ground_truth.txt has 9, which is no class of ILSVRC-2012"):
+    with pytest.raises(UserError, match=r"validation_ground_truth.txt has 9, which is no class of .*ILSVRC-2012"):
         prepare("ilsvrc2012", source)
 
 
@@ -208,15 +210,12 @@ def test_zipped_images_and_patches_of_2010_are_read(official, photographs, tar_o
     tar_of(source / "ILSVRC2010_images_test.tar", zipped)
     better = jpeg(picture(99))
     tar_of(source / "patch_images.tar", {"patch_images/test/ILSVRC2010_test_00000004.JPEG": better,
-                                         "patch_images/train/n02510455_300.JPEG": better,
-                                         "patch_images/val/ILSVRC2010_test_00000001.JPEG": b"of another split"})  # fmt: skip
+                                         "patch_images/train/n02510455_300.JPEG": better})  # fmt: skip
     data = prepare("ilsvrc2010", source)
     members["ILSVRC2010_test_00000004.JPEG"] = better
     check_split(data.splits["test"], members, labels_of(TRUTH["test"]))
-    expected = photograph.read(io.BytesIO(better), SIDE)[0]
+    expected = photograph.read(io.BytesIO(better), SIDE)
     assert (data.splits["train"].images == expected).all((1, 2, 3)).tolist() == [False] * 9 + [True] + [False] * 5
-    unusual = json.loads((data.folder / prepared_set.MANIFEST).read_text())["report"]["test"]["unusual"]
-    assert unusual == {"compressed with gzip": 1}
 
 
 def test_an_archive_counts_where_a_class_has_a_folder_too(official, photographs, tar_of, write_folder):

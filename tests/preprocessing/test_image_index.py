@@ -7,8 +7,7 @@ import tarfile
 import pytest
 
 from alexnet.config import UserError
-from alexnet.preprocessing import image_index
-from alexnet.preprocessing.image_index import TarSpan, tar_contents
+from alexnet.preprocessing.image_index import Place, class_places, index_place
 
 MEMBERS = {"a.JPEG": b"A" * 700, "b.JPEG": b"B" * 512, "c.JPEG": b""}
 
@@ -20,9 +19,12 @@ def add(file, name, kind=tarfile.REGTYPE, data=b"", linkname=""):
         tar.addfile(info, io.BytesIO(data))
 
 
-def read(file, found):
-    whole = file.read_bytes()
-    return {name.decode(): whole[offset : offset + length] for name, (offset, length) in found.spans.items()}
+def index(place):
+    return index_place(place, lambda name: 0)
+
+
+def read(found):
+    return {name.decode(): found.read(i) for i, name in enumerate(found.rows["name"].tolist())}
 
 
 def test_members_are_found_where_they_are(tmp_path, tar_of):
@@ -30,9 +32,9 @@ def test_members_are_found_where_they_are(tmp_path, tar_of):
     tar_of(file, {"./folder/" + name: data for name, data in MEMBERS.items()})
     add(file, "folder", tarfile.DIRTYPE)
     add(file, "._a.JPEG", data=b"what a Mac adds")
-    found = tar_contents(TarSpan.whole(file))
-    assert read(file, found) == MEMBERS
-    assert found.refused == found.duplicates == []
+    found = index(Place(file))
+    assert read(found) == MEMBERS
+    assert found.refused == ()
 
 
 def test_long_names_and_large_numbers_are_read(tmp_path):
@@ -42,46 +44,46 @@ def test_long_names_and_large_numbers_are_read(tmp_path):
             info = tarfile.TarInfo(f"folder/{name}")
             info.size = 3
             tar.addfile(info, io.BytesIO(b"abc"))
-        assert read(file, tar_contents(TarSpan.whole(file))) == {name: b"abc"}
+        assert read(index(Place(file))) == {name: b"abc"}
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "why"),
     [
-        ("../../a.JPEG", tarfile.REGTYPE, "a path that leaves the archive"),
-        ("folder/../../a.JPEG", tarfile.REGTYPE, "a path that leaves the archive"),
-        ("/etc/a.JPEG", tarfile.REGTYPE, "a path that leaves the archive"),
-        ("a.JPEG", tarfile.SYMTYPE, "a link, which may lead anywhere"),
-        ("a.JPEG", tarfile.LNKTYPE, "a link, which may lead anywhere"),
-        ("a.JPEG", tarfile.FIFOTYPE, "no plain file"),
-        ("a.JPEG", tarfile.CHRTYPE, "no plain file"),
+        ("../../a.JPEG", tarfile.REGTYPE, "a path that leaves the archive, or is too long"),
+        ("folder/../../a.JPEG", tarfile.REGTYPE, "a path that leaves the archive, or is too long"),
+        ("/etc/a.JPEG", tarfile.REGTYPE, "a path that leaves the archive, or is too long"),
+        ("a.JPEG", tarfile.SYMTYPE, "a link, or no plain file"),
+        ("a.JPEG", tarfile.LNKTYPE, "a link, or no plain file"),
+        ("a.JPEG", tarfile.FIFOTYPE, "a link, or no plain file"),
+        ("a.JPEG", tarfile.CHRTYPE, "a link, or no plain file"),
+        ("a" * 300, tarfile.REGTYPE, "a path that leaves the archive, or is too long"),
     ],
 )
 def test_paths_that_leave_an_archive_and_links_are_refused(tmp_path, tar_of, name, kind, why):
     file = tmp_path / "a.tar"
     tar_of(file, MEMBERS)
     add(file, name, kind, linkname="/etc/passwd")
-    found = tar_contents(TarSpan.whole(file))
-    assert read(file, found) == MEMBERS
-    assert found.refused == [(f"{name} in {file}", why)]
+    found = index(Place(file))
+    assert read(found) == MEMBERS
+    assert found.refused == ((f"{name} in {file}", why),)
 
 
 def test_of_two_members_of_one_name_the_later_counts_as_in_unpacking(tmp_path, tar_of):
     file = tmp_path / "a.tar"
     tar_of(file, MEMBERS)
     add(file, "a.JPEG", data=b"newer")
-    found = tar_contents(TarSpan.whole(file))
-    assert read(file, found) == {**MEMBERS, "a.JPEG": b"newer"}
-    assert found.duplicates == [f"a.JPEG in {file}"]
+    found = index(Place(file))
+    assert read(found) == {**MEMBERS, "a.JPEG": b"newer"}
 
 
 def test_tars_in_a_tar_are_read_without_unpacking(tmp_path, tar_of):
     file = tmp_path / "outer.tar"
     tar_of(file, {"n01.tar": tar_of(None, MEMBERS), "n02.tar": tar_of(None, {"z.JPEG": b"Z"}), "readme.txt": b"..."})
-    inner = image_index._inner_tars(TarSpan.whole(file))
+    inner = class_places(file)
     assert list(inner) == ["n01", "n02"]
-    assert read(file, tar_contents(inner["n01"])) == MEMBERS
-    assert read(file, tar_contents(inner["n02"])) == {"z.JPEG": b"Z"}
+    assert read(index(inner["n01"])) == MEMBERS
+    assert read(index(inner["n02"])) == {"z.JPEG": b"Z"}
 
 
 CUTS = {
@@ -97,12 +99,27 @@ CUTS = {
 }
 
 
+@pytest.mark.parametrize("size", [2**62, 2**80, -512, -(2**40)])
+def test_an_absurd_length_in_a_header_is_refused_by_name(tmp_path, tar_of, size):
+    file = tmp_path / "a.tar"
+    data = bytearray(tar_of(None, MEMBERS))
+    header = data[2560:3072]  # of b.JPEG's follower, a file of no bytes; numbers are in base 256
+    header[124:136] = (size % 2**96).to_bytes(12, "big")
+    header[124] = 0x80 if size > 0 else 0xFF
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[2560:3072] = header
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.tar (is cut short or damaged|cannot be read as a tar file)"):
+        index(Place(file))
+
+
 @pytest.mark.parametrize("cut", CUTS)
 def test_an_archive_that_is_cut_short_or_damaged_is_refused_by_name(tmp_path, tar_of, cut):
     file = tmp_path / "a.tar"
     file.write_bytes(CUTS[cut](tar_of(None, MEMBERS)))
     with pytest.raises(UserError, match=r"a\.tar (is cut short or damaged|cannot be read as a tar file)"):
-        tar_contents(TarSpan.whole(file))
+        index(Place(file))
 
 
 @pytest.mark.parametrize("cut", ["in an image", "behind an image", "in a header", "before the end", "zipped"])
@@ -110,4 +127,4 @@ def test_a_tar_that_is_cut_short_inside_a_tar_does_not_run_into_the_next(tmp_pat
     file = tmp_path / "outer.tar"
     tar_of(file, {"n01.tar": CUTS[cut](tar_of(None, MEMBERS)), "n02.tar": tar_of(None, {"z.JPEG": b"Z"})})
     with pytest.raises(UserError, match=r"outer\.tar \(its part from byte 512\)"):
-        tar_contents(image_index._inner_tars(TarSpan.whole(file))["n01"])
+        index(class_places(file)["n01"])

@@ -60,7 +60,7 @@ def test_imagenet20_has_imagenette_s_classes_and_then_imagewoof_s(twenty):
         "Australian terrier", "golden retriever", "Old English sheepdog", "Samoyed", "dingo",
     )  # fmt: skip
     assert data.splits["val"].labels.tolist() == list(range(20))
-    assert np.array_equal(data.splits["val"].images[19], photograph.read(twenty / "val" / "n02115641" / "0.jpg", SIDE)[0])
+    assert np.array_equal(data.splits["val"].images[19], photograph.read(twenty / "val" / "n02115641" / "0.jpg", SIDE))
 
 
 def test_imagenet20_counts_are_the_published_ones():
@@ -90,7 +90,8 @@ def test_other_classes_than_imagenet20_s_are_named(twenty):
 
 def test_imagenet20_is_downloaded_and_prepared(published, small, picture, jpeg, tar_of, write_folder, monkeypatch):
     archives, unpacked = {}, small / "unpacked"
-    for name, wnids in (("imagenette2-320", imagenet.IMAGENETTE), ("imagewoof2-320", imagenet.IMAGEWOOF)):
+    for part, wnids in (("imagenette2", imagenet.IMAGENETTE), ("imagewoof2", imagenet.IMAGEWOOF)):
+        name = f"{part}-320"
         members = {}
         for k, wnid in enumerate(wnids):
             for split in ("train", "val"):
@@ -98,7 +99,7 @@ def test_imagenet20_is_downloaded_and_prepared(published, small, picture, jpeg, 
                 write_folder(unpacked / name / split / wnid, {"1.JPEG": jpeg(picture(len(name), len(split), k))})
         data = tar_of(None, members, "w:gz")
         (published[0] / f"{name}.tgz").write_bytes(data)
-        archives[name] = (f"{published[1]}/{name}.tgz", hashlib.md5(data).hexdigest())
+        archives[part] = (f"{published[1]}/{name}.tgz", hashlib.md5(data).hexdigest())
     monkeypatch.setattr(imagenet, "DOWNLOADS", archives)
     for split in ("train", "val"):
         monkeypatch.setitem(SETS["imagenet20"].counts, split, 20)
@@ -112,7 +113,7 @@ def test_imagenet20_is_downloaded_and_prepared(published, small, picture, jpeg, 
 
 def test_a_download_that_is_not_the_published_file_is_refused(published, small, monkeypatch):
     (published[0] / "other.tgz").write_bytes(b"something else")
-    monkeypatch.setattr(imagenet, "DOWNLOADS", {"imagenette2-320": (f"{published[1]}/other.tgz", "0" * 32)})
+    monkeypatch.setattr(imagenet, "DOWNLOADS", {"imagenette2": (f"{published[1]}/other.tgz", "0" * 32)})
     with pytest.raises(UserError, match=r"other.tgz could not be downloaded .*alexnet prepare imagenette --source DIR"):
         prepare("imagenette")
 
@@ -130,5 +131,5 @@ def test_imagenette_is_the_first_ten_classes_of_the_same_source_with_its_own_mea
 
 def test_a_folder_with_neither_layout_of_imagenet20_is_told_both(small):
     (small / "empty").mkdir()
-    with pytest.raises(UserError, match=r"has neither train/<wnid>/ nor imagenette2\*/train/<wnid>/"):
+    with pytest.raises(UserError, match=r"has neither train/<wnid>/ nor imagenette2\*/, imagewoof2\*/ with train/<wnid>/"):
         prepare("imagenet20", small / "empty")

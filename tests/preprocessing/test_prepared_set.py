@@ -68,10 +68,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_products_of_colours_are_summed_exactly(case):
+def test_statistics_are_exact_before_the_division(case):
     image = CASES[case].astype(np.uint8)
     pixels = image.reshape(-1, 3).astype(object)  # Python's integers
-    assert prepared_set.colour_products(image).tolist() == pixels.T.dot(pixels).tolist()
+    n = len(pixels)
+    mean, covariance = prepared_set.pixel_statistics(np.stack([image] * 37))
+    assert np.array_equal(mean, image)
+    colour = np.array(pixels.sum(0), float) * 37 / (37 * n)
+    assert np.array_equal(covariance, np.array(pixels.T.dot(pixels) * 37, float) / (37 * n) - np.outer(colour, colour))
 
 
 @pytest.mark.parametrize("file", ["train/images.npy", "test/labels.npy", "mean.npy", "covariance.npy"])

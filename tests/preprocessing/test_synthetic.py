@@ -33,12 +33,11 @@ def test_the_first_images_have_the_published_bytes(spec, split):
 
 
 @pytest.mark.parametrize(("spec", "count"), [(SMALL, 150), (LARGE, 6)], ids=["formula32", "formula256"])
-def test_an_image_does_not_depend_on_how_many_are_made_or_where_they_begin(spec, count):
+def test_an_image_does_not_depend_on_how_many_are_made(spec, count):
     images, labels = synthetic.generate(spec, "train", count)
-    for first, part in ((0, 3), (count - 5, 5), (2, 1)):
-        some, some_labels = synthetic.generate(spec, "train", part, first)
-        assert np.array_equal(some, images[first : first + part])
-        assert np.array_equal(some_labels, labels[first : first + part])
+    part, part_labels = synthetic.generate(spec, "train", count // 2)
+    assert np.array_equal(part, images[: count // 2])
+    assert np.array_equal(part_labels, labels[: count // 2])
 
 
 def test_no_two_images_are_equal_within_or_between_splits():
@@ -48,8 +47,8 @@ def test_no_two_images_are_equal_within_or_between_splits():
 
 @SPECS
 def test_every_class_has_as_many_images_as_the_next_and_a_name_in_words(spec):
-    for count in spec.counts.values():
-        labels = synthetic.labels(spec, count)
+    for count in (len(spec.classes), 3 * len(spec.classes)):
+        labels = synthetic.generate(spec, "train", count)[1]
         assert labels.dtype == np.int64
         assert len(set(np.bincount(labels, minlength=len(spec.classes)).tolist())) == 1
     assert len(set(spec.classes)) == len(spec.classes) == {"formula32": 10, "formula256": 20}[spec.name]

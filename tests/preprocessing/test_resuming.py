@@ -1,6 +1,7 @@
 """What is kept when preparing is killed at any moment, and what a killed call leaves behind."""
 
 import errno
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -13,9 +14,11 @@ from torch.utils.data import get_worker_info
 from torch.utils.data._utils import worker
 
 from alexnet.config import UserError
-from alexnet.preprocessing import prepared_set, shards
+from alexnet.preprocessing import prepared_set
+from alexnet.preprocessing.image_index import ImageIndex
 from alexnet.preprocessing.prepare import prepare
 
+making = importlib.import_module("alexnet.preprocessing.prepare")  # its name in the room is the function's
 FORK = multiprocessing.get_context("fork")
 
 
@@ -36,7 +39,7 @@ def die_at(number, source, form):
 
         return call
 
-    os.fsync, os.replace, shards.read = fatal(os.fsync), fatal(os.replace), fatal(shards.read)
+    os.fsync, os.replace, ImageIndex.read = fatal(os.fsync), fatal(os.replace), fatal(ImageIndex.read)
     prepare("folders", source, processes=1, codec=form, accept_bad=True)
 
 
@@ -66,8 +69,8 @@ def test_finished_shards_are_not_decoded_again_after_a_kill(source, monkeypatch)
     child = FORK.Process(target=die_at, args=(before + 3, source, "raw"))
     child.start()
     child.join()
-    decoded, read = [], shards.read
-    monkeypatch.setattr(shards, "read", lambda index, i, *rest: decoded.append(i) or read(index, i, *rest))
+    decoded, read = [], ImageIndex.read
+    monkeypatch.setattr(ImageIndex, "read", lambda index, i: decoded.append(i) or read(index, i))
     prepare("folders", source, processes=1)
     assert decoded[:6] == [8, 9, 10, 11, 12, 13]
 
@@ -81,8 +84,7 @@ def test_files_that_are_shorter_than_their_progress_says_are_made_anew(source):
         with pytest.raises(UserError, match="--accept-bad"):
             prepare("folders", source, force=True, codec=form)
         os.truncate(prepared_set.data_dir() / "folders" / "train" / file, 8)
-        data = prepare("folders", source, accept_bad=True)
-        assert data.codec == form
+        data = prepare("folders", source, codec=form, accept_bad=True)
         assert [len(part.images) for part in data.splits.values()] == [14, 5]
         assert data.splits["train"].images[13].any()
     (source / "kept.png").rename(source / "test" / "dog" / "dog_1.png")
@@ -90,40 +92,40 @@ def test_files_that_are_shorter_than_their_progress_says_are_made_anew(source):
 
 
 def test_a_full_disk_is_an_error_in_words_and_finished_shards_are_kept(source, monkeypatch):
-    write = shards._write_chunk
+    write = making._write_shard
 
-    def full(chunk, shard, *rest):
-        if len(rest[0].shards) == 2:
+    def full(written, *rest):
+        if len(written["shards"]) == 2:
             raise OSError(errno.ENOSPC, "no room")
-        write(chunk, shard, *rest)
+        write(written, *rest)
 
-    monkeypatch.setattr(shards, "_write_chunk", full)
+    monkeypatch.setattr(making, "_write_shard", full)
     with pytest.raises(UserError, match=r"The disk of .* is full.*ALEXNET_DATA"):
         prepare("folders", source, processes=1)
-    monkeypatch.setattr(shards, "_write_chunk", write)
-    decoded, read = [], shards.read
-    monkeypatch.setattr(shards, "read", lambda index, i, *rest: decoded.append(i) or read(index, i, *rest))
+    monkeypatch.setattr(making, "_write_shard", write)
+    decoded, read = [], ImageIndex.read
+    monkeypatch.setattr(ImageIndex, "read", lambda index, i: decoded.append(i) or read(index, i))
     prepare("folders", source, processes=1)
     assert decoded == [8, 9, 10, 11, 12, 13, 0, 1, 2, 3, 4, 5]
 
 
 def test_a_process_that_is_killed_is_an_error_in_words_and_preparing_goes_on(source, monkeypatch):
-    read = shards.read
+    read = ImageIndex.read
 
-    def fatal(index, i, *rest):
+    def fatal(index, i):
         if i == 9 and get_worker_info() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(index, i, *rest)
+        return read(index, i)
 
-    monkeypatch.setattr(shards, "read", fatal)
+    monkeypatch.setattr(ImageIndex, "read", fatal)
     with pytest.raises(UserError, match=r"A decoding process was killed.*--processes 1 if it happens again"):
         prepare("folders", source, processes=2)
-    monkeypatch.setattr(shards, "read", read)
+    monkeypatch.setattr(ImageIndex, "read", read)
     assert len(prepare("folders", source).splits["train"]) == 14
 
 
 def prepare_and_count(source, file):
-    read = shards.read
+    read = ImageIndex.read
 
     def slow(*args):
         with file.open("a") as stream:
@@ -131,7 +133,7 @@ def prepare_and_count(source, file):
         time.sleep(0.01)
         return read(*args)
 
-    shards.read = slow
+    ImageIndex.read = slow
     prepare("folders", source)
 
 
@@ -146,16 +148,16 @@ def test_two_calls_at_a_time_prepare_a_set_once(source, tmp_path):
 
 
 def run_slowly(source, file):
-    read = shards.read
+    read = ImageIndex.read
 
-    def slow(index, i, *rest):
+    def slow(index, i):
         if get_worker_info() is not None:
             with file.open("a") as stream:
                 stream.write(f"{os.getpid()}\n")
             time.sleep(0.2 if i > 4 else 0)
-        return read(index, i, *rest)
+        return read(index, i)
 
-    shards.read = slow
+    ImageIndex.read = slow
     worker.MP_STATUS_CHECK_INTERVAL = 0.1  # seconds between two looks whether the parent is still there
     prepare("folders", source, processes=2)
 
