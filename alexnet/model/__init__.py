@@ -6,7 +6,7 @@
     alexnet.py          the network of Figure 2 as columns
     cifar.py            the nets of the author's cuda-convnet for CIFAR-10
     column_parallel.py  columns on ranks of their own
-    weights.py          trained weights in a file, and those of Caffe
+    weights.py          trained weights in a file
     kernels/            response normalisation in C and Triton
 
 What needs torch is imported when it is first asked for.
@@ -25,8 +25,6 @@ __all__ = ["Net", "StepKey", "build", "count_parameters", "image_side_of", "labe
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Net", "build", "count_parameters"):
+    if name in __all__:
         return getattr(import_module("alexnet.model.net"), name)
-    if name == "StepKey":
-        return import_module("alexnet.model.layers").StepKey
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

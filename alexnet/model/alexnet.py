@@ -1,8 +1,7 @@
 """The network of Figure 2: two columns that meet at four places (section 3).
 
 A `Column` is one GPU's half. An `AlexNet` runs the columns it is given, layer by layer, and an *exchange* joins their maps
-before conv3, fc6 and fc7 and adds their shares of the logits. The exchange is an object from outside: joining tensors of one
-device here, something else where the other column lives elsewhere. The same layers also run merged, as grouped convolutions.
+before conv3, fc6 and fc7 and adds their shares of the logits. The same layers also run merged, as grouped convolutions.
 
 Parameters are named `columns.<names>.<layer>.weight` and `.bias`: `columns.a.conv2.weight` (128, 48, 5, 5). `names` is a
 letter for a column and all the letters for columns merged: `columns.ab.conv2.weight` (256, 48, 5, 5). fc8 is a product in
@@ -11,8 +10,8 @@ each column, its bias in column a. A plain state has the merged tensors as `conv
 Shapes: N images, C maps, H, W pixels, D features, K classes.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,35 +19,10 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from alexnet.model import layers
-from alexnet.model.column_parallel import gather_columns
+from alexnet.model.column_parallel import Exchange, gather_columns
 from alexnet.model.layers import StepKey
 from alexnet.model.net import Net, Of, check_state
-from alexnet.model.presets import COLOURS, CONV, NetConfig, sides
-
-
-class Exchange(Protocol):
-    """What columns tell each other. Each call gets the tensors of the columns that live here, in order."""
-
-    def concatenate(self, own: Sequence[Tensor]) -> Tensor:
-        """Return the maps or features (N, C, ...) of every column of the net, in order of column."""
-
-    def add(self, own_NK: Sequence[Tensor]) -> Tensor:
-        """Return the sum of every column's share of the logits."""
-
-
-class LocalExchange:
-    """The exchange of columns that all live here."""
-
-    def concatenate(self, own: Sequence[Tensor]) -> Tensor:
-        """Return the tensors side by side along their second dimension."""
-        return torch.cat(list(own), dim=1) if len(own) > 1 else own[0]
-
-    def add(self, own_NK: Sequence[Tensor]) -> Tensor:
-        """Return the sum of the shares, added in order."""
-        total = own_NK[0]
-        for share in own_NK[1:]:
-            total = total + share
-        return total
+from alexnet.model.presets import COLOURS, CONV, NetConfig, outputs
 
 
 class Column(nn.Module):
@@ -57,26 +31,22 @@ class Column(nn.Module):
     def __init__(self, config: NetConfig, names: str) -> None:
         super().__init__()
         self.config, self.names = config, names
-        merged = len(names)
-        maps, groups = COLOURS, 1  # what the next layer sees, and in how many parts; all columns see the image
-        side = list(sides(config).values())[-1]  # of the maps that the first fully-connected layer sees
-        for name in config.layer_names:
-            if name in config.shared:
-                maps, groups = maps // merged * config.columns, 1
-            if not config.learns(name):
-                continue
+        merged, shape = len(names), (COLOURS,)
+        maps, groups = COLOURS, 1  # what a layer sees, and in how many parts; all columns see the image
+        for name, following in outputs(config).items():
             layer = getattr(config, name)
+            if name in config.shared:
+                maps, groups = shape[0] * config.columns, 1
+            features = maps * math.prod(shape[1:])
             if name == "fc8":
-                self.fc8 = layers.LogitsLinear(maps * side**2, layer.units, bias=config.column_names[0] in names)
-            elif name in CONV:
-                out = layer.kernels * merged
-                conv = layers.EdgeConv2d(maps, out, layer.side, layer.stride, layer.padding, groups=groups)
-                self.add_module(name, conv)
-                maps, groups = out, merged
-            else:
-                out = layer.units * merged
-                self.add_module(name, layers.GroupedLinear(maps * side**2, out, groups))
-                maps, groups, side = out, merged, 1
+                self.fc8 = layers.LogitsLinear(features, layer.units, bias=config.column_names[0] in names)
+            elif name not in CONV:
+                self.add_module(name, layers.GroupedLinear(features, layer.units * merged, groups))
+            elif config.learns(name):
+                kernels = layer.kernels * merged, layer.side, layer.stride, layer.padding
+                self.add_module(name, layers.EdgeConv2d(maps, *kernels, groups=groups))
+            shape = following
+            maps, groups = shape[0] * merged, merged
 
     def run_layer(self, name: str, x: Tensor, key: StepKey | None = None) -> Tensor:
         """Return what the layer `name`, with all that follows it, makes of its input."""
@@ -107,16 +77,14 @@ class Column(nn.Module):
         if not self.training:
             return layers.classic_dropout(x_ND, self.config.dropout, None)
         if key is None:
-            raise ValueError(
-                "A net with dropout needs a StepKey(seed, epoch, step) to train: its masks are a function of it."
-            )
+            raise ValueError("A net with dropout needs a StepKey to train: its masks are a function of it.")
         shape = len(x_ND), x_ND.shape[1] // len(self.names)
         masks = [layers.dropout_mask(key, name, column, shape, self.config.dropout, x_ND.device) for column in self.names]
-        return layers.classic_dropout(x_ND, self.config.dropout, torch.cat(masks, dim=1) if len(masks) > 1 else masks[0])
+        return layers.classic_dropout(x_ND, self.config.dropout, torch.cat(masks, dim=1))
 
 
 class AlexNet(Net):
-    """The columns of a net that live here; `names` has the letters of each, all columns of the config by default.
+    """The columns of a net that live here: by default all of them, each by itself.
 
     `names=("ab",)` merges two columns into grouped convolutions; `names=("b",)` is one rank's share, with an `exchange` that
     reaches the other.
@@ -127,7 +95,7 @@ class AlexNet(Net):
         self.config = config
         self.image_side, self.layer_names = config.image_side, config.layer_names
         self.num_columns, self.has_dropout = config.columns, config.dropout > 0
-        self.exchange = exchange or LocalExchange()
+        self.exchange = exchange or Exchange()
         self.columns = nn.ModuleDict({own: Column(config, own) for own in names or config.column_names})
 
     def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
@@ -160,34 +128,26 @@ class AlexNet(Net):
 
     def plain_state(self, of: Of = Tensor.detach, group: ProcessGroup | None = None) -> dict[str, Tensor]:
         """As in `Net`. Raises ValueError for a net that lacks a column when no group has it."""
-        parts: dict[str, list[Tensor]] = {}
-        for column in self.columns.values():
-            for key, parameter in column.named_parameters():
-                parts.setdefault(key, []).append(of(parameter))
+        columns = [{key: of(own) for key, own in column.named_parameters()} for column in self.columns.values()]
         if (here := "".join(self.columns)) != self.config.column_names:
             if group is None:
-                raise ValueError(
-                    f"The net has column {here} of {self.config.column_names}: a plain state needs all of them."
-                )
-            parts = gather_columns({key: part for key, (part,) in parts.items()}, self.config.fc8.units, group)
-        return {key: torch.cat(values, dim=_split_dim(key)) for key, values in parts.items()}
+                raise ValueError(f"The net has column {here} of {self.config.column_names}; a plain state needs all.")
+            columns = gather_columns(columns[0], group)
+        # Why the keys of the first: it alone has the bias of fc8.
+        return {key: torch.cat([c[key] for c in columns if key in c], dim=_split_dim(key)) for key in columns[0]}
 
     def load_plain_state(self, state: dict[str, Tensor], into: Of = Tensor.detach) -> None:
         """As in `Net`."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        copies: list[tuple[str, nn.Parameter, int, int]] = []
-        for column in self.columns.values():
-            for key, own in column.named_parameters():
-                dim, shape = _split_dim(key), list(own.shape)
-                share = shape[dim] // len(column.names)
-                if key != "fc8.bias":
-                    shape[dim] = share * self.num_columns
-                shapes[key] = tuple(shape)
-                copies.append((key, own, dim, self.config.column_names.index(column.names[0]) * share))
-        check_state(state, shapes, ignored="fc8.bias")
+        with torch.device("meta"):
+            whole = Column(self.config, self.config.column_names)
+        check_state(state, whole)
         with torch.no_grad():
-            for key, own, dim, first in copies:
-                into(own).copy_(state[key].narrow(dim, first, own.shape[dim]))
+            for column in self.columns.values():
+                place = self.config.column_names.index(column.names[0])
+                for key, own in column.named_parameters():
+                    dim = _split_dim(key)
+                    size = own.shape[dim]
+                    into(own).copy_(state[key].narrow(dim, place * (size // len(column.names)), size))
 
 
 def _split_dim(key: str) -> int:

@@ -12,8 +12,6 @@ The conv-local nets were trained on random crops of 24 pixels, where they have 1
 Shapes: N images, C maps, H, W pixels, K classes, P = H * W places.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,10 +74,7 @@ class LocallyConnected2d(nn.Module):
 
 
 class CifarStack(Net):
-    """A net of `TOPOLOGIES`; its layers are attributes, such as `conv1`.
-
-    Raises UserError for `config.norms` of a topology without normalisations.
-    """
+    """A net of `TOPOLOGIES`; its layers are attributes. Raises UserError for `norms` of a topology without them."""
 
     def __init__(self, config: CifarNet) -> None:
         super().__init__()
@@ -88,19 +83,15 @@ class CifarStack(Net):
         self.layer_names = tuple(self.topology)
         if config.norms is not None and not any("norm" in then for _, _, then in self.topology.values()):
             raise UserError(f"The net {config.topology} has no normalisations: leave out `norms` (={config.norms}).")
-        for name, layer in self._layers():
-            self.add_module(name, layer)
-
-    def _layers(self) -> Iterator[tuple[str, nn.Module]]:
         maps, side = COLOURS, self.image_side
         for name, (kernels, _, then) in self.topology.items():
-            out = round(kernels * self.config.width)
+            out = round(kernels * config.width)
             if name.startswith("conv"):
-                yield name, nn.Conv2d(maps, out, 5, padding=2)
+                self.add_module(name, nn.Conv2d(maps, out, 5, padding=2))
             elif name.startswith("local"):
-                yield name, LocallyConnected2d(maps, out, side)
+                self.add_module(name, LocallyConnected2d(maps, out, side))
             else:
-                yield name, LogitsLinear(maps * side**2, self.config.num_classes)
+                self.add_module(name, LogitsLinear(maps * side**2, config.num_classes))
             maps = out
             if "max" in then or "average" in then:
                 side = num_windows(side, 3, 2)

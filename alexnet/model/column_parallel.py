@@ -1,31 +1,30 @@
 """The columns of Figure 2 on two devices (paper 3.2), and replicas of the pair.
 
-A rank is a process with a device. With one rank for each column, the exchange that `AlexNet` asks for goes over
-`torch.distributed`, and nothing else of a column leaves its rank. Replicas of the pair see parts of a batch: ranks are a
-mesh (replica x column), in which rank = replica * columns + column.
+What columns tell each other is an *exchange*. A rank is a process with a device. With one rank for each column, the exchange
+goes over `torch.distributed`, and nothing else of a column leaves its rank. Replicas of the pair see parts of a batch: ranks
+are a mesh (replica x column), in which rank = replica * columns + column.
 
-Going forward every rank gets the maps of all columns, before conv3, fc6 and fc7; going backward each gets the gradients
-of its own maps from all ranks and adds them. At the logits the shares are added, and nothing goes backward: every rank
-computes the one loss of the net, so it has the gradient of the sum already.
+Going forward every rank gets the maps of all columns; going backward each gets the gradients of its own maps from all ranks
+and adds them. At the logits the shares are added, and nothing goes backward: every rank computes the one loss of the net, so
+it has the gradient of the sum already.
 
 Shapes: N images, C maps, H, W pixels, K classes.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from alexnet.config import Net, UserError
-from alexnet.model.presets import COLOURS, COLUMN_NAMES, CONV, NetConfig, num_columns_of, sides
+from alexnet.model.presets import NetConfig, outputs
 
-# Why: a rank waits for every exchange. conv3, fc6 and fc7 need all maps at once, and going backward the gradients that an
-# exchange waits for come out of the same operation as those of the weights, so nothing is left to compute meanwhile
-# without cutting a layer's product in two, which would change its arithmetic.
+# Why a rank waits for every exchange: the next layer needs all maps at once, and going backward the gradients that are sent
+# come out of the same operation as those of the weights. To overlap, a layer's product would have to be cut in two.
 
 
 @dataclass(frozen=True)
@@ -40,50 +39,34 @@ class Layout:
         """How many ranks there are in all."""
         return self.columns * self.replicas
 
-    @property
-    def options(self) -> str:
-        """The options of the command line that ask for this layout."""
-        return f"--devices {self.columns} --replicas {self.replicas}"
 
-    def names(self, net: Net | NetConfig, column: int) -> tuple[str, ...]:
-        """Return the `names` with which `build` makes the columns of the ranks in place `column`.
-
-        Raises UserError when the columns of the net cannot be shared out.
-        """
-        if self.columns == 1:
-            return ()
-        if self.columns != (has := num_columns_of(net)):
-            spread = f"train it with --devices {has}, or with --devices 1 and" if has > 1 else "leave that out, or use"
-            raise UserError(
-                f"--devices {self.columns} puts one column on each device, and this net has {has}: "
-                f"{spread} --replicas {self.columns}, which splits the batch."
-            )
-        return (COLUMN_NAMES[column],)
-
-    def rows(self, replica: int, batch_size: int) -> slice:
-        """Return which images of a batch a replica sees; `StepKey.first_image` is its `start`. Some are empty if need be."""
-        return slice(replica * batch_size // self.replicas, (replica + 1) * batch_size // self.replicas)
-
-    def mesh(self, device_type: str) -> DeviceMesh:
-        """Return the mesh ("replica", "column") of all ranks, each of which has to ask for it."""
-        return init_device_mesh(device_type, (self.replicas, self.columns), mesh_dim_names=("replica", "column"))
-
-
-class ColumnExchange:
-    """The exchange of a rank that has one column with the ranks of `group` that have the others, in order of column."""
-
-    def __init__(self, group: ProcessGroup) -> None:
-        self.group = group
+class Exchange:
+    """The exchange of columns that all live here. Each call gets their tensors, in order of column."""
 
     def concatenate(self, own: Sequence[Tensor]) -> Tensor:
-        """Return the maps or features (N, C, ...) of all columns side by side, in the memory format of this one's."""
-        (x,) = own
-        return _Concatenate.apply(x, self.group)
+        """Return the maps or features (N, C, ...) of every column of the net side by side."""
+        return torch.cat(list(own), dim=1) if len(own) > 1 else own[0]
 
     def add(self, own_NK: Sequence[Tensor]) -> Tensor:
-        """Return the sum of the shares of the logits."""
+        """Return the sum of every column's share of the logits."""
+        return sum(own_NK[1:], own_NK[0])
+
+
+class ColumnExchange(Exchange):
+    """The exchange of a rank that has one column with the ranks of a group that have the others, in order of column."""
+
+    def __init__(self, group: Callable[[], ProcessGroup]) -> None:
+        self.group = group  # Why asked for each time: a net that is still there must not keep a group alive.
+
+    def concatenate(self, own: Sequence[Tensor]) -> Tensor:
+        """As in `Exchange`, in the memory format of this column's maps."""
+        (x,) = own
+        return _Concatenate.apply(x, self.group())
+
+    def add(self, own_NK: Sequence[Tensor]) -> Tensor:
+        """As in `Exchange`."""
         (x_NK,) = own_NK
-        return _Add.apply(x_NK, self.group)
+        return _Add.apply(x_NK, self.group())
 
 
 class _Concatenate(torch.autograd.Function):
@@ -134,18 +117,8 @@ def _as_it_lies(x: Tensor, maps_last: bool) -> Tensor:
 
 def exchanged_shapes(config: NetConfig) -> dict[str, tuple[int, ...]]:
     """Return what one column gives the others for each image, by the layer that sees it: conv3 (128, 13, 13), ..."""
-    found: dict[str, tuple[int, ...]] = {}
-    side, own = sides(config), (COLOURS, config.image_side, config.image_side)
-    for name in config.layer_names:
-        if name in config.shared:
-            found[name] = own
-        layer = getattr(config, name)
-        if name in CONV:
-            after = side.get(f"pool{name[-1]}", side.get(name, own[1]))
-            own = (layer.kernels or own[0], after, after)
-        elif name != "fc8":
-            own = (layer.units,)
-    return {**found, "fc8": (config.fc8.units,)}
+    given = outputs(config)
+    return {later: given[name] for name, later in pairwise(given) if later in config.shared} | {"fc8": given["fc8"]}
 
 
 def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str], int]:
@@ -157,26 +130,19 @@ def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str
     """
     others = config.columns - 1
     counts: dict[tuple[str, str], int] = {}
-    for layer, (maps, *side) in exchanged_shapes(config).items():
+    for layer, shape in exchanged_shapes(config).items():
         if layer == "fc8":
-            counts[layer, "forward"] = 2 * others * maps * max(4, itemsize) // config.columns
+            counts[layer, "forward"] = 2 * others * shape[0] * max(4, itemsize) // config.columns
         else:
-            counts[layer, "forward"] = counts[layer, "backward"] = others * maps * (side[0] ** 2 if side else 1) * itemsize
+            counts[layer, "forward"] = counts[layer, "backward"] = others * math.prod(shape) * itemsize
     return counts
 
 
-def gather_columns(own: dict[str, Tensor], num_classes: int, group: ProcessGroup) -> dict[str, list[Tensor]]:
-    """Return the tensors of every column, in order of column, by name; `own` has those of the one column that lives here.
+def gather_columns(own: dict[str, Tensor], group: ProcessGroup) -> list[dict[str, Tensor]]:
+    """Return the tensors of every column, in order of column and on the CPU; `own` are those of the one that lives here.
 
-    Every rank of the group has to call it, and gets the same. Only column a has a bias of fc8 (of `num_classes` values).
+    Every rank of the group has to call it, and gets the same.
     """
-    found: dict[str, list[Tensor]] = {}
-    for key, mine in own.items():
-        if key != "fc8.bias":
-            parts = mine.new_empty(dist.get_world_size(group), *mine.shape)
-            dist.all_gather(list(parts), mine.contiguous(), group=group)
-            found[key] = list(parts)
-    mine = next(iter(own.values()))
-    bias = own["fc8.bias"].clone() if "fc8.bias" in own else mine.new_empty(num_classes)
-    dist.broadcast(bias, group=group, group_src=0)
-    return {**found, "fc8.bias": [bias]}
+    found: list[dict[str, Tensor]] = [{}] * dist.get_world_size(group)
+    dist.all_gather_object(found, {key: tensor.cpu() for key, tensor in own.items()}, group=group)
+    return found

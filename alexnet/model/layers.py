@@ -1,8 +1,5 @@
 """The layers that a library does not have in the paper's form (sections 3.3, 3.4, 4.2 and 5).
 
-Response normalisation in both readings, the 2012 source's normalisation within a map, windows that run over the edge,
-dropout that halves at test time with masks that can be drawn again, and initial weights.
-
 Shapes: N images, C maps, H, W pixels, D features. Counting rule of a window of n around i: n // 2 before it and
 (n - 1) // 2 after it, so an even window has one more before, as in the 2012 kernels and in `torch.nn.LocalResponseNorm`.
 """
@@ -34,14 +31,12 @@ class StepKey:
 
     def stream(self, purpose: str, device: torch.device) -> Tensor:
         """Return the key of a stream of draws, its lower and its upper 64 bits as int64 (2,), on a CUDA device."""
-        if self.streams is not None and purpose in self.streams:
-            return self.streams[purpose]
-        number = randomness.key(self.seed, purpose, self.epoch, self.step)
-        halves = torch.from_numpy(np.frombuffer(number.to_bytes(16, "little"), "<i8").copy())
-        made = halves.pin_memory().to(device, non_blocking=True)
-        if self.streams is not None:
-            self.streams[purpose] = made
-        return made
+        streams = {} if self.streams is None else self.streams
+        if purpose not in streams:
+            number = randomness.key(self.seed, purpose, self.epoch, self.step)
+            halves = torch.from_numpy(np.frombuffer(number.to_bytes(16, "little"), "<i8").copy())
+            streams[purpose] = halves.pin_memory().to(device, non_blocking=True)
+        return streams[purpose]
 
 
 def response_normalise(x_NCHW: Tensor, norm: ResponseNorm, groups: int = 1) -> Tensor:
@@ -166,13 +161,12 @@ class EdgeConv2d(nn.Conv2d):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the (N, C_out, H, W) products, sides rounded up."""
-        H, W = x_NCHW.shape[2:]
-        right, bottom = self._beyond(W, 1), self._beyond(H, 0)
+        window, stride, padding = self.kernel_size[0], self.stride[0], self.padding[0]
+        bottom, right = (
+            (num_windows(side, window, stride, padding) - 1) * stride + window - 2 * padding - side
+            for side in x_NCHW.shape[2:]
+        )
         return super().forward(F.pad(x_NCHW, (0, right, 0, bottom)) if right or bottom else x_NCHW)
-
-    def _beyond(self, side: int, axis: int) -> int:
-        window, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
-        return (num_windows(side, window, stride, padding) - 1) * stride + window - 2 * padding - side
 
 
 class GroupedLinear(nn.Linear):

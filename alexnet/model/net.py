@@ -1,7 +1,6 @@
 """What every net can do, and from a config to a net with its initial weights."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +8,9 @@ from torch.distributed import ProcessGroup
 
 from alexnet import config
 from alexnet.config import UserError
+from alexnet.model.column_parallel import Exchange
 from alexnet.model.layers import StepKey
 from alexnet.model.presets import NetConfig, layers_of
-
-if TYPE_CHECKING:
-    from alexnet.model.alexnet import Exchange
 
 Of = Callable[[nn.Parameter], Tensor]
 
@@ -57,7 +54,7 @@ class Net(nn.Module):
 
         Raises ValueError, before anything is copied, if a tensor is missing, is left over or has another shape.
         """
-        check_state(state, {name: tuple(parameter.shape) for name, parameter in self.named_parameters()})
+        check_state(state, self)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 into(parameter).copy_(state[name])
@@ -67,18 +64,17 @@ class Net(nn.Module):
             raise UserError(f"`layer` (={layer!r}) must be one of {', '.join(self.layer_names[:-1])}.")
 
 
-def check_state(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], ignored: str = "") -> None:
-    """Raise ValueError unless a plain state has tensors of just these names and shapes; one more name may be `ignored`."""
+def check_state(state: dict[str, Tensor], whole: nn.Module) -> None:
+    """Raise ValueError unless a plain state has tensors of just the names and shapes of the parameters of `whole`."""
+    shapes = {name: parameter.shape for name, parameter in whole.named_parameters()}
+    if differing := sorted(state.keys() ^ shapes.keys()):
+        raise ValueError(f"The {'net' if differing[0] in state else 'state'} has no {differing[0]!r}.")
     for name, shape in shapes.items():
-        if name not in state:
-            raise ValueError(f"The state has no {name!r}; it has {', '.join(state)}.")
         if state[name].shape != shape:
-            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, the net has {shape}.")
-    if unknown := sorted(set(state) - set(shapes) - {ignored}):
-        raise ValueError(f"The state has {unknown[0]!r}, which the net lacks.")
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, the net has {tuple(shape)}.")
 
 
-def blank(net: config.Net | NetConfig, names: Sequence[str] = (), exchange: "Exchange | None" = None) -> Net:
+def blank(net: config.Net | NetConfig, names: Sequence[str] = (), exchange: Exchange | None = None) -> Net:
     """Return the net without initial weights: the one dispatch over the classes of configs."""
     # Why here: both modules have a subclass of `Net`.
     from alexnet.model.alexnet import AlexNet
@@ -89,7 +85,7 @@ def blank(net: config.Net | NetConfig, names: Sequence[str] = (), exchange: "Exc
     return AlexNet(net if isinstance(net, NetConfig) else layers_of(net), names, exchange)
 
 
-def build(net: config.Net | NetConfig, seed: int, names: Sequence[str] = (), exchange: "Exchange | None" = None) -> Net:
+def build(net: config.Net | NetConfig, seed: int, names: Sequence[str] = (), exchange: Exchange | None = None) -> Net:
     """Build the net with its initial weights for `seed`. Takes channels_last images.
 
     `names` and `exchange` say which columns live here and how they reach the others (`AlexNet`); any layout starts from the

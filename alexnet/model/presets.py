@@ -33,11 +33,6 @@ class ConvLayer:
     bias: float = 0.0  # initial
     then: str = "activation"  # words of STEPS, in order
 
-    def __post_init__(self) -> None:
-        for step in self.then.split():
-            if step not in STEPS:
-                raise ValueError(f"`then` (={self.then!r}) has {step!r}, which is none of {', '.join(STEPS)}.")
-
 
 @dataclass(frozen=True)
 class FullLayer:
@@ -149,18 +144,17 @@ def source2012() -> NetConfig:
 
 def one_column(config: NetConfig) -> NetConfig:
     """Return the net for one GPU: half the kernels, except in conv5; fc6 and fc7 stay (#145-half, paper 3.2)."""
-    _need_columns(config)
     full = {name: _resized(getattr(config, name), config.columns) for name in ("conv5", "fc6", "fc7")}
     return replace(config, columns=1, **full)
 
 
 def without_exchange(config: NetConfig) -> NetConfig:
-    """Return columns that meet only in the sum of their logits.
+    """Return columns that meet only in the sum of their logits (#150).
 
-    As in #150, conv2 has 160 kernels a column in place of 128 and fc6 4096 units (layers-150.cfg:238-251), while fc7 has
-    2048 as before (layers-150.cfg:266-279).
+    conv2 has 160 kernels a column in place of 128, fc6 4096 units, fc7 2048 as before (layers-150.cfg:65-68, 238-279).
     """
-    _need_columns(config)
+    if config.columns < 2:
+        raise UserError(f"`columns` (={config.columns}) must be at least 2.")
     return replace(config, exchange="", conv2=_resized(config.conv2, 1.25), fc6=_resized(config.fc6, 2))
 
 
@@ -171,28 +165,25 @@ def without_steps(config: NetConfig, *steps: str, layers: tuple[str, ...] = CONV
 
 
 def without_overlap(config: NetConfig) -> NetConfig:
-    """Return the net with 2x2 pooling and a final 6x6 as before (#147): conv2 loses a pixel of padding, conv5 all.
-
-    These paddings are those of layers-147.cfg.
-    """
+    """Return the net with 2x2 pooling and a final 6x6 as before: conv2 loses a pixel of padding, conv5 all (#147)."""
     conv2, conv5 = replace(config.conv2, padding=1), replace(config.conv5, padding=0)
     return replace(config, conv2=conv2, conv5=conv5, pooling=Pooling(2, 2))
 
 
 def without_layer(config: NetConfig, name: str) -> NetConfig:
-    """Remove one layer between the first and the last (paper 7), keeping its pooling and the exchange before it.
+    """Remove one layer of `REMOVABLE`: its kernels, activation and normalisation (paper 7).
 
-    Its kernels, activation and normalisation go. The pooling stays, so that later maps keep their sides, and the exchange
-    moves to the next layer. Raises ValueError for conv1, conv6 and fc8.
+    The pooling stays, so that later maps keep their sides, and the exchange moves to the next layer.
     """
-    if name not in REMOVABLE:
-        raise ValueError(f"`name` (={name!r}) must be one of {', '.join(REMOVABLE)}.")
+    layer, shared = getattr(config, name), set(config.shared)
     if name in FULL:
-        config = replace(config, **{name: replace(getattr(config, name), units=0)})
+        changed = replace(layer, units=0)
     else:
-        layer = getattr(config, name)
-        config = replace(config, **{name: replace(layer, kernels=0, then="pool" if "pool" in layer.then else "")})
-    return replace(config, exchange=_moved(config, name))
+        changed = replace(layer, kernels=0, then="pool" if "pool" in layer.then else "")
+    if name in shared:
+        heir = next(later for later in LAYERS[LAYERS.index(name) + 1 :] if config.learns(later))
+        shared = (shared | {heir}) - {name, "fc8"}
+    return replace(config, **{name: changed}, exchange=_in_order(shared))
 
 
 def with_sixth_layer(config: NetConfig) -> NetConfig:
@@ -204,15 +195,10 @@ def with_sixth_layer(config: NetConfig) -> NetConfig:
     return replace(config, conv6=conv6, exchange=_in_order({"conv6", *config.shared}))
 
 
-def with_literal_alpha(config: NetConfig) -> NetConfig:
-    """Return the net whose alpha is not divided by n, as the paper prints the formula."""
-    return replace(config, norm=replace(config.norm, alpha_per_window=False))
-
-
 def with_first_norm_after_relu(config: NetConfig) -> NetConfig:
     """Return the net with the paper's order in layer 1: ReLU, normalisation, pooling."""
-    words = config.conv1.then.split()
-    return replace(config, conv1=replace(config.conv1, then=" ".join(step for step in STEPS if step in words)))
+    then = " ".join(sorted(config.conv1.then.split(), key=STEPS.index))
+    return replace(config, conv1=replace(config.conv1, then=then))
 
 
 def with_paper_sd(config: NetConfig) -> NetConfig:
@@ -228,12 +214,11 @@ def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
 def with_width(config: NetConfig, width: float) -> NetConfig:
     """Multiply the kernels and units of every layer but the last by `width`.
 
-    Initial sds grow by 1 / sqrt(width) where the fan-in shrinks, everywhere but in conv1, so that activities start at the
-    same scale.
+    Initial sds grow by 1 / sqrt(width) where the fan-in shrinks, so that activities start at the same scale.
     """
     sized = {name: _resized(getattr(config, name), width) for name in LAYERS[:-1]} | {"fc8": config.fc8}
     scaled = {name: replace(layer, sd=layer.sd / math.sqrt(width)) for name, layer in sized.items() if name != "conv1"}
-    return replace(config, **{**sized, **scaled})
+    return replace(config, **(sized | scaled))
 
 
 ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
@@ -247,7 +232,7 @@ ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
     "conv6": with_sixth_layer,
     **{f"no-{name}": partial(without_layer, name=name) for name in REMOVABLE},
     # These four, each alone, turn one detail of source2012 into the paper's; together they turn one preset into the other.
-    "alpha-literal": with_literal_alpha,
+    "alpha-literal": lambda config: replace(config, norm=replace(config.norm, alpha_per_window=False)),
     "norm1-after-relu": with_first_norm_after_relu,
     "no-map-norm": lambda config: without_steps(config, "map_norm"),
     "sd-0.01": with_paper_sd,
@@ -314,6 +299,20 @@ def sides(config: NetConfig) -> dict[str, int]:
     return found
 
 
+def outputs(config: NetConfig) -> dict[str, tuple[int, ...]]:
+    """Return what one column's layers give, with all that follows them: conv1 (48, 27, 27), ... fc7 (2048,), fc8 (1000,)."""
+    side, found = sides(config), {}
+    maps, seen = COLOURS, config.image_side
+    for name in config.layer_names:
+        layer = getattr(config, name)
+        if name in FULL:
+            found[name] = (layer.units,)
+        else:
+            maps, seen = layer.kernels or maps, side.get(f"pool{name[-1]}", side.get(name, seen))
+            found[name] = (maps, seen, seen)
+    return found
+
+
 def count_neurons(config: NetConfig) -> dict[str, int]:
     """Return the neurons of every layer with weights, all columns together, as in the caption of Figure 2."""
     side = sides(config)
@@ -328,17 +327,5 @@ def _resized(layer, by: float):
     return replace(layer, **{count: max(1, round(old * by)) if old else 0})
 
 
-def _moved(config: NetConfig, removed: str) -> str:
-    if removed not in config.shared:
-        return config.exchange
-    heir = next(name for name in LAYERS[LAYERS.index(removed) + 1 :] if config.learns(name))
-    return _in_order({heir, *config.shared} - {removed, "fc8"})
-
-
 def _in_order(names: set[str]) -> str:
     return " ".join(name for name in LAYERS if name in names)
-
-
-def _need_columns(config: NetConfig) -> None:
-    if config.columns < 2:
-        raise UserError(f"`columns` (={config.columns}) must be at least 2.")

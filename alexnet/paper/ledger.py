@@ -220,7 +220,7 @@ TESTING = [
      HERE + "gains_are_the_differences_of_2012_runs_to_the_last_printed_digit"),
     ("", "Nothing on batches at test time.", "Not looked into.", "",
      "Evaluation shows a net the same number of images at a time in every run, so that counts do not depend on the batch.",
-     TRAINING + "a_net_never_sees_more_images_than_a_piece"),
+     TRAINING + "a_net_sees_pieces_of_one_size_and_the_rest"),
     ("", "Nothing on ties.", "Not looked into.", "", "Ties, and values that are not numbers, count as errors.",
      TRAINING + "ties_at_the_first_and_at_the_fifth_place_count_against_us"),
     ("", "Nothing on precision.", "fp32 throughout.", "",

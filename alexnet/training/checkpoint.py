@@ -1,9 +1,7 @@
 """Checkpoints: written whole or not at all, the previous one kept, verified, read without executing anything.
 
-A training has `checkpoint.pt` and `checkpoint.previous.pt`; of a finished one only `weights.pt` stays (`keep_weights`). They
-hold tensors and plain values only and are loaded with `weights_only=True`, so a file from a stranger can be wrong but cannot
-run code. A digest over every value is kept with them, so that a file with one wrong bit is noticed, and the one before it
-used. Whether there is a checkpoint is decided by `read`, and nowhere else.
+A training has `checkpoint.pt` and `checkpoint.previous.pt`; of a finished one only `weights.pt` stays. They hold tensors,
+plain values, and a digest over every bit, so that the one before a damaged one is used.
 """
 
 import hashlib
@@ -52,10 +50,10 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/checkpoint.pt`; the one that was there becomes `checkpoint.previous.pt`."""
     content = vars(checkpoint) | {"progress": vars(checkpoint.progress)}
-    content |= {name: _on_cpu(content[name]) for name in ("weights", "velocities")}
+    for name in ("weights", "velocities"):
+        content[name] = {key: tensor.detach().cpu() for key, tensor in content[name].items()}
     (folder / WEIGHTS).unlink(missing_ok=True)  # of a training that this one replaces
-    # Why first: at every moment one of the two names has a whole checkpoint.
-    if (folder / CURRENT).is_file():
+    if (folder / CURRENT).is_file():  # Why first: at every moment one of the two names has a whole checkpoint.
         os.replace(folder / CURRENT, folder / PREVIOUS)
     _write(folder / CURRENT, content)
 
@@ -64,43 +62,30 @@ def read(folder: Path) -> Checkpoint | None:
     """Return the newest checkpoint in `folder` that is whole, or None; warn in a line of each that is not."""
     for name in (CURRENT, PREVIOUS):
         if (content := _read(folder / name)) is not None:
-            try:
-                return Checkpoint(**content | {"progress": Progress(**content["progress"])})
-            except (TypeError, KeyError) as error:
-                warnings.warn(f"{folder / name} is of another version ({error}) and is passed over.", stacklevel=2)
+            return Checkpoint(**content | {"progress": Progress(**content["progress"])})
     return None
 
 
 def keep_weights(folder: Path) -> None:
-    """Of a training that has ended keep its weights, half of the disk's space, and delete the checkpoints.
-
-    Nothing is deleted unless the weights can be read from their new place. Without a checkpoint nothing is done.
-    """
-    if (found := read(folder)) is None:
-        return
-    _write(folder / WEIGHTS, {"config": found.config, "weights": found.weights, "kept": found.kept})
-    if _read(folder / WEIGHTS) is not None:
+    """Of a training that has ended keep its weights, half of the disk's space, and delete the checkpoints, if any."""
+    if found := read(folder):
+        _write(folder / WEIGHTS, {"config": found.config, "weights": found.weights, "kept": found.kept})
         for name in (CURRENT, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
 
 
 def read_weights(folder: Path) -> State | None:
     """Return the weights of the training in `folder`, ended or not; None where there are none that are whole."""
-    content = _read(folder / WEIGHTS)
-    if content is not None:
+    if content := _read(folder / WEIGHTS):
         return content["weights"]
-    found = read(folder)
-    return found.weights if found else None
+    return found.weights if (found := read(folder)) else None
 
 
 def refuse_other_config(name: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise UserError, naming the fields that differ, unless both configs are equal."""
-    fields = [f"{name} ({old!r} recorded, {new!r} asked)" for name, old, new in differing_fields(recorded, wanted)]
-    if fields:
-        raise UserError(
-            f"run {name} was recorded under another config: {'; '.join(fields)}.\nStart another run (--seed, --name), "
-            "or leave these options as recorded to continue this one."
-        )
+    if fields := [f"{key} ({old!r} recorded, {new!r} asked)" for key, old, new in differing_fields(recorded, wanted)]:
+        mend = "Start another run (--seed, --name), or leave these options as recorded to continue this one."
+        raise UserError(f"run {name} was recorded under another config: {'; '.join(fields)}.\n{mend}")
 
 
 def weights_digest(weights: State) -> str:
@@ -114,15 +99,11 @@ def weights_digest(weights: State) -> str:
 
 def _digest(content: dict[str, Any]) -> str:
     """Return the sha256 over the names, dtypes, shapes and bits of all tensors and over all plain values."""
-    states = {name: value for name, value in content.items() if name in ("weights", "velocities")}
-    said: dict[str, Any] = {name: value for name, value in content.items() if name not in states}
-    for name, state in states.items():
-        said[name] = [{key: [str(t.dtype), list(t.shape)] for key, t in state.items()}, weights_digest(state)]
+    said = dict(content)
+    for name in said.keys() & {"weights", "velocities"}:
+        shapes = {key: [str(tensor.dtype), list(tensor.shape)] for key, tensor in content[name].items()}
+        said[name] = [shapes, weights_digest(content[name])]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _on_cpu(state: State) -> State:
-    return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
@@ -132,15 +113,14 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 def _read(file: Path) -> dict[str, Any] | None:
     """Return the content of a file if it is there and whole, else None, with a warning if it is there."""
-    if not file.is_file():
-        return None
+    why = "its digest is that of other values"
     try:
-        content = torch.load(file, weights_only=True, map_location="cpu")
-        digest = content.pop("digest")
-        if _digest(content) == digest:
+        content = torch.load(file, weights_only=True, map_location="cpu")  # executes nothing
+        if content.pop("digest") == _digest(content):
             return content
-        why = "its digest is that of other values"
+    except FileNotFoundError:
+        return None
     except Exception as error:  # Why: a damaged file raises whatever its first wrong byte leads to.
-        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-    warnings.warn(f"{file} cannot be read and is passed over ({why[:200]}).", stacklevel=3)
+        why = repr(error).splitlines()[0][:200]
+    warnings.warn(f"{file} cannot be read and is passed over ({why}).", stacklevel=3)
     return None

@@ -1,11 +1,8 @@
 """Exact counts of errors, probabilities and features of a whole split, and what is computed from them (section 6).
 
-Nothing is padded, and the counts are the same integers for any number of ranks: a net is shown a split in batches of
-`CHUNK`, of which the last may be smaller, so that it computes each image in the same company and to the same bits. A rank
-takes whole batches, and counts of parts are added as integers. The number of threads is the machine's, and may change last
-bits. Counts are made from the nets' logits, which are fp32 in any precision.
-
-Views of an image: "whole", "central", "ten" (four corners and centre, and their reflections) or "grid" (3 x 3).
+The counts are the same integers for any number of ranks: a net is shown a split in batches of `CHUNK`, of which a rank takes
+whole ones, so that it computes each image in the same company and to the same bits. They are made from logits, which are
+fp32 in any precision.
 
 Shapes: N images, C maps, H, W pixels, K classes, Q queries, D features, M neighbours.
 """
@@ -29,29 +26,20 @@ ONE_VIEW = ("whole", "central")
 KS = (1, 5)  # an image is wrong when its class is not among the k most probable
 CHUNK_BYTES = 2**28  # of vectors in float64 at a time
 SPARE = 16  # candidates among nearest neighbours beyond those asked for
-
 Rows = list[dict[str, Any]]
 
 
 def batches_for(config: RunConfig, data: PreparedSet, split: str, device: torch.device | None = None) -> Batches:
     """Return the batches of a split as the net of `config` sees them. Raises UserError when they do not fit it."""
-    if split not in data.splits:
-        raise UserError(f"{data.name} has no split {split!r}; it has {', '.join(data.splits)}.")
     if config.net.num_classes != len(data.classes):
         raise UserError(f"The net has {config.net.num_classes} classes, the images of {data.name} {len(data.classes)}.")
     side, pixels = image_side_of(config.net), data.splits[split].images.shape[1]
-    if pixels < side:
-        raise UserError(f"The images of {data.name} have {pixels} pixels a side, the net needs {side}. Change --data.")
     shown = config.augmentation.crop_side if config.augmentation else pixels
-    if shown != side:
-        how = f"crops of {shown} pixels" if config.augmentation else f"whole images of {shown} pixels"
-        raise UserError(f"The net sees {side} pixels a side and would be shown {how}. Change --augmentation or --data.")
+    if not shown == side <= pixels:
+        how = f"crops of {shown}" if config.augmentation else "all"
+        would = f"would be shown {how} of the {pixels} that the images of {data.name} have"
+        raise UserError(f"The net sees {side} pixels a side, and {would}. Change --augmentation or --data.")
     return batches(data, split, config.augmentation, device)
-
-
-def watched_split(data: PreparedSet) -> str:
-    """Return the split whose errors are watched in training: `val` where there is one, else `test`."""
-    return "val" if "val" in data.splits else "test"
 
 
 def views_of_training(config: RunConfig) -> str:
@@ -60,16 +48,15 @@ def views_of_training(config: RunConfig) -> str:
 
 
 def count_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, views: str) -> Rows:
-    """Count the errors of a net over one split, each replica its share; every rank of the group has to call.
-
-    One row {"split", "views", "k", "wrong", "total"} for each k of `KS`. With several views of an image, the mean of their
-    softmax outputs is judged (paper 4.1).
-    """
+    """Count the errors of a net over one split, each replica its share; every rank of the group has to call."""
     return count_batches(learner, batches_for(config, data, split, learner.group.device), split, views)
 
 
 def count_batches(learner: Learner, shown: Batches, split: str, views: str) -> Rows:
-    """Count as `count_split` does over batches that are there already."""
+    """Count over batches; one row {"split", "views", "k", "wrong", "total"} for each k of `KS`.
+
+    With several views of an image, the mean of their softmax outputs is judged (paper 4.1).
+    """
     here = [0] * (len(KS) + 1)
     for scores_NK, labels_N in _scores(learner, shown, views, learner.group.part):
         found = [*(num_wrong(scores_NK, labels_N, k) for k in KS), len(labels_N)]
@@ -84,55 +71,42 @@ def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split:
     They are the mean over the views of an image of the softmax outputs (paper 4.1 and 6). Every rank gets all.
     """
     shown = batches_for(config, data, split, learner.group.device)
-    found = [(p.double().softmax(1) if views in ONE_VIEW else p, y) for p, y in _scores(learner, shown, views, WHOLE)]
-    probabilities, labels = zip(*found, strict=True)
-    return torch.cat(probabilities).float(), torch.cat(labels)
+    scores, labels = zip(*_scores(learner, shown, views, WHOLE), strict=True)
+    scores_NK = torch.cat(scores)
+    return (scores_NK.double().softmax(1) if views in ONE_VIEW else scores_NK).float(), torch.cat(labels)
 
 
 def features_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, layer: str = "fc7") -> Tensor:
     """Return the outputs (N, D) float32 of `layer` for the whole or central view of every image, in the set's order.
 
-    fc7 is the last hidden layer, whose 4096 outputs Figure 4 compares; they are halved, as the paper's test time has them,
-    which changes no order. Raises UserError for a layer that the net lacks.
+    fc7 is the last hidden layer, whose 4096 outputs Figure 4 compares. Raises UserError for a layer that the net lacks.
     """
-    shown = batches_for(config, data, split, learner.group.device)
-    views = shown.in_order(CHUNK, views_of_training(config))
+    views = batches_for(config, data, split, learner.group.device).in_order(CHUNK, views_of_training(config))
     return torch.cat([run(learner, view, layer).flatten(1) for (view,), _ in views])
 
 
 def _scores(learner: Learner, shown: Batches, views: str, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each batch the logits of its only view, or the mean probabilities over several, and the labels."""
     for images, labels_N in shown.in_order(CHUNK, views, part):
-        if views in ONE_VIEW:
-            (image,) = images
-            yield run(learner, image), labels_N.cpu()
-            continue
-        total_NK, num_views = torch.zeros((), dtype=torch.float64), 0
-        for view in images:
-            total_NK, num_views = total_NK + run(learner, view).double().softmax(dim=1), num_views + 1
-        yield total_NK / num_views, labels_N.cpu()
+        logits_VNK = [run(learner, view) for view in images]
+        if views not in ONE_VIEW:
+            logits_VNK = [sum(logits_NK.double().softmax(dim=1) for logits_NK in logits_VNK) / len(logits_VNK)]
+        yield logits_VNK[0], labels_N.cpu()
 
 
 @torch.no_grad()
 def run(learner: Learner, images_NCHW: Tensor, layer: str | None = None) -> Tensor:
     """Return the net's logits, or its outputs of `layer`, for images: in evaluation mode, fp32, on the CPU."""
-    net, device = learner.net, learner.group.device
-    was_training = net.training
-    net.eval()
-    try:
-        with autocast(learner.precision, device.type):
-            images = images_NCHW.to(device, memory_format=torch.channels_last)
-            return (net.features(images, layer) if layer else net(images)).float().cpu()
-    finally:
-        net.train(was_training)
+    device, net = learner.group.device, learner.net.eval()
+    with autocast(learner.precision, device.type):
+        images = images_NCHW.to(device, memory_format=torch.channels_last)
+        found = (net.features(images, layer) if layer else net(images)).float().cpu()
+    net.train()
+    return found
 
 
 def num_wrong(scores_NK: Tensor, labels_N: Tensor, k: int = 1) -> int:
-    """Return for how many images the true class is not among the `k` most probable: ties and NaN count against us.
-
-    A class that is not less probable than the true one goes before it. A true class without a probability (NaN) is wrong,
-    even where there are no more than `k` classes. Paper 6.
-    """
+    """Return for how many images the true class is not among the `k` most probable: ties and NaN count against us."""
     true_N1 = scores_NK.gather(1, labels_N[:, None])
     ahead_N = (~(scores_NK < true_N1)).sum(dim=1) - 1  # without the true class itself
     return int(((ahead_N >= k) | true_N1.isnan()[:, 0]).sum())
@@ -141,25 +115,19 @@ def num_wrong(scores_NK: Tensor, labels_N: Tensor, k: int = 1) -> int:
 def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mean (N, K), float64, of the probabilities that several nets give to the same images.
 
-    So the rows "5 CNNs" and "7 CNNs" of Table 2 are made. (The 2012 source adds them with coefficients that were tuned on
-    the validation set in steps of .05, avg-valid.py.) Raises ValueError for nets of different images or classes.
+    So the rows "5 CNNs" and "7 CNNs" of Table 2 are made. Source 2012: coefficients tuned on the validation set in steps of
+    .05 (avg-valid.py).
     """
-    shapes = {net.shape for net in nets_NK}
-    if len(shapes) != 1:
-        raise ValueError(f"The nets must give probabilities of the same images and classes; their shapes are {shapes}.")
     return sum(net.astype(np.float64) for net in nets_NK) / len(nets_NK)
 
 
 def nearest(queries: Sequence, gallery: Sequence, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices (Q, M) of the `count` arrays of a gallery nearest to each query, and their squared distances.
 
-    Euclidean, nearest first; of equal distances the lower index first; NaN last. Products in float64 find some more
-    candidates than asked, chunk by chunk; their differences, squared and added, decide, because an expansion into products
-    loses small distances. Paper 6.1: six neighbours are shown; Source 2012: squared distances (findsimilar.py). Raises
-    ValueError when the gallery has fewer than `count` arrays.
+    Nearest first; of equal distances the lower index first; NaN last. Products in float64 find some more candidates than
+    asked; their differences, squared and added, decide, because an expansion into products loses small distances. Paper 6.1
+    shows six neighbours; Source 2012: squared distances (findsimilar.py).
     """
-    if not 1 <= count <= len(gallery):
-        raise ValueError(f"`count` (={count}) must be from 1 to the size of the gallery (={len(gallery)}).")
     queries_QD = _vectors(queries, range(len(queries)))
     rows = max(1, CHUNK_BYTES // queries_QD[0].nbytes)
     best_d, best_i = np.empty((len(queries), 0)), np.empty((len(queries), 0), np.int64)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from alexnet.config import RunConfig, to_dict
@@ -22,12 +21,10 @@ from alexnet.preprocessing.loader import rows_of
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Checkpoint, Progress, State
 from alexnet.training.distributed import Group, StopRequests
-from alexnet.training.evaluate import batches_for, count_batches, num_wrong, views_of_training, watched_split
+from alexnet.training.evaluate import batches_for, count_batches, num_wrong, views_of_training
 from alexnet.training.optimizer import Rates, rates_of
 from alexnet.training.step import Learner, to_device
 
-Batch = tuple[Tensor, Tensor]
-OnEpoch = Callable[[Progress, dict[str, float]], None]
 EXPLODED = 100.0  # a mean loss of an epoch that is so many times ln K does not come back
 STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so many epochs is on the plateau
 MANY_EPOCHS, WATCH_EVERY = 100, 10  # a training of more than so many epochs watches its errors every 10th only
@@ -35,15 +32,10 @@ MANY_EPOCHS, WATCH_EVERY = 100, 10  # a training of more than so many epochs wat
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of `train` ended.
+    """How a call of `train` ended."""
 
-    `kind` is "reached" (the error to stop at), "epochs" (all of them), "settled" (the schedule has no rate left),
-    "diverged", "limit" (the caller's) or "stopped" (on request); `warning` names a divergence or a plateau with its usual
-    cause.
-    """
-
-    kind: str
-    warning: str | None = None
+    kind: str  # reached (the error to stop at), epochs, settled (no rate left), diverged, limit (the caller's), stopped
+    warning: str | None = None  # names a divergence or a plateau with its usual cause
 
 
 class Training(Learner):
@@ -59,21 +51,18 @@ class Training(Learner):
         initial: State | None = None,
         kept: dict[str, Any] | None = None,
     ) -> None:
-        group, self.watched = group or Group(), watched_split(data)
+        group, self.watched = group or Group(), "val" if "val" in data.splits else "test"
         self.sets = {split: batches_for(config, data, split, group.device) for split in ("train", self.watched)}
         super().__init__(config, precision, group)
-        self.config, self.folder = config, folder
-        self.steps_per_epoch = self.sets["train"].steps_per_epoch(config.optimiser.batch_size)
+        self.config, self.folder, self.name = config, folder, "/".join(folder.parts[-2:])
         found = checkpoint.read(folder)
         self.group.any(False)  # Why: the main rank must not write the next checkpoint before all have read this one.
         if found is not None:
             checkpoint.refuse_other_config(str(folder), found.config, to_dict(config))
             self.restore(found.weights, found.velocities)
         elif initial is not None:
-            self.start_from(initial)
+            self.net.load_plain_state(self.weights() | initial)
         self.progress, self.kept = (found.progress, found.kept) if found else (Progress(), kept or {})
-        self.waited = self.stepped = 0.0  # seconds of the epoch, here, spent waiting for images and moving weights
-        self.began_at = self.progress.images_seen  # when this process took up the epoch
 
     @property
     def rates(self) -> Rates | None:
@@ -86,14 +75,14 @@ class Training(Learner):
         views = views_of_training(self.config)
         return [row for row in self.progress.metrics if (row["split"], row["views"], row["k"]) == (split, views, 1)]
 
-    def run_epoch(self, on_step: Callable[[], bool]) -> bool:
-        """Do the steps of the epoch that are left; False when `on_step` asked to stop or the loss is no longer a number."""
-        at, config, rates = self.progress, self.config, self.rates
-        assert rates is not None
+    def run_epoch(self) -> Iterator[None]:
+        """Do the steps of the epoch that are left, until the loss is no longer a number; yield after each."""
+        at, config, rates, asked = self.progress, self.config, self.rates, time.perf_counter()
+        self.began, self.began_at, self.waited = asked, at.images_seen, 0.0
         self.set_rates(rates)
         size, num_train = config.optimiser.batch_size, len(self.sets["train"])
-        batches = self.sets["train"].epoch(config.seed, at.epoch, size, at.step, rates.colour_noise, self.group.part)
-        for batch in self._timed(batches):
+        for batch in self.sets["train"].epoch(config.seed, at.epoch, size, at.step, rates.colour_noise, self.group.part):
+            self.waited += time.perf_counter() - asked
             total = min(size, num_train - at.step * size)
             key = StepKey(config.seed, at.epoch, at.step, rows_of(total, self.group.part).start)
             images, labels = to_device(batch, self.group.device)
@@ -103,22 +92,10 @@ class Training(Learner):
             at.step, at.images_seen = at.step + 1, at.images_seen + total
             if not math.isfinite(at.loss_sum):
                 at.diverged = f"is no longer a number from epoch {at.epoch + 1}, step {at.step} on"
-                return False
-            if not on_step():
-                return False
-        return True
-
-    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the batches, adding up the seconds spent waiting for them and using them."""
-        self.waited = self.stepped = 0.0
-        self.began_at = self.progress.images_seen
-        before = time.perf_counter()
-        for batch in batches:
-            got = time.perf_counter()
-            self.waited += got - before
-            yield batch
-            before = time.perf_counter()
-            self.stepped += before - got
+                return
+            yield
+            asked = time.perf_counter()
+        self.stepped = asked - self.began  # seconds
 
     def close_epoch(self, first: bool = False) -> None:
         """Count the errors with the weights as they are and add the epoch to metrics and history."""
@@ -148,25 +125,25 @@ class Training(Learner):
         """Write a checkpoint of this moment. Every rank of the group must call; the main one writes."""
         weights, velocities = self.weights(), self.velocities()
         if self.group.is_main:
-            at = Checkpoint(to_dict(self.config), self.progress, weights, velocities, self.kept)
-            checkpoint.save(self.folder, at)
+            checkpoint.save(self.folder, Checkpoint(to_dict(self.config), self.progress, weights, velocities, self.kept))
 
     def outcome(self, epoch_limit: int | None) -> Outcome | None:
         """Return how the training has ended, or None while it has not."""
-        at, config, warning = self.progress, self.config, self.warning()
+        at, config = self.progress, self.config
+        newest = self.counted("train")[-1] if config.stop_at_train_error is not None else None
         if at.diverged:
-            return Outcome("diverged", warning)
-        if config.stop_at_train_error is not None:
-            newest = self.counted("train")[-1]
-            if newest["wrong"] <= config.stop_at_train_error * newest["total"]:
-                return Outcome("reached", warning)
-        if at.epoch >= config.epochs:
-            return Outcome("epochs", warning)
-        if self.rates is None:
-            return Outcome("settled", warning)
-        if epoch_limit is not None and at.epoch >= epoch_limit:
-            return Outcome("limit", warning)
-        return None
+            kind = "diverged"
+        elif newest and newest["wrong"] <= config.stop_at_train_error * newest["total"]:
+            kind = "reached"
+        elif at.epoch >= config.epochs:
+            kind = "epochs"
+        elif self.rates is None:
+            kind = "settled"
+        elif epoch_limit is not None and at.epoch >= epoch_limit:
+            kind = "limit"
+        else:
+            return None
+        return Outcome(kind, self.warning())
 
     def warning(self) -> str | None:
         """Return what is wrong with a training that has diverged or, in its last epochs, learned nothing."""
@@ -177,20 +154,24 @@ class Training(Learner):
         losses = [line["loss"] for line in self.progress.history[1:]][-STUCK_EPOCHS:]
         if len(losses) < STUCK_EPOCHS or any(abs(loss - chance) > STUCK_MARGIN for loss in losses):
             return None
-        return (
-            f"The loss has stayed at ln {self.config.net.num_classes} = {chance:.3f} for {STUCK_EPOCHS} epochs: the usual "
-            "causes are a learning rate too low to leave the plateau, one so high that every unit died, or inputs that are "
-            "not raw 0-255 pixels minus the mean."
-        )
+        stayed = f"The loss has stayed at ln {self.config.net.num_classes} = {chance:.3f} for {STUCK_EPOCHS} epochs"
+        causes = "too low to leave the plateau or so high that every unit died, or inputs that are not pixels minus the mean"
+        return f"{stayed}: the usual causes are a learning rate {causes}."
 
-    def times(self, seconds: float) -> dict[str, float]:
+    def times(self) -> dict[str, float]:
         """Return what the epoch took here: seconds in all, images/s of its steps, and the part spent waiting for them."""
-        images, inside = self.progress.images_seen - self.began_at, self.waited + self.stepped
-        return {
-            "seconds": round(seconds, 2),
-            "images_per_second": round(images / inside, 1) if inside else 0.0,
-            "waiting": round(self.waited / inside, 4) if inside else 0.0,
-        }
+        seconds, images = time.perf_counter() - self.began, self.progress.images_seen - self.began_at
+        stepped = self.stepped or math.inf  # a training stopped after the last step of an epoch has none left
+        speed, waiting = round(images / stepped, 1), round(self.waited / stepped, 4)
+        return {"seconds": round(seconds, 2), "images_per_second": speed, "waiting": waiting}
+
+    def summary(self) -> str:
+        """Say what the epoch came to, and the time left if the others take as long."""
+        at, epochs, seconds = self.progress, self.config.epochs, time.perf_counter() - self.began
+        left = (epochs - at.epoch) * seconds * len(self.sets["train"]) / max(1, at.images_seen - self.began_at)
+        newest = self.counted("train" if self.config.stop_at_train_error is not None else self.watched)[-1]
+        said = f"loss {at.history[-1]['loss']:.4f}, {newest['split']} error {newest['wrong'] / newest['total']:.1%}"
+        return f"epoch {at.epoch} of {epochs}, {said}, at most {tqdm.format_interval(left)} left"
 
 
 def train(
@@ -201,8 +182,7 @@ def train(
     precision: str = "fp32",
     group: Group | None = None,
     epoch_limit: int | None = None,
-    on_epoch: OnEpoch = lambda progress, times: None,
-    on_warning: Callable[[str], None] | None = None,
+    on_epoch: Callable[[Progress, dict[str, float]], None] = lambda progress, times: None,
     checkpoint_seconds: float = 60.0,
     bar: bool | None = None,
     initial: State | None = None,
@@ -212,88 +192,48 @@ def train(
     """Train `config` on `data`, from the checkpoint in `folder` if there is one, and leave a checkpoint there.
 
     `on_epoch(progress, times)` is called after each epoch with all that is known since the beginning and what this one took
-    (empty for the errors before the first). `on_warning(line)` is told of divergence, or of a loss that stays at ln K, when
-    it is first seen; by default the line is printed. Progress goes to stderr, as a bar on a terminal and as a line for each
-    epoch elsewhere, unless `bar` is False. `initial` is the plain state that some layers begin with, `kept` what the
-    checkpoints shall carry for whoever resumes. A request to `stop`, by a signal or the caller, is obeyed after the step at
-    hand. Every rank of a `group` calls this with the same arguments. Raises UserError when the checkpoint belongs to another
-    config. Paper 5.
+    (empty for the errors before the first). Progress goes to stderr, as a bar on a terminal and as a line for each epoch
+    elsewhere, unless `bar` is False; divergence, or a loss that stays at ln K, is told always. `initial` is the plain state
+    that some layers begin with, `kept` what checkpoints carry for whoever resumes. A request to `stop`, by a signal or the
+    caller, is obeyed after the step at hand. Every rank of a `group` calls this with the same arguments. Raises UserError
+    when the checkpoint belongs to another config. Paper 5.
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(config, data, folder, precision, group, initial, kept)
     group, warned = training.group, training.warning()
-    with stop or StopRequests() as stop, Shown(training, bar) as shown:
+    with stop or StopRequests() as stop, _bar(training, bar) as shown:
         if not training.progress.history:
             training.close_epoch(first=True)
             on_epoch(training.progress, {})
-        last_saved, stopping = time.monotonic(), False
-
-        def on_step() -> bool:
-            nonlocal last_saved, stopping
-            shown.step()
-            due = group.is_main and time.monotonic() - last_saved > checkpoint_seconds
-            stopping, saving = group.any(stop.requested or group.orphaned, due)
-            if saving and not stopping:
+        saved, stopping = time.monotonic(), False
+        while not stopping and training.outcome(epoch_limit) is None:
+            for _ in training.run_epoch():
+                shown.update()
+                due = group.is_main and time.monotonic() - saved > checkpoint_seconds
+                stopping, due = group.any(stop.requested, due)
+                if stopping:
+                    break
+                if due:
+                    training.save()
+                    saved = time.monotonic()
+            if stopping or training.progress.diverged:
                 training.save()
-                last_saved = time.monotonic()
-            return not stopping
-
-        while (outcome := training.outcome(epoch_limit)) is None:
-            started = time.perf_counter()
-            if training.run_epoch(on_step):
-                training.close_epoch()
-                last_saved = time.monotonic()
-                on_epoch(training.progress, training.times(time.perf_counter() - started))
-                shown.epoch()
-                (stopping,) = group.any(stop.requested or group.orphaned)
             else:
-                training.save()
+                training.close_epoch()
+                saved = time.monotonic()
+                on_epoch(training.progress, training.times())
+                shown.set_postfix_str(training.summary())
+                if shown.disable and group.is_main and bar is not False:
+                    print(f"{training.name}: {training.summary()}", file=sys.stderr, flush=True)
+                (stopping,) = group.any(stop.requested)
             if (warning := training.warning()) and not warned and group.is_main:
-                (on_warning or shown.warn)(warned := warning)
-            if stopping:
-                outcome = training.outcome(epoch_limit) or Outcome("stopped")
-                break
-    return training, outcome
+                shown.write(f"{training.name}: {(warned := warning)}", file=sys.stderr)
+    return training, training.outcome(epoch_limit) or Outcome("stopped")
 
 
-class Shown:
-    """What stderr shows of a training: a bar on a terminal, a line for each epoch elsewhere."""
-
-    def __init__(self, training: Training, bar: bool | None) -> None:
-        self.training, at = training, training.progress
-        self.on = training.group.is_main and bar is not False
-        self.name = "/".join(training.folder.parts[-2:])
-        done = at.epoch * training.steps_per_epoch + at.step
-        total = training.config.epochs * training.steps_per_epoch
-        hidden = not (self.on and sys.stderr.isatty())
-        self.bar = tqdm(
-            total=total, initial=done, desc=self.name, unit="batch", leave=False, disable=hidden, mininterval=0.5
-        )
-        self.began, self.steps = time.monotonic(), 0
-
-    def __enter__(self) -> "Shown":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def step(self) -> None:
-        """Show one step more."""
-        self.steps += 1
-        self.bar.update()
-
-    def epoch(self) -> None:
-        """Show the newest errors and the time left."""
-        at, config = self.training.progress, self.training.config
-        newest = self.training.counted("train" if config.stop_at_train_error is not None else self.training.watched)[-1]
-        error = f"{newest['split']} error {newest['wrong'] / newest['total']:.1%}"
-        self.bar.set_postfix_str(error)
-        if self.on and self.bar.disable:
-            seconds_per_step = (time.monotonic() - self.began) / max(1, self.steps)
-            lasts = tqdm.format_interval((config.epochs - at.epoch) * self.training.steps_per_epoch * seconds_per_step)
-            line = f"epoch {at.epoch} of {config.epochs}, loss {at.history[-1]['loss']:.4f}, {error}, at most {lasts} left"
-            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
-
-    def warn(self, line: str) -> None:
-        """Print a line that does not disturb the bar."""
-        tqdm.write(f"{self.name}: {line}", file=sys.stderr)
+def _bar(training: Training, wanted: bool | None) -> tqdm:
+    """Return the bar of a training; it is on where the main rank has a terminal."""
+    at, steps = training.progress, training.sets["train"].steps_per_epoch(training.config.optimiser.batch_size)
+    done, total = at.epoch * steps + at.step, training.config.epochs * steps
+    hidden = wanted is False or not training.group.is_main or not sys.stderr.isatty()
+    return tqdm(total=total, initial=done, desc=training.name, unit="batch", leave=False, disable=hidden)

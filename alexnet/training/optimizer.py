@@ -3,8 +3,7 @@
     v <- momentum * v - weight_decay * rate * w - rate * gradient
     w <- w + v
 
-The velocity holds the rate. `torch.optim.SGD` multiplies by the rate outside its buffer instead, which is the same at a
-constant rate and differs for the 10 to 20 steps after a change.
+The velocity holds the rate. `torch.optim.SGD` multiplies by it outside, which differs for 10 to 20 steps after a change.
 """
 
 import math
@@ -21,12 +20,10 @@ from alexnet.config import Optimiser, Schedule, UserError, nearest
 class PaperSGD:
     """Stochastic gradient descent exactly as printed in section 5 and as in the 2012 source (src/weights.cu:146-197).
 
-    `params` are parameters, or groups {"params": ...} of which each may have a `rate`, `momentum` and `weight_decay` of its
-    own; a parameter's velocity is `state[parameter]["velocity"]`.
+    `params` are parameters, or groups of them as for torch's optimisers; velocities are `state[parameter]["velocity"]`.
     """
 
-    # Why not a subclass of torch.optim.Optimizer: its constructor imports torch's compiler, which takes seconds, and nothing
-    # of it is used here.
+    # Why not a subclass of torch.optim.Optimizer: its constructor imports torch's compiler, which takes seconds.
     def __init__(self, params: Iterable, rate: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
         given = list(params)
         groups = given if isinstance(given[0], dict) else [{"params": given}]
@@ -41,11 +38,8 @@ class PaperSGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every weight that has a gradient once.
-
-        Source 2012: at rate 0 nothing moves and velocities are kept (weights.cu updates only where epsW > 0); the printed
-        rule would let such weights coast on their velocity.
-        """
+        """Move every weight that has a gradient once; at rate 0 nothing moves and velocities are kept."""
+        # Source 2012: updates only where epsW > 0 (weights.cu:148); by the printed rule weights would coast on.
         for group in self.param_groups:
             weights = [w for w in group["params"] if w.grad is not None]
             if not weights or not group["rate"]:
@@ -72,30 +66,23 @@ class Rates:
 def rates_of(schedule: Schedule | None, epochs: int, epoch: int, errors: Sequence[float] = ()) -> Rates | None:
     """Return the rates of `epoch`, which counts from 0, in a training of `epochs`; None: the training has ended.
 
-    A fraction f of the training is the start of epoch round(f * epochs), which for the 93 epochs of #145-2010 gives the
-    epochs of its run notes within one; the first epoch has the full rates always. A plateau is a function of the watched
-    errors (fractions) after each finished epoch alone, so that resuming needs no state. Paper 5.
+    A fraction f of the training is the start of epoch round(f * epochs). A plateau is a function of the watched errors
+    (fractions) after each finished epoch alone, so that resuming needs no state. Paper 5.
     """
     if schedule is None:
         return Rates()
     if schedule.kind == "plateau":
-        drops = plateau_drops(errors, schedule.patience)
+        drops = following = plateau_drops(errors, schedule.patience)
         if drops > len(schedule.drops):
             return None
-        following = drops
     else:
         drops = sum(_reached(f, epoch, epochs) for f in schedule.drops)
         following = min(drops + 1, len(schedule.drops))
     early, frozen = _reached(schedule.conv1_drop, epoch, epochs), _reached(schedule.conv1_freeze, epoch, epochs)
-    biases = schedule.factor ** min(drops, schedule.bias_drops)
-    return Rates(
-        weights=schedule.factor**drops,
-        biases=biases,
-        # Source 2012: conv1 goes to the rate of the last drop ahead of the others, then stops.
-        conv1_weights=0.0 if frozen else schedule.factor ** (following if early else drops),
-        conv1_biases=0.0 if frozen else biases,
-        colour_noise=not early,
-    )
+    weights, biases = schedule.factor**drops, schedule.factor ** min(drops, schedule.bias_drops)
+    # Source 2012: conv1 goes to the rate of the last drop ahead of the others, then stops.
+    conv1 = (0.0, 0.0) if frozen else (schedule.factor ** (following if early else drops), biases)
+    return Rates(weights, biases, *conv1, colour_noise=not early)
 
 
 def plateau_drops(errors: Sequence[float], patience: int) -> int:
@@ -119,11 +106,9 @@ def build_optimiser(net: nn.Module, config: Optimiser) -> PaperSGD:
 
     Raises UserError when `config.layer_decay` names a layer that the net lacks.
     """
-    layer_decay = dict(config.layer_decay or ())
-    names = {name.split(".")[-2] for name, _ in net.named_parameters()}
-    for layer in layer_decay:
-        if layer not in names:
-            raise UserError(f"The net has no weights of a layer {layer!r} to decay{nearest(layer, names)}.")
+    layer_decay, names = dict(config.layer_decay or ()), {name.split(".")[-2] for name, _ in net.named_parameters()}
+    for layer in layer_decay.keys() - names:
+        raise UserError(f"The net has no weights of a layer {layer!r} to decay{nearest(layer, names)}.")
     groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
         layer, bias = name.split(".")[-2], name.endswith("bias")
@@ -137,6 +122,6 @@ def build_optimiser(net: nn.Module, config: Optimiser) -> PaperSGD:
 
 
 def set_rates(optimiser: PaperSGD, rates: Rates) -> None:
-    """Give each group of `build_optimiser` its rate; velocities stay as they are, with the rates they were made at."""
+    """Give each group of `build_optimiser` its rate; velocities keep the rates they were made at."""
     for group in optimiser.param_groups:
         group["rate"] = group["initial_rate"] * getattr(rates, group["kind"])

@@ -1,8 +1,6 @@
 """In which dtype and how fast this process computes: precision, threads, kernels.
 
-The 2012 code is fp32 throughout. CPUs differ a hundredfold in bf16: some multiply it natively, others emulate it. `decide`
-times a matmul in both dtypes and answers with its measurements, for the run's manifest. Whether bf16 trains as well as fp32
-is an experiment of its own.
+The 2012 code is fp32 throughout. CPUs differ a hundredfold in bf16: some multiply it natively, others emulate it.
 """
 
 import ctypes
@@ -27,10 +25,8 @@ def autocast(precision: str, device: str = "cpu") -> AbstractContextManager:
 
 
 def settle_cuda(tf32: bool) -> None:
-    """Have CUDA devices give the same bits each time; `tf32` lets them round factors of fp32 products to 10 bits.
-
-    Why: torch rounds them in convolutions unasked, and takes algorithms that add in any order where they are faster.
-    """
+    """Have CUDA devices give the same bits each time; `tf32` lets them round factors of fp32 products to 10 bits."""
+    # Why: torch rounds them in convolutions unasked, and takes algorithms that add in any order where they are faster.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.deterministic = True
 
@@ -38,33 +34,28 @@ def settle_cuda(tf32: bool) -> None:
 def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5, device: str = "cpu") -> float:
     """Return the GFLOP/s of a square matmul, the best of `repeats` after one to warm up."""
     a = torch.ones(side, side, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(repeats + 1):
+    times: list[float] = []
+    while len(times) <= repeats and not (times and times[-1] > 0.2):  # Why: emulated bf16 can take a second; one is enough.
         start = time.perf_counter()
         product = a @ a
         if product.is_cuda:
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        if seconds > 0.2:  # Why: emulated bf16 can take a second; one look is enough.
-            return 2 * side**3 / min(best, seconds) / 1e9
-        best = min(best, seconds)
-    return 2 * side**3 / best / 1e9
+        times.append(time.perf_counter() - start)
+    return 2 * side**3 / min(times) / 1e9
 
 
 def decide(wanted: str, device: str = "cpu") -> dict[str, Any]:
     """Choose the precision of a run on a type of device and return {"choice", "why", and what was measured}.
 
-    `wanted` is "auto" or one of `CHOICES`. "auto" takes bf16 only where it multiplies `WORTHWHILE` times faster.
+    `wanted` is one of `CHOICES`, or "auto": bf16 only where it multiplies `WORTHWHILE` times faster.
     """
     if wanted != "auto":
         return {"choice": wanted, "why": "asked for"}
     # Why: a matmul that a CPU needs milliseconds for is over on a GPU before it is timed.
     size = {"side": 4096, "device": device} if device == "cuda" else {}
     fp32, bf16 = matmul_speed(torch.float32, **size), matmul_speed(torch.bfloat16, **size)
-    record = {
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "matmul_gflops": {"fp32": round(fp32, 1), "bf16": round(bf16, 1)},
-    }
+    gflops = {"fp32": round(fp32, 1), "bf16": round(bf16, 1)}
+    record = {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "matmul_gflops": gflops}
     if bf16 < WORTHWHILE * fp32:
         return {"choice": "fp32", "why": "bf16 is not fast enough on this device to be worth it", **record}
     return {"choice": "bf16", "why": f"bf16 is more than {WORTHWHILE} times as fast here", **record}
@@ -74,20 +65,18 @@ def use_threads(num_threads: int | None) -> int:
     """Set the number of threads of torch's operations (None leaves torch's choice) and return it."""
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    # Why: glibc gives every large buffer back to the system and asks for it again at the next step, and the kernel clears
-    # each page anew. Keeping them (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD) makes a step of the small nets 5 to 20 % faster.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
+    # Why: glibc gives every large buffer back to the system and asks for it again at the next step. Keeping them
+    # (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD) makes a step of the small nets 5 to 20 % faster.
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
-            mallopt(option, value)
+            libc.mallopt(option, value)
     return torch.get_num_threads()
 
 
 def use_kernels(wanted: bool, group: Group) -> bool:
-    """Switch the compiled kernels on if they are `wanted` and can be had, else off; return whether they are on.
+    """Switch the compiled kernels on or off as the main rank wants; return whether they are on.
 
-    What the main rank wants decides for the group, and $ALEXNET_COMPILE=0 says no for all. Where they cannot be compiled all
-    take the plain path, and one line says so.
+    Where they cannot be compiled all ranks take the plain path, and one line says so; $ALEXNET_COMPILE=0 says no for all.
     """
     (wanted,) = group.any(wanted and group.is_main and os.environ.get("ALEXNET_COMPILE") != "0")
     why = kernels.why_not(group.device.type) if wanted else None

@@ -1,8 +1,7 @@
 """A net with its optimiser and one step of training, the same for one process and for a group of them (section 5).
 
-On a CUDA device a step is one CUDA graph: captured once, then started whole. A step is hundreds of small kernels, which the
-CPU would have to start one by one. Captured, it does the same operations in the same order on the same numbers; what differs
-between steps (images, labels, and the keys of dropout's draws) is copied to where the graph reads it.
+On a CUDA device a step is one CUDA graph, because the CPU would have to start its hundreds of small kernels one by one. It
+does the same operations on the same numbers; what differs between steps is copied to where the graph reads it.
 """
 
 import sys
@@ -17,14 +16,16 @@ from torch import Tensor, nn
 
 from alexnet.config import RunConfig
 from alexnet.model import StepKey, build, kernels
+from alexnet.training.checkpoint import State
 from alexnet.training.distributed import Group
 from alexnet.training.optimizer import Rates, build_optimiser, set_rates
 from alexnet.training.precision import autocast, settle_cuda
 
 WARM_UP = 3  # steps before the capture, in which libraries choose their kernels and find their memory
 
-State = dict[str, Tensor]
-Step = Callable[[Tensor, Tensor, StepKey | None, float], tuple[Tensor, Tensor]]
+Batch = tuple[Tensor, Tensor]  # images (N, 3, H, W) and labels (N,)
+Found = tuple[Tensor, Tensor]  # the mean loss (nats) and the logits (N, K)
+Step = Callable[[Tensor, Tensor, StepKey | None, float], Found]
 
 
 class Learner:
@@ -45,24 +46,20 @@ class Learner:
             self._rates = rates
         set_rates(self.optimiser, rates)
 
-    def step(
-        self, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None = None, share: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None = None, share: float = 1.0) -> Found:
         """Move the weights once; return the mean loss (nats) and the logits (N, K) of the images here before the move.
 
-        `key` is that of dropout's masks. With replicas, the images are this one's rows, the part `share` of a batch: none of
-        a small last batch, perhaps, and then the loss is 0.
+        With replicas, the images are this one's rows, the part `share` of a batch: perhaps none, and then the loss is 0.
         """
-        if not self._is_graphed():
-            return self._step(images_NCHW, labels_N, key, share)
-        return self.graph(self._step, images_NCHW, labels_N, key, share)
+        batch = images_NCHW, labels_N, key, share
+        return self.graph(self._step, *batch) if self._is_graphed() else self._step(*batch)
 
     def _is_graphed(self) -> bool:
         """Return whether steps are CUDA graphs: on one CUDA device, if masks need not come from the CPU."""
         alone = self.group.device.type == "cuda" and self.group.num_ranks == 1
         return alone and (kernels.is_on() or not self.net.has_dropout)
 
-    def _step(self, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None, share: float) -> tuple[Tensor, Tensor]:
+    def _step(self, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None, share: float) -> Found:
         self.optimiser.zero_grad()
         if len(labels_N):
             with autocast(self.precision, self.group.device.type):
@@ -71,48 +68,36 @@ class Learner:
         else:  # Why: the mean over no images is not a number. All columns of a replica have none, and exchange nothing.
             logits_NK = next(self.net.parameters()).new_zeros(0, 1)
             loss = sum(parameter.sum() * 0.0 for parameter in self.net.parameters())
-        self.group.backward(loss, share, self.net)
+        loss.backward()
+        self.group.average(self.net, share)
         self.optimiser.step()
         return loss.detach(), logits_NK.detach()
 
     def weights(self) -> State:
-        """Return all weights under names that do not depend on the group's layout; every rank has to call."""
-        return self._plain(Tensor.detach)
+        """Return the plain state of the net; every rank of the group has to call."""
+        return self.net.plain_state(group=self.group.column_group)
 
     def velocities(self) -> State:
-        """Return all velocities under the names of their weights; every rank of the group has to call."""
-        return self._plain(self._velocity)
+        """Return the velocities under the names of their weights; every rank of the group has to call."""
+        return self.net.plain_state(self._velocity, self.group.column_group)
 
     def restore(self, weights: State, velocities: State) -> None:
         """Take over what `weights` and `velocities` gave, in any layout. Raises ValueError for another net's."""
         self.net.load_plain_state(weights)
         self.net.load_plain_state(velocities, self._velocity)
 
-    def start_from(self, initial: State) -> None:
-        """Take over the weights of some layers and leave the others at their initial values (fine-tuning).
-
-        Raises ValueError for a layer that the net lacks, or of another shape.
-        """
-        self.net.load_plain_state(self.weights() | initial)
-
     def _velocity(self, parameter: nn.Parameter) -> Tensor:
         return self.optimiser.state[parameter]["velocity"]
 
-    def _plain(self, of: Callable[[nn.Parameter], Tensor]) -> State:
-        return self.net.plain_state(of, self.group.column_group)
 
-
-def to_device(batch: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """Return images and labels on `device`; nothing is copied where they are there already."""
     images, labels = batch
     return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 class GraphedStep:
-    """A step (images, labels, key, share) -> (loss, logits), captured for the first kind of batch that is seen often.
-
-    Batches of other sizes, such as the last one of an epoch, are stepped one operation after the other.
-    """
+    """A step, captured for the first kind of batch that is seen often; batches of other sizes are stepped eagerly."""
 
     def __init__(self) -> None:
         self.streams: dict[str, Tensor] = {}  # keys of dropout's draws, where the graph reads them
@@ -124,12 +109,13 @@ class GraphedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.seen: Counter[tuple] = Counter()
 
-    def __call__(
-        self, step: Step, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None, share: float
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, step: Step, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None, share: float) -> Found:
         """Do `step`, the same one in all calls, or start the graph of it."""
         kind = images_NCHW.shape, images_NCHW.stride(), key.first_image if key else 0, share
-        key = self._held(key)
+        if key is not None:
+            for purpose, held in self.streams.items():
+                held.copy_(key.stream(purpose, held.device))
+            key = replace(key, streams=self.streams)
         if self.graph is None and self.possible and self.seen[kind] >= WARM_UP:
             self._capture(step, images_NCHW, labels_N, key, share)
             self.kind = kind
@@ -141,7 +127,7 @@ class GraphedStep:
         self.graph.replay()
         return self.loss.clone(), self.logits_NK.clone()
 
-    def _on_side_stream(self, step: Step, *batch: Any) -> tuple[Tensor, Tensor]:
+    def _on_side_stream(self, step: Step, *batch: Any) -> Found:
         """Step in a stream of its own, as a graph is captured, so that libraries have their memory for that."""
         here, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(here)
@@ -163,11 +149,3 @@ class GraphedStep:
         except RuntimeError as error:
             self.possible = False
             print(f"no CUDA graph of a step, which starts more slowly: {str(error).splitlines()[0]}", file=sys.stderr)
-
-    def _held(self, key: StepKey | None) -> StepKey | None:
-        """Return the same step key, whose draws' keys lie where the graph reads them."""
-        if key is None:
-            return None
-        for purpose, held in self.streams.items():
-            held.copy_(key.stream(purpose, held.device))
-        return replace(key, streams=self.streams)

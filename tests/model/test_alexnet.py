@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from alexnet.config import UserError
 from alexnet.model import StepKey, build
-from alexnet.model.alexnet import AlexNet, LocalExchange
+from alexnet.model.alexnet import AlexNet
+from alexnet.model.column_parallel import Exchange
 from alexnet.model.presets import (
     ABLATIONS,
     LAYERS,
@@ -61,7 +62,7 @@ def test_merged_columns_compute_what_the_columns_compute(name):
         assert gradient.any(), key
 
 
-class RecordingExchange(LocalExchange):
+class RecordingExchange(Exchange):
     """Notes what columns tell each other."""
 
     def __init__(self):

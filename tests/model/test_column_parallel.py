@@ -10,11 +10,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.distributed.device_mesh import init_device_mesh
 
-from alexnet.config import CifarNet, ColumnNet, UserError
 from alexnet.model import StepKey, build
 from alexnet.model.column_parallel import ColumnExchange, Layout, bytes_per_image, exchanged_shapes
 from alexnet.model.presets import ABLATIONS, one_column, paper, source2012, with_classes, with_sixth_layer, with_width
+from alexnet.preprocessing.loader import rows_of
 
 ALONE, PAIR, PAIRS = Layout(), Layout(columns=2), Layout(columns=2, replicas=2)
 FOUND = {ALONE: "one", PAIR: "two", PAIRS: "four"}
@@ -32,13 +33,18 @@ class Rank:
     def __init__(self, index, layout):
         self.index, self.layout = index, layout
         self.replica, self.column = divmod(index, layout.columns)
-        mesh = layout.mesh("cpu") if layout.ranks > 1 else None
-        self.columns = mesh.get_group("column") if layout.columns > 1 else None
-        self.replicas = mesh.get_group("replica") if layout.replicas > 1 else None
+        self.columns = self.replicas = None
+        if layout.ranks > 1:
+            mesh = init_device_mesh("cpu", (layout.replicas, layout.columns), mesh_dim_names=("replica", "column"))
+            self.columns = mesh.get_group("column") if layout.columns > 1 else None
+            self.replicas = mesh.get_group("replica") if layout.replicas > 1 else None
 
     def build(self, config, seed):
-        exchange = ColumnExchange(self.columns) if self.columns else None
-        return build(config, seed, self.layout.names(config, self.column), exchange)
+        return (
+            build(config, seed, ("ab"[self.column],), ColumnExchange(lambda: self.columns))
+            if self.columns
+            else build(config, seed)
+        )
 
 
 def batch(step, size):
@@ -52,7 +58,7 @@ def trial(rank, dtype, names=()):
     velocities, found = {p: torch.zeros_like(p) for p in net.parameters()}, {}
     for step in range(STEPS):
         images, labels = batch(step, 4 + step % 2)
-        rows = rank.layout.rows(rank.replica, len(images))
+        rows = rows_of(len(images), (rank.replica, rank.layout.replicas))
         logits = net(images[rows].to(dtype), StepKey(0, 0, step, first_image=rows.start))
         (F.cross_entropy(logits, labels[rows], reduction="sum") / len(images)).backward()
         if rank.replicas:
@@ -90,7 +96,7 @@ def work(index, layout, folder):
 
 def exchange_by_hand(rank):
     """Rank r has maps of 10 r + 1, 10 r + 2 ... and a loss in which what it receives counts r + 1 times its place."""
-    exchange, found = ColumnExchange(rank.columns), {}
+    exchange, found = ColumnExchange(lambda: rank.columns), {}
     for name in ("contiguous_format", "channels_last"):
         x = (torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4) + 100 * rank.index).to(memory_format=getattr(torch, name))
         whole = exchange.concatenate([x.requires_grad_()])
@@ -262,24 +268,6 @@ def test_logits_are_four_bytes_also_in_bf16():
     short, long = bytes_per_image(source2012(), itemsize=2), bytes_per_image(source2012())
     assert short["fc8", "forward"] == long["fc8", "forward"] == 1000 * 4
     assert short["conv3", "forward"] == long["conv3", "forward"] / 2
-
-
-def test_replicas_share_out_every_image_once():
-    for replicas in (1, 2, 3, 8):
-        for size in (1, 2, 7, 128):
-            rows = [range(size)[Layout(2, replicas).rows(r, size)] for r in range(replicas)]
-            assert [image for part in rows for image in part] == list(range(size))
-            assert max(map(len, rows)) - min(map(len, rows)) <= 1
-
-
-def test_a_net_that_cannot_be_shared_out_is_refused():
-    for net in (one_column(paper()), ColumnNet(ablation="one-column"), CifarNet()):
-        with pytest.raises(UserError, match=r"--devices 2 .* this net has 1: leave that out, or use --replicas 2"):
-            PAIR.names(net, 0)
-        assert ALONE.names(net, 0) == ()
-    assert [PAIR.names(ColumnNet(), column) for column in (0, 1)] == [("a",), ("b",)]
-    with pytest.raises(UserError, match="has 3: train it with --devices 3"):
-        PAIR.names(replace(paper(), columns=3), 0)
 
 
 if __name__ == "__main__":

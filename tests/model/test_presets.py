@@ -152,9 +152,8 @@ def test_one_column_is_145_half():
     assert (config.fc6.units, config.fc7.units) == (4096, 4096)
     assert count(on_meta(config)) == 59_798_312
     assert {**asdict(config.conv3)} == {**asdict(source2012().conv3)}
-    for ablation in (one_column, without_exchange):
-        with pytest.raises(ValueError, match=r"`columns` \(=1\)"):
-            ablation(config)
+    with pytest.raises(ValueError, match=r"`columns` \(=1\)"):
+        without_exchange(config)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -203,12 +202,6 @@ def test_a_removed_layer_leaves_sides_and_exchange_as_they_were(name):
     moved = {"conv3": "conv4 fc6 fc7", "fc6": "conv3 fc7", "fc7": "conv3 fc6"}
     assert config.exchange == moved.get(name, "conv3 fc6 fc7")
     assert name not in count_neurons(config)
-
-
-def test_only_layers_between_the_first_and_the_last_can_be_removed():
-    for name in ("conv1", "conv6", "fc8"):
-        with pytest.raises(ValueError, match=f"'{name}'"):
-            without_layer(paper(), name)
 
 
 def test_the_sixth_layer_is_that_of_146():
@@ -332,8 +325,3 @@ def test_a_config_survives_json(name):
     config = CONFIGS[name]
     assert from_dict(NetConfig, json.loads(json.dumps(asdict(config)))) == config
     assert config_hash(config) == config_hash(from_dict(NetConfig, asdict(config)))
-
-
-def test_an_unknown_step_is_refused():
-    with pytest.raises(ValueError, match="'softmax'"):
-        ConvLayer(1, 3, then="activation softmax")

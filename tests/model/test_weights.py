@@ -166,11 +166,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 def test_a_file_of_something_else_is_refused(exported, tmp_path):
     tensors, _ = parts_of(exported[1])
     path = tmp_path / "other.safetensors"
-    for metadata in (None, {"format": "pt"}, {"alexnet": "{"}):
+    for metadata in (None, {"format": "pt"}, {"alexnet": "{"}, {"alexnet": "[1]"}):
         save_file(tensors, path, metadata)
         assert "no model card" in refusal(path)
-    save_file(tensors, path, {"alexnet": "[1]"})
-    assert "not a dictionary" in refusal(path)
 
 
 def test_another_version_of_the_format_is_refused(exported, tmp_path):
@@ -180,13 +178,11 @@ def test_another_version_of_the_format_is_refused(exported, tmp_path):
     assert "version None" in refusal(rewritten(tmp_path / "x", tensors, card, renew=True))
 
 
-@pytest.mark.parametrize("renew", [False, True])
 @pytest.mark.parametrize("missing", ["conv4.weight", "fc8.bias", "mean_image", "check.images", "check.logits"])
-def test_a_missing_tensor_is_named(exported, tmp_path, missing, renew):
+def test_a_missing_tensor_is_named(exported, tmp_path, missing):
     tensors, card = parts_of(exported[1])
     del tensors[missing]
-    said = refusal(rewritten(tmp_path / "x", tensors, card, renew))
-    assert f"the tensor {missing} is missing" in said or f"has no '{missing}'" in said
+    assert f"'{missing}'" in refusal(rewritten(tmp_path / "x", tensors, card, renew=True))
 
 
 CHANGES = {
@@ -209,7 +205,6 @@ def test_a_changed_card_is_noticed(exported, tmp_path):
     tensors, card = parts_of(exported[1])
     for key, value in {"classes": list(CLASSES[::-1]), "run_hash": "ba9876543210", "preset": "paper"}.items():
         assert "have changed" in refusal(rewritten(tmp_path / "x", tensors, card | {key: value}))
-    assert "do not fit" in refusal(rewritten(tmp_path / "x", tensors, card | {"classes": ["one"]}, renew=True))
 
 
 LIES = {
@@ -233,11 +228,9 @@ def test_weights_that_are_not_what_they_claim_are_refused_even_with_a_renewed_di
 
 MISFITS = {
     "a shape": lambda t, card: t.update({"fc7.weight": t["fc7.weight"][1:].clone()}),
-    "a type": lambda t, card: t.update({"conv5.weight": t["conv5.weight"].half()}),
     "bf16 images": lambda t, card: t.update({"check.images": t["check.images"].bfloat16()}),
     "no images": lambda t, card: t.update({"check.images": t["check.images"][:0], "check.logits": t["check.logits"][:0]}),
     "a tensor too many": lambda t, card: t.update({"conv6.weight": t["conv5.weight"].clone()}),
-    "a small mean": lambda t, card: t.update({"mean_image": t["mean_image"][:98, :98].clone()}),
     "an unknown field": lambda t, card: card["net"].update(batch_norm=True),
     "no net": lambda t, card: card.pop("net"),
     "a number for the net": lambda t, card: card.update(net=3),
@@ -248,21 +241,15 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_a_card_that_does_not_fit_its_tensors_is_refused(exported, tmp_path, misfit):
+def test_a_card_that_does_not_fit_its_tensors_is_refused_even_with_a_renewed_digest(exported, tmp_path, misfit):
     tensors, card = parts_of(exported[1])
     MISFITS[misfit](tensors, card)
-    assert "do not fit" in refusal(rewritten(tmp_path / "x", tensors, card))
+    assert "do not fit" in refusal(rewritten(tmp_path / "x", tensors, card, renew=True))
 
 
-def test_what_cannot_be_right_is_not_exported(tmp_path):
+def test_a_net_that_diverged_is_not_exported(tmp_path):
     net = trained(small(paper()))
     card, path = ModelCard("paper", net.config, "0123456789ab", CLASSES), tmp_path / "net.safetensors"
-    with pytest.raises(ValueError, match=r"`card\.net`"):
-        weights.save(path, net, replace(card, net=paper()), mean_image())
-    with pytest.raises(ValueError, match=r"2 of them.*logits \(3\)"):
-        weights.save(path, net, replace(card, classes=CLASSES[:2]), mean_image())
-    with pytest.raises(ValueError, match=r"\(98, 98, 3\)"):
-        weights.save(path, net, card, mean_image(98))
     with torch.no_grad():
         net.columns.b.fc6.bias[3] = float("inf")
     with pytest.raises(UserError, match=r"fc6.bias has values that are not finite"):

@@ -47,7 +47,9 @@ def test_a_training_stopped_in_the_midst_of_an_epoch_resumes_bit_for_bit(photogr
     whole, _ = loop.train(CONFIG, photographs, tmp_path / "whole", bar=False)
     training = loop.Training(CONFIG, photographs, tmp_path / "parts")
     training.close_epoch(first=True)
-    training.run_epoch(lambda: training.progress.step < 3)
+    steps = training.run_epoch()
+    for _ in range(3):
+        next(steps)
     training.save()
     again, _ = loop.train(CONFIG, photographs, tmp_path / "parts", bar=False)
     assert again.progress == whole.progress
@@ -71,7 +73,7 @@ def test_features_are_the_last_hidden_layer(photographs):
     ("change", "words"),
     [
         ({"augmentation": None}, "Change --augmentation"),
-        ({"net": CifarNet(num_classes=20)}, "sees 32 pixels a side and would be shown crops of 224 pixels"),
+        ({"net": CifarNet(num_classes=20)}, "sees 32 pixels a side, and would be shown crops of 224"),
         ({"net": ColumnNet(ablation="no-nrom", num_classes=20)}, "did you mean 'no-norm'"),
         ({"net": ColumnNet(num_classes=1000)}, "The net has 1000 classes, the images of formula256 20"),
     ],
@@ -83,5 +85,5 @@ def test_a_net_that_does_not_fit_its_images_is_refused_with_what_to_change(photo
 
 def test_images_smaller_than_a_view_are_refused(tiny, tmp_path):
     net = replace(CONFIG.net, num_classes=10)
-    with pytest.raises(UserError, match="32 pixels a side, the net needs 224"):
+    with pytest.raises(UserError, match="sees 224 pixels a side, and would be shown crops of 224 of the 32"):
         loop.train(replace(CONFIG, data="formula32", net=net), tiny, tmp_path)

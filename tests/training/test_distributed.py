@@ -17,6 +17,7 @@ import torch
 from alexnet.config import CifarNet, ColumnNet, UserError
 from alexnet.model.column_parallel import Layout
 from alexnet.preprocessing import open_set, prepared_set
+from alexnet.preprocessing.loader import rows_of
 from alexnet.training import checkpoint, distributed, loop
 from alexnet.training.distributed import Group, StopRequests
 
@@ -30,7 +31,7 @@ JOB = """
     from alexnet.model.column_parallel import Layout
     from alexnet.preprocessing import open_set
     from alexnet.training import loop
-    from alexnet.training.distributed import average_gradients, joined
+    from alexnet.training.distributed import joined
 
     folder, launcher = Path(sys.argv[1]), int(sys.argv[2])
     rank, job = int(os.environ["RANK"]), int(sys.argv[3])
@@ -55,7 +56,7 @@ JOB = """
     with joined(Layout(1, 3)) as group:
         net = torch.nn.Linear(2, 1)
         net.weight.grad, net.bias.grad = torch.tensor([[4.0, 8.0]]) * (group.rank + 1), torch.tensor([10.0])
-        average_gradients(net, group.replica_group, (0.5, 0.25, 0.25)[group.rank])
+        group.average(net, (0.5, 0.25, 0.25)[group.rank])
         found = {
             "any": group.any(group.rank == 1, False),
             "total": group.total([2**40 + group.rank, 0.25]),
@@ -173,7 +174,6 @@ def test_a_single_process_is_a_group_by_itself(alone):
         assert group.column_group is group.replica_group is None
         assert group.any(True, False) == (True, False)
         assert group.total([3, 0.5]) == [3.0, 0.5]
-        assert not group.orphaned
 
 
 def test_too_few_or_too_many_ranks_are_refused_with_the_command_that_starts_enough(alone):
@@ -182,12 +182,12 @@ def test_too_few_or_too_many_ranks_are_refused_with_the_command_that_starts_enou
             pass
         return str(caught.value)
 
-    assert refused().startswith("--devices 2 --replicas 2 needs 4 ranks, and 1 was started.")
+    assert refused().startswith("--devices 2 --replicas 2 needs 4 ranks, not 1.")
     assert "torchrun --nproc-per-node 4" in refused()
     alone.setenv("RANK", "5")
     alone.setenv("WORLD_SIZE", "8")
     assert distributed.is_rank()
-    assert "and 8 were started" in refused()
+    assert "4 ranks, not 8" in refused()
 
 
 def test_ranks_of_a_mesh_are_numbered_pair_by_pair():
@@ -197,32 +197,38 @@ def test_ranks_of_a_mesh_are_numbered_pair_by_pair():
     assert [group.is_main for group in groups] == [True] + [False] * 5
 
 
-def test_a_rank_whose_agent_has_ended_is_orphaned(alone):
-    group = Group(layout=Layout(1, 2), rank=1)
+def test_replicas_share_out_every_image_once():
+    for replicas in (1, 2, 3, 8):
+        for size in (1, 2, 7, 128):
+            rows = [range(size)[rows_of(size, Group(layout=Layout(1, replicas), rank=r).part)] for r in range(replicas)]
+            assert [image for part in rows for image in part] == list(range(size))
+            assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_a_rank_whose_agent_has_ended_is_asked_to_stop(alone):
     alone.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert not group.orphaned
+    assert not StopRequests().requested
     alone.setattr(os, "getppid", lambda: 1)
-    assert group.orphaned
+    assert StopRequests().requested
 
 
 def test_a_layout_that_does_not_fit_a_net_is_refused():
-    with pytest.raises(UserError, match="no columns to share out: leave out --devices"):
-        distributed.columns_here(CifarNet(), Layout(2, 1))
-    with pytest.raises(UserError, match="--devices 3"):
+    for net in (CifarNet(), ColumnNet(ablation="one-column")):
+        with pytest.raises(UserError, match=r"--devices 2 .* this net has 1: use --devices 1, and --replicas 2"):
+            distributed.columns_here(net, Layout(2, 1))
+        assert distributed.columns_here(net, Layout(1, 4)) == ()
+    with pytest.raises(UserError, match=r"--devices 3 .* has 2: use --devices 2"):
         distributed.columns_here(ColumnNet(), Layout(3, 1))
-    assert distributed.columns_here(ColumnNet(), Layout(2, 1), 1) == ("b",)
-    assert distributed.columns_here(CifarNet(), Layout(1, 4)) == ()
+    assert [distributed.columns_here(ColumnNet(), Layout(2, 1), column) for column in (0, 1)] == [("a",), ("b",)]
 
 
-def test_cuda_devices_are_reached_through_nccl_one_for_each_rank(alone):
+def test_each_rank_has_a_cuda_device_of_its_own(alone):
     alone.setattr(torch.cuda, "is_available", lambda: False)
-    assert (distributed.backend(), distributed.device_of_rank(1)) == ("gloo", torch.device("cpu"))
+    assert distributed.device_of_rank(1) == torch.device("cpu")
     alone.setattr(torch.cuda, "is_available", lambda: True)
     alone.setattr(torch.cuda, "device_count", lambda: 2)
-    assert (distributed.backend(), distributed.device_of_rank(1)) == ("nccl", torch.device("cuda", 1))
-    with pytest.raises(UserError, match="This rank needs 3 CUDA devices, one for each rank, and this machine shows 2"):
-        distributed.device_of_rank(2)
-    with pytest.raises(UserError, match="--replicas 2 needs 4 CUDA devices"):
+    assert distributed.device_of_rank(1) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match="4 ranks need a CUDA device each, and this machine shows 2"):
         distributed.launch(["train"], Layout(2, 2))
 
 
@@ -269,15 +275,17 @@ def test_a_thread_may_ask_a_training_to_stop(tiny, config, tmp_path):
 
 
 def test_the_end_of_standard_input_is_a_request_where_the_environment_says_so(monkeypatch):
-    """A real end is that of the jobs whose launching process stops."""
-    closed, before = threading.Event(), StopRequests()
-    monkeypatch.setattr(distributed.os, "read", lambda file, count: b"" if closed.wait() and file == 0 else None)
-    assert not before.requested
-    monkeypatch.setenv(distributed.STOP_AT_EOF, "1")
-    distributed._input_watch.cache_clear()
-    with StopRequests() as stop:
-        assert not stop.requested
-        closed.set()
-        wait_for(lambda: stop.requested)
-    assert StopRequests().requested, "of every training of the process"
-    distributed._input_watch.cache_clear()
+    ours, theirs = os.pipe()
+    before = os.dup(0)
+    os.dup2(ours, 0)
+    try:
+        monkeypatch.setenv(distributed.STOP_AT_EOF, "1")
+        assert not StopRequests().requested
+        os.close(theirs)
+        assert StopRequests().requested
+        monkeypatch.delenv(distributed.STOP_AT_EOF)
+        assert not StopRequests().requested
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(ours)

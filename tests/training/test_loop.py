@@ -8,6 +8,7 @@ import torch
 
 from alexnet.config import CifarNet, Optimiser, Schedule, UserError
 from alexnet.model import StepKey
+from alexnet.preprocessing import Batches
 from alexnet.training import loop
 from alexnet.training.loop import Outcome
 from alexnet.training.step import Learner
@@ -74,7 +75,7 @@ def test_without_an_error_to_stop_at_only_the_watched_split_is_counted(tiny, con
 
 
 def test_a_long_training_watches_every_tenth_epoch_and_the_last(tiny, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Training, "run_epoch", lambda self, on_step: True)
+    monkeypatch.setattr(Batches, "epoch", lambda *how: iter(()))
     many = replace(config, epochs=103)
     training, outcome = loop.train(many, tiny, tmp_path / "many", bar=False)
     assert outcome.kind == "epochs"
@@ -103,34 +104,28 @@ def test_a_schedule_without_a_rate_left_ends_the_training(tiny, config, tmp_path
 
 
 @pytest.mark.parametrize(("rate", "words"), [(1e30, "is no longer a number from epoch 1, step"), (1e6, "exploded to")])
-def test_a_rate_that_is_too_high_is_named_as_divergence(tiny, config, tmp_path, rate, words):
-    wild, told = replace(config, optimiser=Optimiser(rate=rate, batch_size=32)), []
-    training, outcome = loop.train(wild, tiny, tmp_path, on_warning=told.append, bar=False)
+def test_a_rate_that_is_too_high_is_named_as_divergence(tiny, config, tmp_path, capsys, rate, words):
+    wild = replace(config, optimiser=Optimiser(rate=rate, batch_size=32))
+    training, outcome = loop.train(wild, tiny, tmp_path, bar=False)
     assert outcome.kind == "diverged"
     assert words in outcome.warning
     assert f"a learning rate that is too high (here {rate:g})" in outcome.warning
-    assert told == [outcome.warning]
-    again, same = loop.train(wild, tiny, tmp_path, on_warning=told.append, bar=False)
+    assert capsys.readouterr().err == f"{training.name}: {outcome.warning}\n"
+    again, same = loop.train(wild, tiny, tmp_path, bar=False)
     assert same == outcome
     assert again.progress.images_seen == training.progress.images_seen, "asked again, it is not trained again"
-    assert len(told) == 1
+    assert not capsys.readouterr().err
 
 
-def test_a_loss_that_stays_at_ln_k_is_told_of_while_training_goes_on(tiny, config, tmp_path):
+def test_a_loss_that_stays_at_ln_k_is_told_of_while_training_goes_on(tiny, config, tmp_path, capsys):
     still, told = replace(config, optimiser=Optimiser(rate=0.0, batch_size=32), epochs=5), []
-    epochs = []
     _, outcome = loop.train(
-        still,
-        tiny,
-        tmp_path,
-        on_epoch=lambda at, times: epochs.append(at.epoch),
-        on_warning=lambda line: told.append((epochs[-1], line)),
-        bar=False,
+        still, tiny, tmp_path, on_epoch=lambda at, times: told.append(capsys.readouterr().err), bar=False
     )
     assert outcome.kind == "epochs"
     assert f"stayed at ln 10 = {math.log(10):.3f} for 3 epochs" in outcome.warning
     assert "rate too low" in outcome.warning
-    assert told == [(3, outcome.warning)]
+    assert [outcome.warning in err for err in told] == [False] * 4 + [True, False]  # after the third, before the fourth ends
 
 
 def test_a_net_that_learns_is_not_called_stuck(tiny, config, tmp_path):
@@ -148,10 +143,10 @@ def test_without_a_terminal_there_is_a_line_for_each_epoch_with_errors_and_time_
 
 def test_on_a_terminal_there_is_a_bar_in_place_of_lines(tiny, config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    loop.train(config, tiny, tmp_path)
+    loop.train(config, tiny, tmp_path / "seed-0")
     written = capsys.readouterr().err
     assert "0/20" in written
-    assert "epoch 1 of 2" not in written
+    assert "seed-0: epoch 1 of 2" not in written
 
 
 def test_a_net_may_begin_with_the_layers_of_another(tiny, config, tmp_path):
@@ -170,7 +165,7 @@ def test_a_net_may_begin_with_the_layers_of_another(tiny, config, tmp_path):
     ("change", "words"),
     [
         ({"net": CifarNet(num_classes=7)}, "The net has 7 classes, the images of formula32 10"),
-        ({"net": CifarNet(image_side=24)}, "sees 24 pixels a side and would be shown whole images of 32 pixels"),
+        ({"net": CifarNet(image_side=24)}, "sees 24 pixels a side, and would be shown all of the 32"),
     ],
 )
 def test_a_net_that_does_not_fit_its_images_is_refused(tiny, config, tmp_path, change, words):

@@ -54,12 +54,6 @@ def test_what_is_not_a_number_is_nobodys_neighbour():
     assert nearest(np.zeros((1, 1)), gallery, count=3)[0].tolist() == [[2, 1, 0]]
 
 
-@pytest.mark.parametrize("count", [0, 4])
-def test_more_neighbours_than_vectors_are_refused(count):
-    with pytest.raises(ValueError, match=f"`count` \\(={count}\\)"):
-        nearest(np.zeros((1, 2)), np.zeros((3, 2)), count)
-
-
 def test_images_of_bytes_are_compared_as_they_are():
     """Without overflow: 255 and 0 are far apart. A gallery need only be indexed, like images in a file."""
     gallery = [np.full((2, 2, 3), value, np.uint8) for value in (255, 128, 3)]
