@@ -170,7 +170,7 @@ def _changed_part(file: Path, first: bytes, whole: bool) -> str | None:
     place = record["start"]
     if data[:place].tobytes() != first[:place]:
         return ", in its first bytes"
-    shards = tqdm(record["shards"] if whole else [], f"verifying {file.parent.name}", unit=" shards", leave=False)
+    shards = tqdm(record["shards"] if whole else [], f"verifying {file.parent.name}", leave=False, disable=not whole)
     for number, (length, digest) in enumerate(shards):
         if hashlib.sha256(data[place : place + length]).hexdigest() != digest:
             return f", in its shard {number}"
