@@ -26,14 +26,15 @@ DARK = {
 FOLDER = "ALEXNET_FIGURES"  # the variable with the folder of the book's pictures, where a book is being made
 
 mpl.rcParams |= {
-    "figure.figsize": (5.8, 3.6),  # inches: so narrow that a phone still shows its letters
+    "figure.figsize": (5.6, 3.6),  # inches: so narrow that a phone still shows its letters
     "figure.dpi": 110,
     "savefig.bbox": "tight",
-    "font.size": 11,
+    "font.size": 12,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
-    "axes.titlesize": 11,
+    "axes.titlesize": 12,
+    "legend.fontsize": 11,
     "axes.titlelocation": "left",
     "axes.edgecolor": GREY,
     "axes.facecolor": "none",
@@ -57,7 +58,7 @@ def show(figure: Figure, name: str, caption: str, alt: str, stamp: str = "", pro
     """
     if stamp:
         bottom = figure.get_tightbbox().y0 / figure.get_figheight()
-        figure.text(0.99, min(bottom - 0.02, -0.01), stamp, ha="right", va="top", color=GREY, fontsize=8.5)
+        figure.text(0.99, min(bottom - 0.02, -0.01), stamp, ha="right", va="top", color=GREY, fontsize=10)
     light = as_svg(figure)
     plt.close(figure)  # Why: a notebook would show an open figure once more.
     folder = os.environ.get(FOLDER)

@@ -163,7 +163,7 @@ def strip(name: str = "fig-scorecard") -> Markdown:
     rows = [(line, placed) for line in lines() if line.is_judged and (placed := _placed(line.result)) is not None]
     if not rows:
         return Markdown("*No effect has been measured on photographs yet.*")
-    figure, axes = plt.subplots(figsize=(5.8, 0.9 + 0.5 * len(rows)))
+    figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.6 * len(rows)))
     for place, (line, (ours, ends, margin)) in enumerate(reversed(rows)):
         colour = COLOURS.get(line.word, figures.GREY)
         band = {"color": figures.FAINT, "linewidth": 9, "solid_capstyle": "butt"}
@@ -171,8 +171,8 @@ def strip(name: str = "fig-scorecard") -> Markdown:
         axes.plot(ends, [place, place], "-", color=colour, zorder=2)
         inside = colour if line.word in EFFECTS else figures.PAPER
         axes.plot(ours, place, "o", color=colour, markerfacecolor=inside, zorder=3)
-        axes.text(0.02, place + 0.36, f"{line.claim.id}: {line.what}", fontsize=9, va="center")
-        axes.text(max(ends[1], 1 + margin) + 0.04, place, line.word, color=colour, fontsize=10, va="center")
+        axes.text(0.02, place + 0.36, f"{line.claim.id}: {line.what}", fontsize=11, va="center")
+        axes.text(max(ends[1], 1 + margin) + 0.04, place, line.word, color=colour, va="center")
     for x, look in ((0, ":"), (1, "-")):
         axes.axvline(x, color=figures.GREY, linewidth=0.9, linestyle=look, zorder=0)
     lows, highs = zip(*(ends for _, (_, ends, _) in rows), strict=True)
