@@ -148,7 +148,7 @@ def preparing_against_pillow(pixels: np.ndarray, images_of: str) -> Row:
 
 def _ours(file: Path) -> np.ndarray:
     with file.open("rb") as stream:
-        return photograph.read(stream)[0]
+        return photograph.read(stream)
 
 
 def _usual(file: Path) -> np.ndarray:

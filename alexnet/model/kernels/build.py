@@ -11,6 +11,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -71,6 +72,15 @@ def library() -> tuple[ctypes.CDLL | None, str | None]:
         return None, str(error)
 
 
+def _cache() -> Path:
+    """Return the folder of compiled kernels; of a user without a home that may be written to, one for temporary files."""
+    with suppress(RuntimeError):  # Why: there may be neither HOME nor an entry for the user, as in containers.
+        home = Path.home()
+        if os.access(home, os.W_OK):
+            return home / ".cache" / "alexnet"
+    return Path(tempfile.gettempdir()) / f"alexnet-{os.getuid()}"
+
+
 def _compiled() -> Path:
     """Return the shared library, compiled for this CPU by `$CC`, or `cc`; from an earlier time if there is one.
 
@@ -80,7 +90,7 @@ def _compiled() -> Path:
         raise OSError("ALEXNET_COMPILE is 0")
     compiler = shlex.split(os.environ.get("CC", "cc"))
     key = [SOURCE.read_text(), *compiler, *FLAGS, _cpu()]
-    file = Path.home() / ".cache" / "alexnet" / f"kernels-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
+    file = _cache() / f"kernels-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
     if file.is_file():
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
