@@ -65,15 +65,15 @@ def curves(golden, tmp_path_factory):
         kernels.use(False)
         loop.train(golden.CONFIG, prepared_set.open_set("golden"), folder / "parts", epoch_limit=1, bar=False)
         torch.set_num_threads(threads)
-        jobs = {"two": (2, 1, "float32", "kernels", folder / "parts"), "four": (2, 2, "float64")}
+        jobs = {"two": (2, 1, "float32", "kernels", folder / "parts"), "replicas": (1, 2, "float64")}
         for name, words in jobs.items():
             status = launch([str(folder / name), *map(str, words)], Layout(*words[:2]), program=(str(SCRIPT),))
             assert status == 0
     one, again, exact, fast, _ = json.loads((folder / "one").read_text())
     two, two_fast, _ = json.loads((folder / "two").read_text())
-    (four,) = json.loads((folder / "four").read_text())
+    (replicas,) = json.loads((folder / "replicas").read_text())
     found = {"one": one, "again": again, "one in float64": exact, "one with kernels": fast}
-    found |= {"two": two, "two with kernels": two_fast, "four in float64": four}
+    found |= {"two": two, "two with kernels": two_fast, "replicas in float64": replicas}
     return found | {name: checkpoint.read(folder / name) for name in ("whole", "parts")}
 
 
@@ -93,7 +93,7 @@ def test_replicas_have_them_but_for_the_order_of_sums(curves):
     In float64, because twenty steps in fp32 amplify the last bit: with inputs of up to 255, a maximum that moves to another
     pixel of its window changes conv1's gradient by a visible part.
     """
-    assert curves["four in float64"] == pytest.approx(curves["one in float64"], rel=1e-12)
+    assert curves["replicas in float64"] == pytest.approx(curves["one in float64"], rel=1e-12)
 
 
 def test_they_are_those_recorded(curves):
