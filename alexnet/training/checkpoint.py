@@ -62,7 +62,10 @@ def read(folder: Path) -> Checkpoint | None:
     """Return the newest checkpoint in `folder` that is whole, or None; warn in a line of each that is not."""
     for name in (CURRENT, PREVIOUS):
         if (content := _read(folder / name)) is not None:
-            return Checkpoint(**content | {"progress": Progress(**content["progress"])})
+            try:
+                return Checkpoint(**content | {"progress": Progress(**content["progress"])})
+            except (TypeError, KeyError) as error:
+                warnings.warn(f"{folder / name} is of another version of the code and is passed over ({error}).", stacklevel=2)
     return None
 
 
@@ -84,7 +87,7 @@ def read_weights(folder: Path) -> State | None:
 def refuse_other_config(name: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise UserError, naming the fields that differ, unless both configs are equal."""
     if fields := [f"{key} ({old!r} recorded, {new!r} asked)" for key, old, new in differing_fields(recorded, wanted)]:
-        mend = "Start another run (--seed, --name), or leave these options as recorded to continue this one."
+        mend = "A folder belongs to one config: move this one away."
         raise UserError(f"run {name} was recorded under another config: {'; '.join(fields)}.\n{mend}")
 
 
