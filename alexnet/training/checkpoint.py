@@ -65,7 +65,7 @@ def read(folder: Path) -> Checkpoint | None:
             try:
                 return Checkpoint(**content | {"progress": Progress(**content["progress"])})
             except (TypeError, KeyError) as error:
-                warnings.warn(f"{folder / name} is of another version of the code and is passed over ({error}).", stacklevel=2)
+                warnings.warn(f"{folder / name} is of another version and is passed over ({error}).", stacklevel=2)
     return None
 
 
