@@ -1,57 +1,33 @@
 """What the paper claims, as data: `CLAIMS` maps the id of every claim to what the paper says.
 
-`results.py` enters what was measured (tables 1 and 2, figures 1, 3 and 4, every gain and comparison), `method.py` what was
-built, and what follows from it by arithmetic.
-
-Units. Error rates are fractions elsewhere in the code; here they are percents, as the paper prints them, with unit "%". A
-gain is a difference of two error rates in "points". Every effect is written so that the paper's side is the large one: a
-gain is positive when the paper's choice makes fewer errors, a ratio is above 1. So is "gap closed": by how many points the
-gap between held-out and training error is narrower with the paper's choice.
-
-Margins: how far a measurement may lie from the paper's value and still be said to agree. Each follows one of these rules.
-
-RATE          0.3   error rates printed with one decimal. The paper's are single runs. 2012 runs that differ only in their
-                    schedule spread over 0.18 points although some share their first epochs, so that differences below
-                    about 0.3 are not to be trusted
-WHOLE_RATE    0.5   error rates printed in whole percents: half of the last digit, which here exceeds the spread of runs
-GAIN          0.4   differences of two rates, each known within RATE: 0.3 times the square root of 2
-WHOLE_GAIN    0.7   differences of two rates, each known within WHOLE_RATE, and gains given as "about" a whole percent
-QUOTED        0.05  rates quoted from other authors (`quoted`): half of the last digit, for nothing is measured again
-RATIO         1/4   of a ratio printed as one digit. Two readings of half an epoch at the 6th and 36th epoch already move the
-                    ratio of Figure 1 by a tenth, and the paper does not say which rates were tried
-rounded counts      what rounds to the printed number: half a unit of its last digit that is not zero. 60 million stands for
-                    55 to 65 million, and 650,000 for 645,000 to 655,000. A whole unit where the paper says "roughly"
-ranges              half of the range, around its middle: "five to six days"
-sampling            one standard deviation, where one net is measured twice and no training separates the two (s6-val-test)
-exact counts  0     what is counted or set rather than measured; the units are in EXACT_UNITS. A "constant" is written as the
-                    code has it, a probability or an error as a fraction
-
-A margin may be wider than the gain it belongs to (0.3 points, 3.4). It is therefore never enough for a gain to lie within
-its margin: `experiments.statistics.judge` first asks that the measurement be distinguishable from no effect.
+The claims stand in claims.toml, whose head explains their fields, units and the rules of margins.
 """
 
+import dataclasses
+import functools
+import tomllib
 import typing
 from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from alexnet.config import UserError, nearest
 
-# result, gain, figure: what the paper measured, and what we measure.
-# definition: what was built or set; ours holds it by construction. arithmetic: follows from the definitions, true or false.
-# data: what the sets of images hold.
 Kind = Literal["result", "gain", "figure", "definition", "arithmetic", "data"]
 Unit = Literal["%", "points", "ratio", "days", "epochs", "bits", "count", "px", "constant", "% of parameters", "% of runs"]
 Bound = Literal["equal", "at least", "at most"]
 
 # Why shares are among them: a share of exact counts is itself exact.
 EXACT_UNITS: frozenset[Unit] = frozenset({"count", "px", "constant", "% of parameters", "% of runs"})
-RATE, WHOLE_RATE, GAIN, WHOLE_GAIN, QUOTED, RATIO = 0.3, 0.5, 0.4, 0.7, 0.05, 0.25
+RATE = 0.3
+# The rules of margins that have a name; claims.toml has the reasons. RATIO is a share of the paper's value.
+MARGINS = {"RATE": RATE, "WHOLE_RATE": 0.5, "GAIN": 0.4, "WHOLE_GAIN": 0.7, "QUOTED": 0.05, "RATIO": 0.25}
 SLACK = 1e-9  # Why: 37.8 - 37.5 is a little more than 0.3 in floating point
 
 ANY_ILSVRC = "ilsvrc"  # the data set of a value for which the paper does not say the year
 ILSVRC_YEARS = ("ilsvrc2010", "ilsvrc2012")
-HELD_OUT = "val or test"  # the split of a value for which the paper does not say which; it uses the two for one another
 
 
 @dataclass(frozen=True)
@@ -65,7 +41,7 @@ class Value:
     name: str
     paper: float  # of an effect that the paper gives in words alone: what no effect would be, bound "at least"
     unit: Unit
-    margin: float = 0.0  # same unit; the rules are above
+    margin: float = 0.0  # same unit
     bound: Bound = "equal"  # "over 1 %" is at least 1; at most bounds a magnitude, whatever its sign
     subject: str = ""
     dataset: str = ""
@@ -147,17 +123,81 @@ class Claim:
         return self.keyed[key]
 
 
-CLAIMS: dict[str, Claim] = {}
+def parse(text: str, file: str, tables: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the entries of a TOML file by their tables. Raises UserError where it is no TOML or has others."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file} is no TOML: {error}.") from None
+    for name, entries in found.items():
+        if name not in tables or not isinstance(entries, list):
+            raise UserError(f"{file} has {name!r}; all of it must stand under [[{']] or [['.join(tables)}]].")
+    return found
 
 
-def register(*claims: Claim) -> None:
-    """Add claims to CLAIMS. Raises ValueError for an id already taken or a kind or unit that does not exist."""
-    for claim in claims:
-        if claim.id in CLAIMS:
-            raise ValueError(f"claim {claim.id!r} is entered twice")
-        if claim.kind not in typing.get_args(Kind) or any(v.unit not in typing.get_args(Unit) for v in claim.values):
-            raise ValueError(f"claim {claim.id!r} has an unknown kind or unit")
-        CLAIMS[claim.id] = claim
+_hints_of = functools.cache(typing.get_type_hints)  # Why: half the time of reading the claims
+
+
+def build(cls: type, entry: dict[str, Any], where: str) -> Any:
+    """Return an entry of a TOML file as a dataclass, each text on one line.
+
+    Raises UserError that begins with `where` for a field that is unknown, missing, or neither of its type nor of its words.
+    """
+    hints = _hints_of(cls)
+    for name, given in entry.items():
+        if name not in hints:
+            raise UserError(f"{where} has an unknown field {name!r}{nearest(name, hints) or '.'}")
+        allowed = typing.get_args(hints[name]) or (hints[name],)  # the words of a Literal, or types
+        types = {type(given)} | ({float} if type(given) is int else set())
+        if given not in allowed and types.isdisjoint(allowed):
+            names = " or ".join(getattr(each, "__name__", repr(each)) for each in allowed)
+            raise UserError(f"{where} has {name} = {given!r}; it must be {names}.")
+    for field in dataclasses.fields(cls):
+        if field.default is dataclasses.MISSING and field.name not in entry:
+            raise UserError(f"{where} has no {field.name!r}.")
+    return cls(**{name: " ".join(given.split()) if isinstance(given, str) else given for name, given in entry.items()})
+
+
+def _margin(rule: Any, paper: float, where: str) -> float:
+    """Return the margin of a value of the paper, given as a number or as the name of its rule."""
+    if type(rule) in (int, float):
+        return rule
+    if rule not in MARGINS:
+        raise UserError(f"{where} has an unknown margin {rule!r}; the rules are {', '.join(MARGINS)}.")
+    return MARGINS[rule] * (paper if rule == "RATIO" else 1)
+
+
+def _values(lines: Any, shared: Any, where: str) -> Iterator[Value]:
+    """Yield the values of a claim: a line with arrays stands for as many values as they are long."""
+    if not isinstance(lines, list) or not all(isinstance(entry, dict) for entry in (shared, *lines)):
+        raise UserError(f"{where} must have values = [{{ ... }}, ...] and shared = {{ ... }}.")
+    for line in (shared | line for line in lines):
+        lengths = {len(given) for given in line.values() if isinstance(given, list)} or {1}
+        if len(lengths) > 1:
+            raise UserError(f"{where} has arrays of different lengths in the line {line}.")
+        for i in range(*lengths):
+            entry = {name: given[i] if isinstance(given, list) else given for name, given in line.items()}
+            rule, here = entry.pop("margin", 0.0), f"{where}, value {entry.get('name')!r},"
+            value = build(Value, entry, here)
+            yield dataclasses.replace(value, margin=_margin(rule, value.paper, here))
+
+
+def read_claims(text: str) -> dict[str, Claim]:
+    """Return the claims of a TOML file by their ids. Raises UserError that names the claim of a mistake."""
+    claims: dict[str, Claim] = {}
+    for entry in parse(text, "claims.toml", ["claim"]).get("claim", []):
+        where = f"claims.toml: claim {entry.get('id')!r}"
+        values = tuple(_values(entry.pop("values", []), entry.pop("shared", {}), where))
+        claim = dataclasses.replace(build(Claim, entry, where), values=values)
+        if claim.id in claims:
+            raise UserError(f"{where} is entered twice.")
+        if len(claim.keyed) < len(values):
+            raise UserError(f"{where} has values that neither name, subject nor split tells apart.")
+        claims[claim.id] = claim
+    return claims
+
+
+CLAIMS = read_claims(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 
 
 def get(claim_id: str) -> Claim:
@@ -166,7 +206,3 @@ def get(claim_id: str) -> Claim:
         advice = nearest(claim_id, CLAIMS) or f"; the claims are {', '.join(CLAIMS)}."
         raise UserError(f"There is no claim {claim_id!r}{advice}")
     return CLAIMS[claim_id]
-
-
-# Why here: both enter their claims with `register`, whichever module of the three is imported first.
-from alexnet.paper import method, results  # noqa: E402, F401

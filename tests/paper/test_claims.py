@@ -1,13 +1,14 @@
-"""Every printed number, typed here a second time from the paper and the 2012 notes, equals the registry's."""
+"""Every printed number, typed here a second time from the paper and the 2012 notes, equals that of claims.toml."""
 
 import dataclasses
+import re
 
 import pytest
 
 from alexnet import paper
 from alexnet.config import UserError
 from alexnet.paper import CLAIMS, Claim, Value, run_notes
-from alexnet.paper.claims import EXACT_UNITS, register
+from alexnet.paper.claims import EXACT_UNITS, read_claims
 
 PLANNED_IDS = {
     "fig1-relu", "table1", "table2", "s3.2-two-gpus", "s3.3-lrn", "s3.3-lrn-cifar", "s3.4-overlap", "s4.1-crops", "s4.1-pca",
@@ -131,7 +132,7 @@ def test_every_other_number_is_as_printed(claim_id, numbers):
     assert [value.paper for value in CLAIMS[claim_id].values if not value.is_direction] == numbers
 
 
-def test_no_number_of_the_registry_is_left_unchecked():
+def test_no_number_of_the_claims_is_left_unchecked():
     checked = {*NUMBERS, *(row[0] for row in ERRORS), *(row[0] for row in GAINS), "s3.5-parameters"}
     numbered = {claim.id for claim in CLAIMS.values() if not all(value.is_direction for value in claim.values)}
     assert numbered == checked
@@ -197,16 +198,68 @@ def test_the_planned_claims_are_all_there_each_under_its_own_id():
     assert all(claim_id == claim.id for claim_id, claim in CLAIMS.items())
 
 
-def test_an_id_cannot_be_entered_twice():
-    with pytest.raises(ValueError, match="'table1' is entered twice"):
-        register(CLAIMS["table1"])
+ODD = """
+[[claim]]
+id = "s9-odd"
+section = "9"
+kind = "gain"
+wording = "Something is
+  so."
+shared = { unit = "points", dataset = "cifar10" }
+values = [
+  { name = ["top-1 gain", "top-5 gain"], paper = [2.0, 1.5], margin = ["WHOLE_GAIN", 0.1], split = "test" },
+  { name = "passes", paper = 6, unit = "ratio", margin = "RATIO", dataset = "" },
+]
+""".replace('"Something is', '"""Something is').replace('so."', 'so."""')
 
 
-def test_a_claim_of_a_kind_or_unit_that_does_not_exist_is_refused():
-    odd_unit = Value("speed", 1.0, "furlongs", 1.0)
-    for claim in (Claim("s9-odd", "9", "rumour", "."), Claim("s9-odd", "9", "result", ".", (odd_unit,))):
-        with pytest.raises(ValueError, match="unknown kind or unit"):
-            register(claim)
+def test_a_line_stands_for_as_many_values_as_its_arrays_are_long_with_what_the_claim_shares():
+    assert read_claims(ODD) == {
+        "s9-odd": Claim(
+            "s9-odd",
+            "9",
+            "gain",
+            "Something is so.",
+            (
+                Value("top-1 gain", 2.0, "points", 0.7, dataset="cifar10", split="test"),
+                Value("top-5 gain", 1.5, "points", 0.1, dataset="cifar10", split="test"),
+                Value("passes", 6, "ratio", 1.5),
+            ),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("", ODD, "is entered twice"),
+        ('kind = "gain"', 'kind = "rumour"', "has kind = 'rumour'; it must be 'result' or 'gain'"),
+        ('kind = "gain"', "", "has no 'kind'"),
+        ("section =", "sections =", "has an unknown field 'sections'; did you mean 'section'"),
+        ('section = "9"', "section = 9", "has section = 9; it must be str"),
+        ('"points"', '"furlongs"', "value 'top-1 gain', has unit = 'furlongs'; it must be '%' or 'points'"),
+        ("paper = 6", 'paper = "6"', "value 'passes', has paper = '6'; it must be float"),
+        ("paper = 6, ", "", "value 'passes', has no 'paper'"),
+        ("split =", "splt =", "value 'top-1 gain', has an unknown field 'splt'; did you mean 'split'"),
+        ('"RATIO"', '"RATIOS"', "value 'passes', has an unknown margin 'RATIOS'; the rules are RATE"),
+        ("[2.0, 1.5]", "[2.0]", "has arrays of different lengths"),
+        ('"top-5 gain"', '"top-1 gain"', "has values that neither name, subject nor split tells apart"),
+        ('{ unit = "points", dataset = "cifar10" }', '"points"', "must have values ="),
+    ],
+)
+def test_a_mistake_in_the_file_is_refused_and_names_the_claim(right, wrong, message):
+    broken = ODD.replace(right, wrong, 1) if right else ODD + wrong
+    with pytest.raises(UserError, match="claims.toml: claim 's9-odd'.*" + re.escape(message)):
+        read_claims(broken)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[[claims]]", "has 'claims'; all of it must stand under"), ("id = 1 2", "is no TOML: .*line 1")],
+)
+def test_a_file_that_is_no_toml_or_has_other_tables_is_refused(text, message):
+    with pytest.raises(UserError, match="claims.toml " + message):
+        read_claims(text)
 
 
 def test_every_value_has_a_positive_margin_or_is_an_exact_count_or_a_direction():

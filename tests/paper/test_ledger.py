@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.config import PROJECT_DIR, Optimiser, Schedule
+from alexnet.config import PROJECT_DIR, Optimiser, Schedule, UserError
 from alexnet.experiments.scales import OPTIMISERS, SCHEDULES
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.presets import COLOURS, paper, source2012
@@ -61,6 +61,37 @@ def test_a_row_says_something_in_every_column_and_names_a_section_of_the_paper(r
     assert all((row.paper, row.source2012, row.ours))
     assert all(re.fullmatch(r"figure \d|abstract|[1-7](\.\d)?", part) for part in row.section.split(", ") if part)
     assert bool(row.section) != row.paper.startswith("Nothing on ")
+
+
+ODD = """
+[[Sizes]]
+paper = "Nothing on stones."
+source2012 = "None."
+ours = "{paper.norm.k:g} of {neurons[all]:,}."
+test = "not pinned"
+"""
+
+
+def test_what_a_row_has_in_braces_is_a_number_of_ours():
+    (row,) = ledger.read_ledger(ODD)
+    assert (row.topic, row.section, row.source_file, row.ours) == ("Sizes", "", "", "2 of 659,272.")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("norm.k", "norm.q", "row 'Nothing on stones.' has braces around what is no number of ours"),
+        ("neurons[all]", "neurones", "row 'Nothing on stones.' has braces around what is no number of ours: 'neurones'"),
+        ("{paper.norm.k:g}", "{paper:g}", "row 'Nothing on stones.' has braces around"),
+        ("test =", "tests =", "row 'Nothing on stones.' has an unknown field 'tests'; did you mean 'test'"),
+        ('ours = "', 'theirs = "', "row 'Nothing on stones.' has an unknown field 'theirs'"),
+        ('source2012 = "None."', "", "row 'Nothing on stones.' has no 'source2012'"),
+        ("Sizes", "Sises", "has 'Sises'; all of it must stand under [[Sizes]]"),
+    ],
+)
+def test_a_mistake_in_the_file_is_refused_and_names_the_row(right, wrong, message):
+    with pytest.raises(UserError, match="ledger.toml.*" + re.escape(message)):
+        ledger.read_ledger(ODD.replace(right, wrong, 1))
 
 
 def test_no_two_rows_are_alike():

@@ -11,10 +11,22 @@ import torch
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.layers import response_normalise
 from alexnet.model.presets import count_neurons, one_column, paper, sides, source2012, with_sixth_layer, without_overlap
-from alexnet.paper.method import CONV, NEURONS, PARAMETERS
+from alexnet.paper import get
 
 PRESETS = (paper(), source2012())
-LAYERS = tuple(NEURONS)
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+def printed(claim, name):
+    """The paper's numbers of this name in a claim, by layer."""
+    return {value.subject: value.paper for value in get(claim).values if value.name == name}
+
+
+KERNELS, SIDES, MAPS, STRIDES = (
+    printed("s3.5-architecture", name) for name in ("kernels", "side of a kernel", "maps of a kernel", "stride")
+)
+CONV = {layer: (KERNELS[layer], SIDES[layer], MAPS[layer], STRIDES.get(layer)) for layer in KERNELS}
+NEURONS, PARAMETERS = printed("fig2-neurons", "neurons"), printed("s3.5-parameters", "parameters")
 
 
 def shapes(config):
