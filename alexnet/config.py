@@ -74,7 +74,7 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the rates drop (paper 5). The defaults are the 2012 run notes' of the net behind Table 1, of 93 epochs (#145-2010)."""
+    """When the rates drop (paper 5). The defaults are the 2012 run notes' of the net behind Table 1 (#145-2010)."""
 
     kind: Literal["fractions", "plateau"] = "fractions"  # plateau: by the validation error, as the paper says it was done
     factor: float = 0.1  # of each drop

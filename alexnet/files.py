@@ -139,7 +139,7 @@ def disk_errors_named(folder: Path, variable: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise UserError(f"The disk of {folder} is full. Free some space, or set {variable} to another folder.") from error
+            raise UserError(f"The disk of {folder} is full. Free some space, or set {variable} to another.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"{folder} may not be written to. Set {variable} to a folder that may.") from error
         raise

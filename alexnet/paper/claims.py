@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from alexnet.config import UserError, nearest
 
-Kind = Literal["result", "gain", "figure", "definition", "arithmetic", "data"]
+Kind = Literal["result", "gain", "figure", "definition", "arithmetic", "data", "question"]
 Unit = Literal["%", "points", "ratio", "days", "epochs", "bits", "count", "px", "constant", "% of parameters", "% of runs"]
 Bound = Literal["equal", "at least", "at most"]
 

@@ -225,3 +225,21 @@ def test_every_committed_run_is_read_and_lies_where_its_config_says(monkeypatch)
         assert runs.folder_of(run.config) == file.parent
         assert run.manifest["version"] == runs.VERSION
         assert {row["epoch"] for row in run.metrics} == set(range(run.manifest["epochs"] + 1))
+
+
+def test_a_full_disk_is_named_with_the_variable_that_moves_the_results(tiny, config, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recording.files, "write_json", full)
+    with pytest.raises(UserError, match=r"disk of .* is full.*ALEXNET_RUNS"):
+        train_run(config)
+
+
+def test_results_that_may_not_be_written_are_one_line(tiny, config, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(recording.files, "locked", refused)
+    with pytest.raises(UserError, match=r"may not be written to\. Set ALEXNET_RUNS"):
+        train_run(config)
