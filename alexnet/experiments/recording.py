@@ -58,9 +58,11 @@ def train_run(
     run = runs.read(config)
     if run is None or not run.is_done(epoch_limit):
         busy = f"Another process is training {runs.name_of(config)}. Wait for it, or stop it; nothing is lost either way."
-        with files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"):
-            with files.locked(runs.lock_of(config), busy) if group.is_main else nullcontext():
-                _train(config, epoch_limit, threads, group, stop, bar)
+        with (
+            files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"),
+            files.locked(runs.lock_of(config), busy) if group.is_main else nullcontext(),
+        ):
+            _train(config, epoch_limit, threads, group, stop, bar)
         run = runs.read(config)
         assert run is not None
     if run.status == "finished" and group.num_ranks == 1:
