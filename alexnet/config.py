@@ -1,7 +1,7 @@
 """What a training is: frozen dataclasses with the unit or the reason beside each value.
 
-A `RunConfig` says everything that decides the numbers of one training, and nothing else: not who asked for it, not the scale,
-not the machine. So equal trainings have equal configs, one hash and one folder, whichever claim wants them.
+A `RunConfig` says everything that decides the numbers of one training, and nothing else: not who asked for it, not the
+scale, not the machine. So equal trainings have equal configs, one hash and one folder, whichever claim wants them.
 """
 
 import dataclasses
