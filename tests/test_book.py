@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 from alexnet import files
@@ -152,16 +153,50 @@ def record(config, errors=(), curve=()):
     git = {"commit": "0123456789", "dirty": False}
     segment = {"device": "cpu", "hardware": hardware, "precision": {"choice": "fp32"}, "git": git}
     manifest = {"version": 2, "name": runs.name_of(config), "status": "finished", "config": to_dict(config), "seconds": 60.0}
-    manifest |= {"epochs": len(curve), "segments": [segment], "data": {"stand_in": SETS[config.data].stand_in}}
+    manifest |= {"epochs": len(curve) - 1, "segments": [segment], "data": {"stand_in": SETS[config.data].stand_in}}
     files.write_json(folder / "manifest.json", manifest)
+    shown, held = "whole" if config.augmentation is None else "central", plan.held_out(config.data)
     rows = [
-        {"epoch": epoch, "split": "train", "views": "whole", "k": 1, "wrong": round(1000 * error), "total": 1000}
+        {"epoch": epoch, "split": split, "views": views, "k": k, "wrong": round(1000 * error / k), "total": 1000}
         for epoch, error in enumerate(curve)
+        for split, views, k in (("train", shown, 1), ("train", "as trained", 1), (held, shown, 1), (held, shown, 5))
     ]
     files.write_lines(folder / "metrics.jsonl", rows)
+    losses = [
+        {"epoch": epoch, "images_seen": 1500 * epoch, "loss": 3 * error if epoch else None}
+        for epoch, error in enumerate(curve)
+    ]
+    files.write_lines(folder / "history.jsonl", losses)
     if errors:
         artefacts.write_errors(folder, [dict(zip(artefacts.COLUMNS, row, strict=True)) for row in errors])
     return rows
+
+
+def record_artefact(config, name):
+    """Write an artefact of noise in the form of `artefacts.py`."""
+    draws, classes, images = np.random.default_rng(config.seed), SETS[config.data].num_classes, 300
+    labels = np.arange(images, dtype=np.int32) % classes
+    if name == "kernels":
+        arrays = {"kernels": draws.normal(size=(12, 3, 11, 11)).astype(np.float32)}
+    elif name.startswith("predictions"):
+        probabilities = draws.dirichlet(np.ones(classes), images) + np.eye(classes)[labels] * draws.random((images, 1))
+        arrays = {
+            "probabilities": (probabilities / probabilities.sum(1, keepdims=True)).astype(np.float32),
+            "labels": labels,
+        }
+    elif name.startswith("neighbours"):
+        arrays = {"queries": np.arange(images, dtype=np.int32), "labels": labels}
+        for kind in ("features", "pixels"):
+            found = draws.integers(0, 1500, (images, artefacts.NUM_NEIGHBOURS)).astype(np.int32)
+            near = np.where(draws.random(found.shape) < 0.4, labels[:, None], found % classes).astype(np.int32)
+            arrays |= {
+                f"{kind}_images": found,
+                f"{kind}_labels": near,
+                f"{kind}_squares": draws.random(found.shape).astype(np.float32),
+            }
+    else:
+        return
+    files.write_arrays(runs.folder_of(config) / f"{name.replace('/', '-')}.npz", **arrays)
 
 
 def record_toy():
@@ -169,13 +204,15 @@ def record_toy():
     for experiment in EXPERIMENTS:
         for arm, search in experiment.searches("toy"):
             record_search(experiment, search, slow=4 if "tanh" in arm else 1)
-        for number, (_, config) in enumerate(experiment.configs("toy")):
+        for number, (arm, config) in enumerate(experiment.configs("toy")):
             wrong = 150 + 7 * number + config.seed
-            splits = [split for split in SETS[config.data].counts if split != "train"]
-            record(
-                config,
-                [(s, v, k, wrong // k, 300) for s in splits for v in ("central", "ten", "whole", "grid") for k in (1, 5)],
-            )
+            kinds = [
+                (s, v, k) for s in SETS[config.data].counts for v in ("central", "ten", "whole", "grid") for k in (1, 5)
+            ]
+            counts = [(split, views, k, wrong // k - 9 * (split == "train"), 300) for split, views, k in kinds]
+            record(config, counts, curve=[0.95, 0.8, 0.7])
+            for name in plan.artefacts_of(experiment, "toy", arm):
+                record_artefact(config, name)
     results.forget()
 
 
