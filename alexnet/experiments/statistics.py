@@ -49,6 +49,7 @@ class Interval:
     confidence: float
     n: int  # runs; of the arm with fewer, when two are compared
     method: str
+    counted: str = "run"  # what `n` counts
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -56,7 +57,7 @@ class Interval:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     def __str__(self) -> str:
-        runs = "1 run" if self.n == 1 else f"{self.n} runs"
+        runs = f"{self.n:,} {self.counted}" + "s" * (self.n != 1)
         if self.low is None or self.high is None:
             return f"{self.estimate:.3g} ({ONE_RUN if self.n == 1 else f'{runs}, no interval'})"
         sign, ends = {

@@ -172,7 +172,7 @@ def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_ima
     assert Results(both[0], "small").answer("top-1 error, 5 CNNs").interval.estimate == pytest.approx(50.0)
     gained = Results(both[1], "small").answer("top-1 gain").interval
     assert gained.estimate == pytest.approx(100 * ((2 / 4 + 1 / 4) / 2 - 2 / 4))
-    assert "one ensemble" in gained.method
+    assert str(gained).endswith("4 images)")
 
 
 def test_neighbours_are_compared_by_the_share_that_has_the_querys_class(monkeypatch):
