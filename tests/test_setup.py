@@ -240,5 +240,5 @@ def test_the_imports_go_in_one_direction():
 def test_the_readme_is_short_and_its_files_exist():
     text = (PROJECT_DIR / "README.md").read_text()
     assert len(text.splitlines()) <= 120
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target in re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src(?:set)?="([^"]+)"', text):
         assert target.startswith("http") or (PROJECT_DIR / target).exists(), target
