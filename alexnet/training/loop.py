@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from alexnet.config import RunConfig, to_dict
+from alexnet.config import RunConfig, UserError, to_dict
 from alexnet.model import StepKey
 from alexnet.preprocessing import PreparedSet
 from alexnet.preprocessing.loader import rows_of
@@ -51,8 +51,11 @@ class Training(Learner):
         initial: State | None = None,
         kept: dict[str, Any] | None = None,
     ) -> None:
-        group, self.watched = group or Group(), "val" if "val" in data.splits else "test"
-        self.sets = {split: batches_for(config, data, split, group.device) for split in ("train", self.watched)}
+        group, self.watched = group or Group(), next((s for s in ("val", "test") if s in data.splits), None)
+        if self.watched is None and config.schedule is not None and config.schedule.kind == "plateau":
+            raise UserError(f"{data.name} has neither val nor test, and a plateau schedule goes by their errors.")
+        splits = [split for split in ("train", self.watched) if split]
+        self.sets = {split: batches_for(config, data, split, group.device) for split in splits}
         super().__init__(config, precision, group)
         self.config, self.folder, self.name = config, folder, "/".join(folder.parts[-2:])
         found = checkpoint.read(folder)
@@ -70,7 +73,7 @@ class Training(Learner):
         errors = [row["wrong"] / row["total"] for row in self.counted(self.watched) if row["epoch"] > 0]
         return rates_of(self.config.schedule, self.config.epochs, self.progress.epoch, errors)
 
-    def counted(self, split: str) -> list[dict[str, Any]]:
+    def counted(self, split: str | None) -> list[dict[str, Any]]:
         """Return the rows of the top-1 errors of a split, in the order of the epochs, without the running count."""
         views = views_of_training(self.config)
         return [row for row in self.progress.metrics if (row["split"], row["views"], row["k"]) == (split, views, 1)]
@@ -118,7 +121,7 @@ class Training(Learner):
         every = WATCH_EVERY if config.epochs > MANY_EPOCHS and not decides and not is_plateau else 1
         if epoch % every and epoch < config.epochs:
             return []
-        splits, views = ("train", self.watched) if decides else (self.watched,), views_of_training(config)
+        splits, views = [s for s in self.sets if s != "train" or decides], views_of_training(config)
         return [row for split in splits for row in count_batches(self, self.sets[split], split, views)]
 
     def save(self) -> None:
@@ -169,8 +172,9 @@ class Training(Learner):
         """Say what the epoch came to, and the time left if the others take as long."""
         at, epochs, seconds = self.progress, self.config.epochs, time.perf_counter() - self.began
         left = (epochs - at.epoch) * seconds * len(self.sets["train"]) / max(1, at.images_seen - self.began_at)
-        newest = self.counted("train" if self.config.stop_at_train_error is not None else self.watched)[-1]
-        said = f"loss {at.history[-1]['loss']:.4f}, {newest['split']} error {newest['wrong'] / newest['total']:.1%}"
+        said = f"loss {at.history[-1]['loss']:.4f}"
+        for newest in self.counted("train" if self.config.stop_at_train_error is not None else self.watched)[-1:]:
+            said += f", {newest['split']} error {newest['wrong'] / newest['total']:.1%}"
         return f"epoch {at.epoch} of {epochs}, {said}, at most {tqdm.format_interval(left)} left"
 
 

@@ -8,7 +8,7 @@ import torch
 
 from alexnet.config import CifarNet, Optimiser, Schedule, UserError
 from alexnet.model import StepKey
-from alexnet.preprocessing import Batches
+from alexnet.preprocessing import Batches, prepared_set
 from alexnet.training import loop
 from alexnet.training.loop import Outcome
 from alexnet.training.step import Learner
@@ -171,3 +171,19 @@ def test_a_net_may_begin_with_the_layers_of_another(tiny, config, tmp_path):
 def test_a_net_that_does_not_fit_its_images_is_refused(tiny, config, tmp_path, change, words):
     with pytest.raises(UserError, match=words):
         loop.train(replace(config, **change), tiny, tmp_path)
+
+
+def test_a_set_without_held_out_images_is_trained_on_and_nothing_is_watched(tmp_path, monkeypatch, config):
+    """Fall 2011, which the paper pre-trains on, is training images alone."""
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
+    labels = np.arange(40) % 10
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
+    prepared_set.write_split(tmp_path / "formula32" / "train", images, labels)
+    classes = tuple(f"class {k}" for k in range(10))
+    prepared_set.finish_set(tmp_path / "formula32", classes, ("train",), stand_in=True)
+    data = prepared_set.open_set("formula32")
+    training, outcome = loop.train(replace(config, epochs=1), data, tmp_path / "run", bar=False)
+    assert outcome.kind == "epochs"
+    assert {row["split"] for row in training.progress.metrics} == {"train"}
+    with pytest.raises(UserError, match="neither val nor test"):
+        loop.train(replace(config, schedule=Schedule(kind="plateau")), data, tmp_path / "other", bar=False)
