@@ -27,7 +27,7 @@ STATIC = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
 FIGURES = "figures"  # the folder of pictures beside executed notebooks and pages
 IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
 RECORDS = (".json", ".jsonl", ".csv", ".npz")
-SHOWS = re.compile(r"^(?!\s).*\b(?:show|strip)\(", re.M)  # a cell that ends with a figure
+SHOWS = re.compile(r"^(?!\s).*(?:\bshow\(|\bscorecard\.strip\()", re.M)  # a cell that ends with a figure
 
 
 def main() -> None:
