@@ -29,7 +29,7 @@ from alexnet.preprocessing import SETS, prepare
 from alexnet.preprocessing.catalog import default_codec
 
 MARK = "rehearsal.json"  # in a folder that may be deleted by the next rehearsal
-HELD_OUT = {"val": 50, "test": 100}  # images of ILSVRC; every class has one to train on
+HELD_OUT = {"val": 50, "test": 100}  # images of ILSVRC, of the first classes; every class has one to train on
 CIFAR = {"train": 20, "test": 10}  # images of a class
 NUM_PICTURES = 16  # distinct ones, that all sets are made of
 
@@ -196,7 +196,8 @@ def _ilsvrc(folder: Path, name: str) -> None:
         count = HELD_OUT[split]
         names = [f"{stem}_{split}_{i + 1:08d}.JPEG" for i in range(count)]
         _tar({n: jpegs[i % NUM_PICTURES] for i, n in enumerate(names)}, folder / f"{stem}_{word}_{split}.tar")
-        numbers = np.random.default_rng(count).integers(1, info.num_classes + 1, count)
+        labels = np.random.default_rng(count).permutation(count) % info.num_classes  # of the first classes, in no order
+        numbers = info.num_classes - labels  # as `_meta` has them
         truth[split] = "".join(f"{number}\n" for number in numbers).encode()
     if year == 2010:  # handed out after the competition, not in the kit
         (folder / f"{stem}_test_ground_truth.txt").write_bytes(truth["test"])
