@@ -65,7 +65,7 @@ bench: setup ## measure this machine, as ratios within one run; writes runs/benc
 	@$(RUN) -m alexnet.bench
 
 rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives like ImageNet's
-	@$(RUN) -m alexnet rehearse
+	@$(RUN) tests/experiments/rehearsal.py
 
 clean: ## delete what can be made again: runs on images made by formula, rehearsals, executed notebooks, the book
 	rm -rf runs/formula* rehearsal book/_executed book/_build .pytest_cache .ruff_cache

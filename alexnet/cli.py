@@ -310,25 +310,7 @@ class Doctor:
             sys.exit(1)
 
 
-@dataclass
-class Rehearse:
-    """Take every experiment of the scale paper through the real path on tiny archives in the official layouts.
-
-    It is how we know that `make reproduce` works on a machine with ImageNet. Nothing of it is a result.
-    """
-
-    to: Path = Path("rehearsal")  # the folder that everything goes to
-    claims: tuple[str, ...] = ()  # only these claims; the default is all
-    devices: int = 1  # 2 trains the two-column nets on two devices, or by two processes
-
-    def run(self) -> None:
-        """Rehearse, and say what was done."""
-        from alexnet.experiments import rehearsal
-
-        print(rehearsal.rehearse(self.to.absolute(), self.claims or None, self.devices))
-
-
-Command = Plan | List | Prepare | Train | Evaluate | Export | Compare | Doctor | Rehearse
+Command = Plan | List | Prepare | Train | Evaluate | Export | Compare | Doctor
 COMMANDS = [command.__name__.lower() for command in typing.get_args(Command)]
 
 

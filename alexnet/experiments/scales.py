@@ -110,7 +110,7 @@ TABLES: dict[Scale, ScaleTable] = {
 }
 
 
-# Set by `alexnet rehearse` for itself and for all processes that it starts: `paper` is then every declaration, run small.
+# Set by `make rehearse` for itself and for all processes that it starts: `paper` is then every declaration, run small.
 REHEARSAL = "ALEXNET_REHEARSAL"
 REHEARSED = {
     "words": "a rehearsal of the scale paper: tiny archives, narrow nets, one epoch; no result",

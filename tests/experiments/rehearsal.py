@@ -4,8 +4,11 @@ Tiny archives in the layouts in which ILSVRC and ImageNet were handed out (all c
 would prepare its own; the real queue trains and measures every declared run, of narrow nets and for one epoch; answers and
 the book follow. All of it is below one folder, and stamped: nothing of it is a result. Two devices are rehearsed by two
 processes where there are no GPUs.
+
+    python tests/experiments/rehearsal.py --to rehearsal --claims table1 s3.3-lrn --devices 2
 """
 
+import argparse
 import io
 import os
 import shutil
@@ -72,7 +75,7 @@ def rehearsing(to: Path) -> Iterator[None]:
     Raises UserError for a folder that has anything but an earlier rehearsal in it.
     """
     if to.exists() and not (to / MARK).is_file() and any(to.iterdir()):
-        raise UserError(f"{to} has something else in it than a rehearsal. Name another folder: alexnet rehearse --to DIR")
+        raise UserError(f"{to} has something else in it than a rehearsal. Name another: --to DIR")
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     files.write_json(to / MARK, {"note": "a rehearsal of the scale paper on made-up images; nothing below is a result"})
@@ -238,3 +241,20 @@ def _cifar_folders(folder: Path) -> None:
             place.mkdir(parents=True)
             for i in range(count):
                 Image.fromarray(picture(3 * label + i, SIDE, SIDE)).save(place / f"{word}_{i:04d}.png")
+
+
+def main() -> None:
+    """Parse, rehearse, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--to", type=Path, default=Path("rehearsal"), help="the folder that everything goes to")
+    parser.add_argument("--claims", nargs="*", default=(), help="only these claims; the default is all, and the book")
+    parser.add_argument("--devices", type=int, default=1, help="2: two devices, or two processes in their place")
+    options = parser.parse_args()
+    try:
+        print(rehearse(options.to.absolute(), tuple(options.claims) or None, options.devices))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
