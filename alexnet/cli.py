@@ -6,7 +6,7 @@ Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what
 import os
 import sys
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -146,12 +146,15 @@ class Train:
         """Train what is missing."""
         from alexnet.experiments import plan, readiness, runner, runs
 
+        for name in ("threads", "devices", "replicas"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise UserError(f"--{name} must be 1 or more, not {number}.")
         config = self._one()
         if config is not None:
             self._train(config)
             return
-        if self.config != Overrides() or (self.devices, self.replicas) != (1, 1):
-            raise UserError("Options that change a run, --devices and --replicas need --arm or the name of a run.")
+        if (self.devices, self.replicas) != (1, 1):
+            raise UserError("--devices and --replicas need --arm or the name of a run.")
         scale, why = readiness.choose(self.scale)
         claims = None if self.what == "all" else [self.what]
         print(why)
@@ -163,11 +166,16 @@ class Train:
         """Return the run that is asked for by name or by arm, or None for a whole claim or all."""
         from alexnet.experiments import plan
 
+        changed = self.config != Overrides()
         if "/" in self.what:
+            if changed or self.arm or self.seed:
+                raise UserError("A name says all of a run. To change one, name its claim and --arm, then what to change.")
             return plan.find(self.what)
         if self.arm is None:
+            if changed or self.seed:
+                raise UserError("--seed and the options that change a run need --arm, which says of which run.")
             return None
-        return RunConfig(seed=self.seed, **vars(self.config))
+        return replace(_run_named(self.what, self.arm, self.scale, self.seed), **vars(self.config))
 
     def _train(self, config: RunConfig) -> None:
         from alexnet.experiments import plan, readiness, recording, runs
@@ -272,16 +280,13 @@ class Compare:
     """
 
     claim: Positional[str] = "all"  # a claim's id, or all
-    scale: ScaleOption = "auto"
+    scale: ScaleOption = "auto"  # auto: for each claim the largest at which it was measured
 
     def run(self) -> None:
         """Print the table."""
-        from alexnet.experiments import readiness
         from alexnet.report import scorecard
 
-        scale, why = readiness.choose(self.scale)
-        print(why)
-        print(scorecard.as_text(self.claim, scale))
+        print(scorecard.as_text(self.claim, None if self.scale == "auto" else self.scale))
 
 
 @dataclass

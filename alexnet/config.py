@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -113,6 +114,24 @@ class RunConfig:
     schedule: Schedule | None = None  # None: the rate is constant
     augmentation: Augmentation | None = None  # None: images are shown whole
     start_from: "RunConfig | None" = None  # the training whose weights, all but the last layer's, this one begins with
+
+    def __post_init__(self) -> None:
+        optimiser = self.optimiser
+        _need("seed", self.seed, self.seed >= 0, "0 or more")
+        _need("epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _need("batch_size", optimiser.batch_size, optimiser.batch_size >= 1, "1 or more")
+        _need("width", self.net.width, 0 < self.net.width < math.inf, "more than 0")
+        _need("rate", optimiser.rate, 0 <= optimiser.rate < math.inf, "0 or more, and finite")
+        _need("weight_decay", optimiser.weight_decay, 0 <= optimiser.weight_decay < math.inf, "0 or more, and finite")
+        _need("momentum", optimiser.momentum, 0 <= optimiser.momentum < 1, "from 0 to below 1")
+        if self.stop_at_train_error is not None:
+            _need("stop_at_train_error", self.stop_at_train_error, 0 <= self.stop_at_train_error <= 1, "a fraction")
+
+
+def _need(name: str, value: Any, is_fine: bool, what: str) -> None:
+    """Raise UserError for a value that no training can have."""
+    if not is_fine:
+        raise UserError(f"--{name.replace('_', '-')} must be {what}, not {value}.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -95,7 +95,10 @@ def read_lines(file: Path, mend: str = "") -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("a line is no object")
+        return lines
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({_said(error)}). {mend}".rstrip()) from error
 

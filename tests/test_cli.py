@@ -86,7 +86,32 @@ def test_options_of_a_run_without_an_arm_are_refused(tiny, capsys):
     for option in (("--rate", "0.1"), ("--devices", "2")):
         status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", *option)
         assert status == 1
-        assert "need --arm or the name of a run" in err
+        assert "need --arm" in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--epochs", "0"), ("--epochs", "-3"), ("--batch-size", "0"), ("--width", "0"), ("--rate", "nan"), ("--rate", "-1"),
+     ("--threads", "0"), ("--devices", "0"), ("--seed", "-1"), ("--momentum", "1")],
+)  # fmt: skip
+def test_a_number_that_no_training_can_have_is_refused_by_its_option(tiny, capsys, options):
+    status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", *options)
+    assert status == 1
+    assert f"{options[0]} must be" in err
+    assert not list(runs.runs_dir().rglob("manifest.json"))
+
+
+def test_a_name_says_all_of_a_run(tiny, capsys):
+    for options in (("--epochs", "5"), ("--seed", "3")):
+        status, _, err = run(capsys, "train", "formula32/some-run/seed-0", *options)
+        assert status == 1
+        assert "A name says all of a run" in err
+
+
+def test_a_fine_tuned_arm_is_trained_from_its_pre_training(photographs, capsys):
+    status, _, err = run(capsys, "train", "table2", "--scale", "toy", "--arm", "1 CNN*", "--epochs", "1")
+    assert status == 1
+    assert "begins with the weights of" in err
 
 
 def test_devices_need_a_net_with_columns(tiny, capsys):
@@ -123,7 +148,7 @@ def test_plan_prints_commands_that_name_runs(tiny, capsys):
 
 
 def test_compare_shows_the_paper_the_run_notes_and_ours(tiny, capsys):
-    status, out, _ = run(capsys, "compare", "s3.2-two-gpus", "--scale", "toy")
+    status, out, _ = run(capsys, "compare", "s3.2-two-gpus")
     assert status == 0
     assert "1.7" in out
     assert "1.695 points" in out

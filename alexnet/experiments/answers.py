@@ -151,7 +151,7 @@ def wrong_of_mean(nets: Sequence[Net], top: int) -> np.ndarray:
     mean_NK = np.mean([probabilities_NK.astype(np.float64) for probabilities_NK, _ in nets], axis=0)
     labels_N = nets[0][1]
     true_N1 = mean_NK[np.arange(len(labels_N)), labels_N][:, None]
-    return (mean_NK >= true_N1).sum(axis=1) - 1 >= top
+    return (~(mean_NK < true_N1)).sum(axis=1) - 1 >= top
 
 
 def neighbour_ratio(arm: str, layer: str) -> Answer:
@@ -163,7 +163,7 @@ def neighbour_ratio(arm: str, layer: str) -> Answer:
             [float((near[f"{kind}_labels"] == near["labels"][:, None]).mean()) for kind in ("features", "pixels")]
             for near in results.measured(arm, name).values()
         ]
-        return ratio_interval(*zip(*shares, strict=True)) if shares else None
+        return ratio_interval(*zip(*shares, strict=True)) if shares and all(min(pair) > 0 for pair in shares) else None
 
     return Answer((arm,), lambda where: (name,), interval)
 

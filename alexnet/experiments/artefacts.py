@@ -9,6 +9,7 @@ Shapes: N images, K classes, Q queries, D features.
 
 import csv
 import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,13 @@ def read_errors(folder: Path) -> list[dict[str, Any]]:
     file = folder / "errors.csv"
     if not file.is_file():
         return []
-    with file.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
     try:
-        return [{key: row[key] if key in ("split", "views") else int(row[key]) for key in COLUMNS} for row in rows]
+        with file.open(newline="") as stream:
+            found = list(csv.DictReader(stream))
+        rows = [{key: row[key] if key in ("split", "views") else int(row[key]) for key in COLUMNS} for row in found]
+        if not all(0 <= row["wrong"] <= row["total"] > 0 for row in rows):
+            raise ValueError("counts that cannot be")
+        return rows
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is damaged ({error!r}). Delete it; it is measured again from the weights.") from error
 
@@ -136,8 +140,11 @@ def read(folder: Path, name: str) -> dict[str, np.ndarray] | None:
     stem = name.replace("/", "-")
     for file in (folder / f"{stem}.npz", folder / f"{stem}.large.npz"):
         if file.is_file():
-            with np.load(file, allow_pickle=False) as content:
-                return dict(content)
+            try:
+                with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+                    return dict(content)
+            except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
+                raise UserError(f"{file} is damaged ({error!r}). Delete it; it is measured again.") from error
     return None
 
 

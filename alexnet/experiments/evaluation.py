@@ -1,6 +1,6 @@
 """What users do with a trained net: count its errors, write it to a file (`alexnet evaluate`, `alexnet export`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,18 +30,30 @@ def trained(config: RunConfig) -> Trained:
 def of_run(config: RunConfig, data: str | None = None, views: str | None = None) -> Iterator[str]:
     """Yield a line for each held-out split and kind of views of a finished run: its errors as exact counts."""
     net = trained(config)
-    yield from _lines(net if data is None else replace(net, data=open_set(data)), views)
+    if data is not None:
+        other = open_set(data)
+        _same_classes(net.data.classes, other.classes, runs.name_of(config), data)
+        net = replace(net, data=replace(other, mean=net.data.mean))
+    yield from _lines(net, views)
 
 
 def of_file(file: Path, data: str | None, views: str | None = None) -> Iterator[str]:
     """Yield the same lines for the net in a file that `export` wrote, counted on the prepared set `data`."""
     if data is None:
         raise UserError("Say which set to count on: --data SET (alexnet doctor lists those that are prepared).")
-    opened = open_set(data)
+    opened, loaded = open_set(data), weights.load(file)
+    _same_classes(loaded.card.classes, opened.classes, str(file), data)
     config = RunConfig(data=data, net=ColumnNet(num_classes=len(opened.classes)), augmentation=PAPER)
     learner = Learner(config, "fp32", Group(readiness.device()))
-    learner.net = weights.load(file).net.to(readiness.device())
+    learner.net = loaded.net.to(readiness.device())
+    # Why the file's: a net has learned from pixels minus the mean of its own training images.
+    opened = replace(opened, mean=loaded.mean_image.numpy())
     yield from _lines(Trained(config, learner, opened, file.parent), views)
+
+
+def _same_classes(ours: Sequence[str], theirs: Sequence[str], net: str, data: str) -> None:
+    if tuple(ours) != tuple(theirs):
+        raise UserError(f"{net} tells {len(ours)} classes apart, which are not the {len(theirs)} of {data}.")
 
 
 def _lines(net: Trained, views: str | None) -> Iterator[str]:

@@ -51,10 +51,11 @@ class Wanted:
     @property
     def state(self) -> str:
         """One of "done", "not measured" (trained, its weights are here), "in work", "half done", "missing"."""
-        run = runs.read(self.config)
+        run, is_busy = runs.read(self.config), files.is_locked(runs.lock_of(self.config))
         if run is not None and run.is_done(self.epoch_limit):
-            return "not measured" if run.status == "finished" and self.unmeasured() and has_weights(run.folder) else "done"
-        if files.is_locked(runs.lock_of(self.config)):
+            lacks = run.status == "finished" and self.unmeasured() and has_weights(run.folder)
+            return ("in work" if is_busy else "not measured") if lacks else "done"
+        if is_busy:
             return "in work"
         return "half done" if self.epochs_done() else "missing"
 
@@ -266,12 +267,12 @@ def as_time(seconds: float) -> str:
 
 def find(name: str) -> RunConfig:
     """Return the run called `name`: one that is recorded, or that an experiment wants at some scale. Raises UserError."""
-    run = runs.read_named(name.removeprefix("runs/").rstrip("/"))
-    if run is not None:
+    name = name.removeprefix("runs/").rstrip("/")
+    if (run := runs.read_named(name)) is not None:
         return run.config
     known = {each.name: each.config for scale in SCALES for each in wanted(scale, assume=True)}
     if name not in known:
-        raise UserError(f"There is no run {name!r}{nearest(name, known)}. `alexnet plan` lists them.")
+        raise UserError(f"There is no run {name!r}{nearest(name, known)} (`alexnet plan` lists them).")
     return known[name]
 
 

@@ -56,17 +56,20 @@ def train_run(
     """
     group = group or Group()
     run = runs.read(config)
+    busy = f"Another process is training {runs.name_of(config)}. Wait for it, or stop it; nothing is lost either way."
     if run is None or not run.is_done(epoch_limit):
-        busy = f"Another process is training {runs.name_of(config)}. Wait for it, or stop it; nothing is lost either way."
         with (
             files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"),
             files.locked(runs.lock_of(config), busy) if group.is_main else nullcontext(),
         ):
-            _train(config, epoch_limit, threads, group, stop, bar)
+            again = runs.read(config)  # Why: another process may have finished it while this one waited for the lock
+            if again is None or not again.is_done(epoch_limit):
+                _train(config, epoch_limit, threads, group, stop, bar)
         run = runs.read(config)
         assert run is not None
     if run.status == "finished" and group.num_ranks == 1:
-        measure(run, measured, group, threads)
+        with files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"), files.locked(runs.lock_of(config), busy):
+            measure(run, measured, group, threads)
     return run
 
 

@@ -116,12 +116,14 @@ class Results:
         """Return one answer with its verdict."""
         answer, where = self.experiment.answers[key], plan.where(self.experiment, key, self.scale)
         used = [run for arm in answer.arms for run in self.runs[arm].values()]
-        # Why: runs on a GPU and on CPUs round differently, and are never mixed in one comparison.
-        mixed = len({run.device == "cpu" for run in used}) > 1
+        # Why: runs on a GPU and on CPUs round differently, and are never mixed in one comparison; nor are other images.
+        mixed = len({run.kind for run in used}) > 1
         interval = None if mixed or not used else answer.interval(self, where)
         value = self.experiment.value(key)
         said = {"dataset": where.data, "split": where.split, "views": where.views, "scale": stamp(self.scale)}
         verdict = judge(value, interval, **said)
+        if mixed:
+            verdict = Verdict("not compared", f"Not compared: {key} rests on runs of different devices or images.")
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
         return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
 
@@ -158,6 +160,8 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
     from alexnet.experiments import EXPERIMENTS
 
     samples: dict[str, list[float]] = {}
+    kinds: dict[str, set[Any]] = {}
+    declared: set[str] = set()
     for experiment in EXPERIMENTS:
         results = Results(experiment, scale)
         for key, answer in experiment.answers.items():
@@ -166,12 +170,15 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
             hashes = {arm: runs.config_hash(experiment.config(arm, scale), seed=False) for arm in answer.arms}
             if hashes[answer.gain[1]] != control or plan.where(experiment, key, scale) != where:
                 continue
+            declared |= {*hashes.values()} - {control}
             for arm, digest in hashes.items():
-                rates = results.rates(arm, where, top)
-                if rates:
+                if rates := results.rates(arm, where, top):
                     samples[digest] = list(rates.values())
+                    kinds[digest] = {run.kind for run in results.runs[arm].values()}
     base = samples.pop(control, None)
-    return family_intervals(samples, base) if base and samples else {}
+    alike = {digest: rates for digest, rates in samples.items() if kinds[digest] == kinds.get(control)}
+    # Why all that are declared: an interval must not change as other arms of the family are recorded.
+    return family_intervals(alike, base, members=len(declared)) if base and alike else {}
 
 
 def _runs_at(experiment: Experiment, answer: Answer, scale: Scale) -> bool:

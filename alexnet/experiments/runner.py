@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from alexnet import files, machine
 from alexnet.config import RunConfig, UserError, from_dict, to_dict
-from alexnet.experiments import plan, runs
+from alexnet.experiments import plan, readiness, runs
 from alexnet.experiments.plan import Wanted
 from alexnet.experiments.scales import Scale
 from alexnet.model import num_columns_of
@@ -64,7 +64,8 @@ class Worker:
         self.places = at
         env = os.environ | {"ALEXNET_RUNS": str(runs.runs_dir())}
         if devices := [str(device) for place in at for device in place.devices]:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # Why: the user may show us some only
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(seen[int(d)] if seen != [""] else d for d in devices)
         command = [sys.executable, "-m", "alexnet.experiments.runner"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True)
         self.wanted: Wanted | None = None  # the run at hand
@@ -237,7 +238,8 @@ class Queue:
         )
 
     def _seconds_left(self) -> float:
-        return sum(seconds for _, _, seconds in plan.priced(plan.wanted(self.scale, self.claims, assume=True)))
+        wanted = plan.wanted(self.scale, self.claims, assume=True)
+        return sum(seconds for _, _, seconds in plan.priced(wanted, str(readiness.device())))
 
     def _move(self) -> None:
         """Show what is left now; plans change with results, so the total may grow and shrink."""

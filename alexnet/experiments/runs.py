@@ -67,8 +67,13 @@ class Run:
 
     @property
     def device(self) -> str:
-        """What it was trained on: "cpu", or the name of a CUDA device."""
-        return self.manifest["segments"][-1].get("device", "cpu")
+        """What it was trained on: "cpu", the name of a CUDA device, or both where it was resumed elsewhere."""
+        return ", ".join(dict.fromkeys(segment["device"] for segment in self.manifest["segments"]))
+
+    @property
+    def kind(self) -> tuple[bool, str]:
+        """What runs in one comparison have in common: all on CPUs or all on GPUs, and the same images."""
+        return self.device == "cpu", self.manifest["data"]["fingerprint"]
 
     def is_done(self, epoch_limit: int | None = None) -> bool:
         """Return whether there is nothing left to train, for a caller who wants no more than `epoch_limit` epochs."""
@@ -77,7 +82,7 @@ class Run:
 
 def runs_dir() -> Path:
     """Return the folder of all runs: `$ALEXNET_RUNS`, else `runs` in the project."""
-    return Path(os.environ.get("ALEXNET_RUNS", PROJECT_DIR / "runs")).absolute()
+    return Path(os.environ.get("ALEXNET_RUNS") or PROJECT_DIR / "runs").expanduser().absolute()
 
 
 def name_of(config: RunConfig) -> str:
@@ -129,7 +134,10 @@ def read_folder(folder: Path) -> Run | None:
     name = folder.relative_to(runs_dir()).as_posix()
     manifest = files.read_json(folder / "manifest.json", mending(name))
     try:
-        return Run(folder, upgraded(manifest))
+        run = Run(folder, upgraded(manifest))
+        if not (isinstance(run.status, str) and isinstance(run.manifest["epochs"], int) and run.kind):
+            raise TypeError("status or epochs")
+        return run
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{folder / 'manifest.json'} is not a run's manifest ({error!r}). {mending(name)}") from error
 
@@ -147,9 +155,13 @@ def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
             "code (git pull)."
         )
     segments = manifest["segments"] if "segments" in manifest else manifest["parts"]  # version 1: parts
-    config = from_dict(RunConfig, manifest["config"])
+    try:
+        config = from_dict(RunConfig, manifest["config"])
+    except UserError as error:
+        raise KeyError(str(error)) from error
     said = {"config": to_dict(config), "name": name_of(config), "segments": [SEGMENT | segment for segment in segments]}
-    return {"version": VERSION, "outcome": None, "warning": None, "artefacts": []} | manifest | said
+    data = {"set": config.data, "fingerprint": "", "stand_in": False}
+    return {"version": VERSION, "outcome": None, "warning": None, "epochs": 0, "data": data} | manifest | said
 
 
 def recorded(data: str | None = None) -> Iterator[Run]:
@@ -159,7 +171,7 @@ def recorded(data: str | None = None) -> Iterator[Run]:
             run = read_folder(file.parent)
         except UserError:
             continue
-        if run is not None:
+        if run is not None and run.folder == runs_dir() / run.name:  # not a copy under another name
             yield run
 
 

@@ -127,9 +127,14 @@ def ratio_interval(
 
 
 def family_intervals(
-    samples: Mapping[str, Sequence[float]], control: Sequence[float], confidence: float = 0.95
+    samples: Mapping[str, Sequence[float]],
+    control: Sequence[float],
+    confidence: float = 0.95,
+    members: int | None = None,
 ) -> dict[str, Interval]:
     """Return the difference of each sample's mean to the control's, with simultaneous intervals (Dunnett's, two-sided).
+
+    `members` is how many samples the family will have, if more than there are: those to come count as large as the smallest.
 
     The variance is pooled over all samples and the control, so that one with a single value has an interval too when others
     have several. Without any repetition the intervals have no ends. Raises ValueError for an empty or infinite sample.
@@ -140,10 +145,11 @@ def family_intervals(
         if len(values) == 0 or not np.isfinite(values).all():
             raise ValueError(f"the sample {name!r} (={list(values)}) must be one or more finite numbers")
     freedom = sum(len(values) - 1 for values in (base, *groups.values()))
-    method = f"Dunnett, {len(groups)} comparisons with one control, {freedom} degrees of freedom"
+    method = f"Dunnett, {max(members or 0, len(groups))} comparisons with one control, {freedom} degrees of freedom"
     square = sum(float(((values - values.mean()) ** 2).sum()) for values in (base, *groups.values()))
     sd = math.sqrt(square / freedom) if freedom else math.nan
     sizes = [len(values) for values in groups.values()]
+    sizes += [min(sizes)] * ((members or 0) - len(sizes))
     critical = dunnett_critical(sizes, len(base), freedom, confidence) if freedom and sizes else math.nan
     found = {}
     for name, values in groups.items():

@@ -41,7 +41,7 @@ class Batches:
         self.images, self.mean = data.splits[split].images, np.ascontiguousarray(data.mean, np.float32)
         self.labels = torch.from_numpy(data.splits[split].labels)
         self.is_whole, self.device = augmentation is None, torch.device(device or "cpu")
-        self.augmentation = augmentation or Augmentation(crop_side=len(self.mean), random=False)
+        self.augmentation = augmentation or Augmentation(crop_side=len(self.mean), random=False, noise=0.0)
         self.axes = colour_axes(data.covariance)
         self._free: dict[tuple[int, ...], list[np.ndarray]] = {}  # memory of batches that nobody holds any more
         margin(self.augmentation, len(self.mean))  # Why: crops that are too large are an error at once
@@ -83,15 +83,16 @@ class Batches:
             yield self._fixed(self._read(numbers), len(numbers), "central" if self.is_whole else views), self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
-        """Return the images at `indices` as the net sees them at `places` of `epoch`: one random view each (paper 4.1)."""
+        """Return the images at `indices` as the net sees them at `places` of `epoch`: one view each, with colour noise."""
         # Why one by one on a CPU: of a memory-mapped array only the crops are read.
         pixels = self._read(indices) if self.device.type == "cuda" else (self.images[i] for i in indices.tolist())
         how = self.augmentation
-        if not how.random:
-            return self._fixed(pixels, len(indices), "central")[0]
         # Source 2012: without noise, images are not divided either: by 1 plus its sd, then 0 (convdata_jpeg.py:179).
         how = how if colour_noise else replace(how, noise=0.0)
-        views = draw_views(how, len(self.mean), seed, epoch, places)
+        if how.random:
+            views = draw_views(how, len(self.mean), seed, epoch, places)
+        else:
+            views = Views(*(np.full(len(places), number) for number in fixed_views(how, len(self.mean), "central")[0]))
         colours = draw_colours(self.axes, how, seed, epoch, places)
         return crop(pixels, views, self.mean, how, colours, self._empty)
 

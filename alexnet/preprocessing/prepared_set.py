@@ -109,7 +109,7 @@ class PreparedSet:
 
 def data_dir() -> Path:
     """Return the folder of the prepared sets: `$ALEXNET_DATA`, else `data` in the project."""
-    return Path(os.environ.get("ALEXNET_DATA", PROJECT_DIR / "data"))
+    return Path(os.environ.get("ALEXNET_DATA") or PROJECT_DIR / "data").expanduser()
 
 
 def is_prepared(name: str) -> bool:

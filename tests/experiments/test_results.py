@@ -7,7 +7,7 @@ import pytest
 
 from alexnet import experiments as declared
 from alexnet import files
-from alexnet.config import to_dict
+from alexnet.config import UserError, to_dict
 from alexnet.experiments import artefacts, results, runs
 from alexnet.experiments.answers import (
     ensemble,
@@ -204,3 +204,49 @@ def test_results_on_cifar10_are_of_the_smallest_scale_that_has_the_same_runs(mon
     results.forget()
     assert cifar10.config("with", "small") == cifar10.config("with", "paper")
     assert results.recorded_scale(cifar10) == "small"
+
+
+def test_an_interval_does_not_change_as_other_arms_of_its_family_are_recorded(monkeypatch):
+    lrn = Experiment("s3.3-lrn", {"w": base(), "wo": base("no-norm")}, {"top-1 gain": gain("wo", "w", top=1)})
+    others = [
+        Experiment("s3.4-overlap", {"w": base(), "wo": base(f"no-conv{n}")}, {"top-1 gain": gain("wo", "w", top=1)})
+        for n in (2, 3, 4)
+    ]
+    declare(monkeypatch, lrn, *others)
+    recorded(lrn, "w", (400, 410))
+    recorded(lrn, "wo", (430, 440))
+    spread = 0.5 * np.sqrt(2)  # of two values one point apart
+    half = dunnett_critical([2, 2, 2, 2], 2, 2) * spread * np.sqrt(1 / 2 + 1 / 2)
+    found = Results(lrn, "small").answer("top-1 gain").interval
+    assert found.ends == pytest.approx((3.0 - half, 3.0 + half)), "four comparisons are declared"
+
+
+def test_an_arm_trained_on_other_images_is_in_no_comparison(monkeypatch):
+    arms = {"w": base(), "wo": base("no-norm")}
+    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
+    recorded(lrn, "w", (400, 410))
+    recorded(lrn, "wo", (430, 440))
+    file = runs.folder_of(lrn.config("wo", "small", 1)) / "manifest.json"
+    manifest = files.read_json(file, "")
+    files.write_json(file, manifest | {"data": {"set": "imagenet20", "fingerprint": "another"}})
+    found = Results(lrn, "small").answer("top-1 gain")
+    assert (found.interval, found.verdict.word) == (None, "not compared")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"split,views\n", b"split,views,k,wrong,total\nval,ten,1,5,0\n", b"\xff\xfe", b"a\nb"]
+)
+def test_a_damaged_count_is_one_line_with_its_file(tmp_path, content):
+    (tmp_path / "errors.csv").write_bytes(content)
+    if content in (b"", b"split,views\n"):
+        assert artefacts.read_errors(tmp_path) == []
+        return
+    with pytest.raises(UserError, match=r"errors\.csv is damaged"):
+        artefacts.read_errors(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not a zip"])
+def test_a_damaged_artefact_is_one_line_with_its_file(tmp_path, content):
+    (tmp_path / "kernels.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"kernels\.npz is damaged"):
+        artefacts.read(tmp_path, "kernels")

@@ -203,7 +203,19 @@ def test_a_manifest_of_an_older_version_is_read_and_one_of_a_newer_is_refused(ti
         runs.read(config)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '{"version": 2}', '{"config": 3, "segments": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[1]",
+        "null",
+        '{"version": 2}',
+        '{"config": 3, "segments": []}',
+        '{"version": 2, "config": {}, "segments": []}',
+        '{"version": 2, "config": {"new": 1}, "segments": [], "status": "finished"}',
+    ],
+)
 def test_a_damaged_manifest_is_one_line_with_its_file_and_breaks_no_other_run(tiny, config, content):
     train_run(config)
     other = replace(config, seed=1)

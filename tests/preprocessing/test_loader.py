@@ -127,7 +127,7 @@ def test_colour_noise_is_one_colour_an_image_and_then_a_division(photographs):
 
 
 def test_central_views_do_not_change_from_epoch_to_epoch(photographs):
-    made = batches(photographs, "train", replace(SMALL_PAPER, random=False))
+    made = batches(photographs, "train", replace(SMALL_PAPER, random=False, noise=0.0))
     (first, _), (second, _) = (next(made.epoch(0, epoch, batch_size=130)) for epoch in (0, 1))
     assert torch.equal(first.flatten(1).sort(0)[0], second.flatten(1).sort(0)[0])
 
@@ -271,3 +271,14 @@ def test_an_error_in_the_background_reaches_the_training(photographs, monkeypatc
     monkeypatch.setattr(loader, "crop", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(made.epoch(0, 0, 32))
+
+
+def test_a_training_without_crops_keeps_its_colour_noise(photographs):
+    """So that the arm of section 4.1 differs in its crops and flips alone."""
+    shown = [
+        next(batches(photographs, "train", replace(SMALL_PAPER, random=False, noise=noise)).epoch(0, 0, batch_size=130))[0]
+        for noise in (0.1, 0.0)
+    ]
+    added = (shown[0] - shown[1]).flatten(2)
+    assert added.abs().max() > 1
+    assert torch.allclose(added, added[:, :, :1].expand_as(added), atol=1e-3), "one colour for all pixels of an image"
