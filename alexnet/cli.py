@@ -200,7 +200,7 @@ class Train:
         if not is_rank():
             measured = plan.artefacts_wanted(config)
             run = recording.train_run(config, threads=self.threads, measured=measured)
-            print(f"{run.folder}: {run.status} after epoch {run.manifest['epochs']}, {runs.errors_in_words(run)}.")
+            print(f"{run.folder}: {run.status} after epoch {run.manifest['epochs']}.")
 
 
 @dataclass

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,16 +42,12 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
 
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder survive a power cut, where the system can do that."""
-    try:
+    with suppress(OSError):  # Why: some systems open no folders.
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Why: some systems open no folders.
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(file: Path, text: str) -> None:
@@ -124,15 +120,11 @@ def locked(file: Path, otherwise: str) -> Iterator[None]:
 
 def is_locked(file: Path) -> bool:
     """Return whether a process holds the lock `file`."""
-    if not file.is_file():
-        return False
-    lock = filelock.FileLock(file)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
+        with locked(file, "") if file.is_file() else nullcontext():
+            return False
+    except UserError:
         return True
-    lock.release()
-    return False
 
 
 @contextmanager

@@ -124,18 +124,7 @@ def report(more: Iterable[tuple[str, str]] = ()) -> str:
         ("processor", f"{has['processor']}, {cores}, {has['memory_gb']} GB, {has['cpu_capability']}"),
         ("threads", str(torch.get_num_threads())),
         ("torch", f"{found['torch']} ({build}), torchvision {found['torchvision']}, Python {found['python']}"),
-        ("devices", _devices()),
+        ("devices", ", ".join(has["devices"]) or "no CUDA device"),
         *more,
     ]
     return "\n".join(f"{title:12} {text}" for title, text in lines)
-
-
-def _devices() -> str:
-    import torch
-
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if len(names) < 2:
-        return names[0] if names else "no CUDA device"
-    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if torch.cuda.can_device_access_peer(i, j)]
-    joined = ", ".join(f"{i}-{j}" for i, j in pairs)
-    return f"{', '.join(names)}; peer access between {joined or 'none of them'}"

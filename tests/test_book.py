@@ -213,7 +213,7 @@ def record_toy():
             record(config, counts, curve=[0.95, 0.8, 0.7])
             for name in plan.artefacts_of(experiment, "toy", arm):
                 record_artefact(config, name)
-    results.forget()
+    results.family.cache_clear()
 
 
 def record_search(experiment, search, slow):
@@ -248,7 +248,7 @@ def checkout(tmp_path_factory):
         patch.setattr(book, "BOOK_DIR", top / "book")
         patch.setattr(book, "EXECUTED_DIR", top / "book" / "_executed")
         yield top
-    results.forget()
+    results.family.cache_clear()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alexnet.experiments.statistics import Interval, mean_interval, rate_interval, ratio_interval
+from alexnet.training.evaluate import mean_probabilities
 
 if TYPE_CHECKING:
     from alexnet.experiments.results import Results
@@ -90,8 +91,7 @@ def gap(of: str, than: str, top: int = 1) -> Answer:
             gaps.append({seed: held[seed] - seen[seed] for seed in seen.keys() & held.keys()})
         return _paired(gaps[0], gaps[1])
 
-    needed = ("train", None)
-    return Answer((of, than), lambda where: tuple(where.counted(split, "central") for split in needed), interval)
+    return Answer((of, than), lambda w: (w.counted("train", "central"), w.counted(views="central")), interval)
 
 
 def _paired(first: dict[int, float], second: dict[int, float]) -> Interval | None:
@@ -148,7 +148,7 @@ def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
 
 def wrong_of_mean(nets: Sequence[Net], top: int) -> np.ndarray:
     """Return for each image (N,) whether its class is below the first `top` of the nets' mean probabilities; ties are."""
-    mean_NK = np.mean([probabilities_NK.astype(np.float64) for probabilities_NK, _ in nets], axis=0)
+    mean_NK = mean_probabilities([probabilities_NK for probabilities_NK, _ in nets])
     labels_N = nets[0][1]
     true_N1 = mean_NK[np.arange(len(labels_N)), labels_N][:, None]
     return (~(mean_NK < true_N1)).sum(axis=1) - 1 >= top

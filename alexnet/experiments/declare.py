@@ -64,7 +64,7 @@ class FastestRate:
     arm: Arm
     line: float  # training error, as a fraction
     start: Mapping[Scale, float]  # a first guess of the rate; a scale without one does not run the arm
-    expected: Mapping[Scale, float]  # epochs to the line that a plan supposes before anything has run; decides no result
+    expected: Mapping[Scale, float] = field(default_factory=dict)  # to the line, that a plan supposes
     seeds: tuple[int, ...] = (1, 2, 3)
 
     def config(self, scale: ScaleTable, dataset: str, rate: float, seed: int) -> RunConfig:
@@ -179,11 +179,7 @@ def cifar(
     return Arm(recipe, changes, scales=scales)
 
 
-def fastest_rate(
-    arm: Arm, line: float, start: Mapping[Scale, float], expected: Mapping[Scale, float] | None = None
-) -> FastestRate:
-    """Return `arm` at the rate with which it reaches `line` soonest, looked for from `start` on."""
-    return FastestRate(arm, line, start, expected or {})
+fastest_rate = FastestRate  # as declarations read: fastest_rate(cifar("19pct"), line=0.25, start={"small": 0.004})
 
 
 def changed(config: Any, changes: Mapping[str, Any]) -> Any:

@@ -21,8 +21,7 @@ VIEWS = ("central", "ten")
 
 def trained(config: RunConfig) -> Trained:
     """Return a finished run with its weights. Raises UserError, with the command that makes it, when it is not there."""
-    run = runs.read(config)
-    if run is None:
+    if (run := runs.read(config)) is None:
         raise UserError(f"There is no run {runs.name_of(config)}. Make it with: {runs.command_of(config)}")
     return recording.load(run, Group(readiness.device()))
 

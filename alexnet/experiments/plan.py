@@ -27,7 +27,6 @@ from alexnet.training.distributed import Group
 from alexnet.training.precision import decide, use_kernels
 from alexnet.training.step import Learner
 
-FEW_BYTES = 100_000  # a run's lines of results, rounded up
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
 ENOUGH_TIMED = 0.5  # seconds
 TRAINED = ("done", "not measured")  # states in which there is nothing left to train
@@ -242,11 +241,10 @@ def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) ->
     return min(taken) / batch_size
 
 
-def disk_bytes(missing: Iterable[RunConfig]) -> int:
+def disk_bytes(configs: list[RunConfig]) -> int:
     """Return the bytes that runs and the sets they are trained on will take."""
-    configs = list(missing)
     sets = {config.data for config in configs if not is_prepared(config.data)}
-    return sum(FEW_BYTES + weights_bytes(c.net) for c in configs) + sum(SETS[name].num_bytes for name in sets)
+    return sum(weights_bytes(c.net) for c in configs) + sum(SETS[name].num_bytes for name in sets)
 
 
 @cache
@@ -314,9 +312,9 @@ def as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
         lines.append((each.name, state, as_time(seconds) if seconds else "", asking))
     text = tabulate(lines, headers=("run", "state", "time here", "for"), disable_numparse=True)
     left = sum(seconds for _, _, seconds in rows)
-    if not left:
+    if not (missing := [each.config for each, state, _ in rows if state not in TRAINED]):
         return f"{text}\nEvery run is done."
-    gigabytes = disk_bytes(each.config for each, state, _ in rows if state not in TRAINED) / 1e9
+    gigabytes = disk_bytes(missing) / 1e9
     return f"{text}\nAbout {as_time(left)} of training on this machine, one run after the other; {gigabytes:.1f} GB of disk."
 
 

@@ -34,10 +34,6 @@ STATUS = {
 }
 
 
-class StoppedError(KeyboardInterrupt):
-    """A training was asked to stop, and did after a checkpoint."""
-
-
 def train_run(
     config: RunConfig,
     *,
@@ -52,7 +48,7 @@ def train_run(
 
     With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `threads` is for a run
     that begins; one that resumes keeps its own number, precision and kernels, for the sake of equal bits. Raises UserError
-    when another process has the run or something is missing, StoppedError when `stop` was asked for.
+    when another process has the run or something is missing, KeyboardInterrupt when `stop` was asked for.
     """
     group = group or Group()
     run = runs.read(config)
@@ -126,7 +122,7 @@ def _train(
             warnings.warn(f"{runs.name_of(config)}: {outcome.warning}", stacklevel=2)
     group.any(False)  # the others read the finished record after it is written
     if outcome.kind == "stopped":
-        raise StoppedError(f"{runs.name_of(config)} was stopped; the same command resumes it.")
+        raise KeyboardInterrupt(f"{runs.name_of(config)} was stopped; the same command resumes it.")
 
 
 def _initial(config: RunConfig) -> dict[str, Any] | None:

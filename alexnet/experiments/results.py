@@ -119,9 +119,8 @@ class Results:
         # Why: runs on a GPU and on CPUs round differently, and are never mixed in one comparison; nor are other images.
         mixed = len({run.kind for run in used}) > 1
         interval = None if mixed or not used else answer.interval(self, where)
-        value = self.experiment.value(key)
-        said = {"dataset": where.data, "split": where.split, "views": where.views, "scale": stamp(self.scale)}
-        verdict = judge(value, interval, **said)
+        value, at = self.experiment.value(key), stamp(self.scale)
+        verdict = judge(value, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         if mixed:
             verdict = Verdict("not compared", f"Not compared: {key} rests on runs of different devices or images.")
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
@@ -184,11 +183,6 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
 def _runs_at(experiment: Experiment, answer: Answer, scale: Scale) -> bool:
     arms = [experiment.arms[arm] for arm in answer.arms]
     return all(isinstance(arm, Arm) and scale in arm.scales for arm in arms)
-
-
-def forget() -> None:
-    """Forget what was computed of runs, after new ones have been recorded."""
-    family.cache_clear()
 
 
 def recorded_scale(experiment: Experiment) -> Scale | None:

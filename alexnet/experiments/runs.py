@@ -178,13 +178,3 @@ def recorded(data: str | None = None) -> Iterator[Run]:
 def read_named(name: str) -> Run | None:
     """Return the run called `name`, or None."""
     return read_folder(runs_dir() / name)
-
-
-def errors_in_words(run: Run) -> str:
-    """Return the newest held-out errors of a run in words: "val, central: top-1 40.35%, top-5 9.60%"."""
-    held = [row for row in run.metrics if row["split"] != "train"]
-    newest = [row for row in held if row["epoch"] == held[-1]["epoch"]] if held else []
-    if not newest:
-        return "no held-out errors counted"
-    rates = ", ".join(f"top-{row['k']} {row['wrong'] / row['total']:.2%}" for row in newest)
-    return f"{newest[0]['split']}, {newest[0]['views']}: {rates}"

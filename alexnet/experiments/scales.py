@@ -45,14 +45,14 @@ class ScaleTable:
     words: str  # what runs at it, for plans and prose
     sets: dict[str, str]  # the set of a claim -> the set that stands for it here
     width: float  # of the two-column net
-    batch_size: int
     epochs: int  # of a training of the two-column net
     base_seeds: tuple[int, ...]  # of the unmodified net, of which five make an ensemble
     seeds: tuple[int, ...]  # of every other arm
-    short: Schedule | None  # replaces the presets' schedule by fractions, where trainings are short
-    cifar_width: float
-    cifar_batch_size: int
-    cifar_precision: Literal["auto", "fp32"]
+    batch_size: int = 128  # of the two-column net
+    short: Schedule | None = None  # replaces the presets' schedule by fractions, where trainings are short
+    cifar_width: float = 1.0
+    cifar_batch_size: int = 128
+    cifar_precision: Literal["auto", "fp32"] = "auto"
     most_epochs: int | None = None  # of any training, whatever its declaration says
 
     def stand_in(self, dataset: str) -> str:
@@ -84,28 +84,19 @@ TABLES: dict[Scale, ScaleTable] = {
         words="real photographs: CIFAR-10, 20 classes of ILSVRC at half width; a laptop for a night, a GPU for minutes",
         sets=dict.fromkeys(PHOTOGRAPHS, "imagenet20"),
         width=0.5,
-        batch_size=128,
         epochs=14,
         base_seeds=(0, 1, 2, 3, 4),
         seeds=(0, 1),
         short=SHORT,
-        cifar_width=1.0,
-        cifar_batch_size=128,
-        cifar_precision="auto",
     ),
     "paper": ScaleTable(
         name="paper",
         words="ILSVRC, Fall 2009 and 2011, CIFAR-10; one CUDA device or two, the published sizes and schedules",
         sets={"ilsvrc": "ilsvrc2010"},  # Why 2010: the paper says that most of its experiments are on it.
         width=1.0,
-        batch_size=128,
         epochs=90,
         base_seeds=(0, 1, 2, 3, 4),
         seeds=(0, 1),
-        short=None,
-        cifar_width=1.0,
-        cifar_batch_size=128,
-        cifar_precision="auto",
     ),
 }
 

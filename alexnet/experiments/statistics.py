@@ -9,7 +9,6 @@ smaller, larger                      I excludes e on the claimed side, and exclu
 not distinguishable from no effect   I contains e
 opposite                             I excludes e on the other side
 one run, no interval                 an effect needs two runs or more, on both sides
-not run at this scale                nothing was measured
 
 A value that is no effect (an error rate) has only agrees, compatible, lower and higher. Where the paper bounds a number,
 every number on the allowed side of the bound stands for p. On other data, another split or other views than the value's, at

@@ -87,8 +87,7 @@ def read_weights(folder: Path) -> State | None:
 def refuse_other_config(name: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise UserError, naming the fields that differ, unless both configs are equal."""
     if fields := [f"{key} ({old!r} recorded, {new!r} asked)" for key, old, new in differing_fields(recorded, wanted)]:
-        mend = "A folder belongs to one config: move this one away."
-        raise UserError(f"run {name} was recorded under another config: {'; '.join(fields)}.\n{mend}")
+        raise UserError(f"run {name} was recorded under another config: {'; '.join(fields)}. Move its folder away.")
 
 
 def weights_digest(weights: State) -> str:

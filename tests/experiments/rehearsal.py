@@ -53,7 +53,7 @@ def rehearse(to: Path, claims: tuple[str, ...] | None = None, devices: int = 1) 
         prepared = time.monotonic()
         wrong = _errors_of(lambda: runner.train_missing("paper", claims, devices=devices if devices > 1 else None))
         trained = time.monotonic()
-        results.forget()
+        results.family.cache_clear()
         wrong += unfinished(claims)
         lines = answered(claims)
         files.write_text(to / "answers.txt", "\n".join(lines) + "\n")
@@ -83,11 +83,11 @@ def rehearsing(to: Path) -> Iterator[None]:
     set_ = {REHEARSAL: "1", "ALEXNET_DATA": str(to / "data"), "ALEXNET_RUNS": str(to / "runs")}
     before = {name: os.environ.get(name) for name in set_}
     os.environ.update(set_)
-    results.forget()
+    results.family.cache_clear()
     try:
         yield
     finally:
-        results.forget()
+        results.family.cache_clear()
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -30,7 +30,7 @@ from alexnet.experiments.statistics import dunnett_critical
 def store(tmp_path, monkeypatch):
     """An empty folder for runs."""
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path))
-    results.forget()
+    results.family.cache_clear()
     return tmp_path
 
 
@@ -90,7 +90,7 @@ def test_a_missing_arm_leaves_the_answer_open_and_a_lone_seed_has_no_word(monkey
     found = Results(lrn, "small").answer("top-1 gain")
     assert (found.interval, found.runs, found.verdict.word) == (None, (), "not run at this scale")
     recorded(lrn, "wo", (430,))
-    results.forget()
+    results.family.cache_clear()
     assert Results(lrn, "small").answer("top-1 gain").verdict.word == "one run, no interval"
 
 
@@ -201,7 +201,7 @@ def test_results_on_cifar10_are_of_the_smallest_scale_that_has_the_same_runs(mon
     assert results.recorded_scale(cifar10) is None
     recorded(cifar10, "with", (100, 110), split="test", views="whole")
     recorded(cifar10, "without", (130, 140), split="test", views="whole")
-    results.forget()
+    results.family.cache_clear()
     assert cifar10.config("with", "small") == cifar10.config("with", "paper")
     assert results.recorded_scale(cifar10) == "small"
 

@@ -38,7 +38,7 @@ def experiment(epochs):
 def toy(tiny, monkeypatch):
     """An experiment of two runs, alone in the world."""
     monkeypatch.setattr(declared, "EXPERIMENTS", (experiment(2),), raising=False)
-    results.forget()
+    results.family.cache_clear()
     return declared.EXPERIMENTS[0]
 
 

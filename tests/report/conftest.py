@@ -12,7 +12,7 @@ from alexnet.preprocessing import SETS
 def store(tmp_path, monkeypatch):
     """An empty folder for runs."""
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
-    results.forget()
+    results.family.cache_clear()
     return tmp_path / "runs"
 
 
