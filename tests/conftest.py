@@ -1,6 +1,8 @@
 """Small prepared sets and folders of their own for tests that train."""
 
 import os
+import signal
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,6 +13,12 @@ from alexnet.preprocessing import prepared_set, synthetic
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
+
+# Why: what is started in the background of a script ignores these, and so would the processes that tests send them to.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(number, handler)
 
 CLASSES = tuple(f"class {k}" for k in range(10))
 
