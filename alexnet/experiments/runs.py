@@ -73,7 +73,7 @@ class Run:
     @property
     def kind(self) -> tuple[bool, str]:
         """What runs in one comparison have in common: all on CPUs or all on GPUs, and the same images."""
-        return self.device == "cpu", self.manifest["data"]["fingerprint"]
+        return self.device == "cpu", self.manifest["data"].get("fingerprint", "")
 
     def is_done(self, epoch_limit: int | None = None) -> bool:
         """Return whether there is nothing left to train, for a caller who wants no more than `epoch_limit` epochs."""
