@@ -1,4 +1,4 @@
-"""The `alexnet` command: parses, calls, prints.
+"""Train, measure and compare the nets of Krizhevsky, Sutskever & Hinton (NIPS 2012), claim by claim.
 
 Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what mends it), 130 stopped by a signal.
 """
@@ -18,7 +18,7 @@ from alexnet.config import Augmentation, CifarNet, Net, Optimiser, Precision, Ru
 # Why so many imports inside functions: torch takes seconds, which `alexnet --help` can do without.
 
 SCALE_HELP = (
-    "toy: images made by formula. small: real photographs, a night on a laptop or minutes on a GPU. paper: ImageNet and a "
+    "toy: images made by formula. small: real photographs, nights on a laptop or minutes on a GPU. paper: ImageNet and a "
     "CUDA device. auto: paper if this machine is ready for it, else toy."
 )
 ScaleOption = Annotated[Literal["auto", "toy", "small", "paper"], arg(help=SCALE_HELP)]

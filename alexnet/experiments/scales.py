@@ -81,7 +81,7 @@ TABLES: dict[Scale, ScaleTable] = {
     ),
     "small": ScaleTable(
         name="small",
-        words="real photographs: CIFAR-10, 20 classes of ILSVRC at half width; a laptop for a night, a GPU for minutes",
+        words="real photographs: CIFAR-10, 20 classes of ILSVRC at half width; nights on a laptop, minutes on a GPU",
         sets=dict.fromkeys(PHOTOGRAPHS, "imagenet20"),
         width=0.5,
         epochs=14,
