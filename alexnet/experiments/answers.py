@@ -141,7 +141,7 @@ def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
         alone_N = np.mean([wrong_of_mean([net], top) for net in found], axis=0)
         gained_N = 100 * (alone_N - wrong_of_mean(found, top))
         mean, half = float(gained_N.mean()), 1.96 * float(gained_N.std(ddof=1)) / math.sqrt(len(gained_N))
-        return Interval(mean, mean - half, mean + half, 0.95, len(gained_N), "paired, of one ensemble", "image")
+        return Interval(mean, mean - half, mean + half, 0.95, 1, f"paired over {len(gained_N):,} images", "ensemble")
 
     return Answer((arm,), lambda where: (where.predicted,), interval)
 

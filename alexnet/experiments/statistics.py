@@ -8,7 +8,7 @@ compatible                           I contains p and excludes e on the claimed 
 smaller, larger                      I excludes e on the claimed side, and excludes p
 not distinguishable from no effect   I contains e
 opposite                             I excludes e on the other side
-one run, no interval                 an effect needs two runs or more, on both sides
+one run                              an effect needs two runs or more, on both sides
 
 A value that is no effect (an error rate) has only agrees, compatible, lower and higher. Where the paper bounds a number,
 every number on the allowed side of the bound stands for p. On other data, another split or other views than the value's, at
@@ -30,9 +30,9 @@ from alexnet.paper.claims import Value
 
 Word = Literal[
     "agrees", "compatible", "smaller", "larger", "not distinguishable from no effect", "opposite", "lower", "higher",
-    "direction seen", "direction not seen", "not compared", "one run, no interval", "not run at this scale",
+    "direction seen", "direction not seen", "not compared", "one run", "not run at this scale",
 ]  # fmt: skip
-ONE_RUN = "one run, no interval"
+ONE_RUN = "one run"
 
 
 @dataclass(frozen=True)

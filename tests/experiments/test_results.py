@@ -91,7 +91,7 @@ def test_a_missing_arm_leaves_the_answer_open_and_a_lone_seed_has_no_word(monkey
     assert (found.interval, found.runs, found.verdict.word) == (None, (), "not run at this scale")
     recorded(lrn, "wo", (430,))
     results.family.cache_clear()
-    assert Results(lrn, "small").answer("top-1 gain").verdict.word == "one run, no interval"
+    assert Results(lrn, "small").answer("top-1 gain").verdict.word == "one run"
 
 
 def test_runs_on_a_gpu_and_on_cpus_are_never_mixed_in_one_comparison(monkeypatch):
@@ -172,7 +172,8 @@ def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_ima
     assert Results(both[0], "small").answer("top-1 error, 5 CNNs").interval.estimate == pytest.approx(50.0)
     gained = Results(both[1], "small").answer("top-1 gain").interval
     assert gained.estimate == pytest.approx(100 * ((2 / 4 + 1 / 4) / 2 - 2 / 4))
-    assert str(gained).endswith("4 images)")
+    assert str(gained).endswith("1 ensemble)")
+    assert Results(both[1], "small").answer("top-1 gain").verdict.word == "one run", "one ensemble gives no word"
 
 
 def test_neighbours_are_compared_by_the_share_that_has_the_querys_class(monkeypatch):

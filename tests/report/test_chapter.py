@@ -35,7 +35,7 @@ def test_prose_gets_the_gain_that_the_table_has(chapter):
     """168 of 300 less the mean of 150 and 156 are 5 points."""
     texts = chapter.texts()
     assert texts["top-1-gain"].startswith("5 points")
-    assert texts["top-1-gain-word"] == "one run, no interval"
+    assert texts["top-1-gain-word"] == "one run"
     assert texts["top-1-gain-paper"] == "1.4 points"
     assert texts["seeds"] == "0, 1"
     assert texts["top-1-gain"] in chapter.verdicts().data
