@@ -2,7 +2,7 @@
 
 An artefact's name says what and on what: `errors/val/ten`, `predictions/val/ten`, `kernels`, `neighbours/fc7`. Declarations
 ask for them; what a run lacks is measured from its weights. Files are CSV or npz without pickles. One above a megabyte has
-`.large` in its name and is not committed; the counts that are made of it are.
+`.large` in its name and is not committed; error counts always are.
 
 Shapes: N images, K classes, Q queries, D features.
 """
