@@ -24,7 +24,7 @@ from alexnet.experiments import plan
 from alexnet.experiments.declare import Experiment
 from alexnet.experiments.results import Result, Results, title_of
 from alexnet.experiments.runs import Run
-from alexnet.experiments.scales import Scale
+from alexnet.experiments.scales import Scale, stamp
 from alexnet.experiments.statistics import Interval
 from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
@@ -89,7 +89,7 @@ class Chapter:
             for result in self.answers
         ]
         where = {on(title_of(r.where.data), r.where.split, r.where.views) for r in self.answers}
-        caption = f"What was measured at scale {self.scale}, on {'; '.join(sorted(where))}."
+        caption = f"What was measured at scale {stamp(self.scale)}, on {'; '.join(sorted(where))}."
         return numbered(rows, headers, caption, f"tbl-verdicts-{self.experiment.claim}")
 
     def _ours(self, result: Result) -> str:
@@ -108,7 +108,7 @@ class Chapter:
             minutes = sum(run.manifest["seconds"] for run in group) / 60
             rows.append((arm, _folder(group[0]), _listed(by_seed), f"{minutes:.0f}", "; ".join(machines), _commits(group)))
         headers = ("arm", "run", "seeds", "minutes in all", "on, in", "commit")
-        caption = f"The runs at scale {self.scale}."
+        caption = f"The runs at scale {stamp(self.scale)}."
         return numbered(rows, headers, caption, f"tbl-runs-{self.experiment.claim}")
 
     @property
@@ -116,7 +116,7 @@ class Chapter:
         """What is written into every figure: scale, set, seeds."""
         seeds = sorted({run.seed for run in self.runs})
         which = f" | seed{'s' * (len(seeds) > 1)} {_listed(seeds)}" if seeds else ""
-        return f"scale {self.scale} | {title_of(self.experiment.stand_in(self.scale))}{which}"
+        return f"scale {stamp(self.scale)} | {title_of(self.experiment.stand_in(self.scale))}{which}"
 
     def provenance(self) -> str:
         """Return what a figure was made from, as a line of Markdown: runs, commit, command."""
@@ -166,7 +166,7 @@ class Chapter:
         """Return what `glue` hands over."""
         seeds = sorted({run.seed for run in self.runs})
         data = title_of(self.experiment.stand_in(self.scale))
-        found = {"scale": self.scale, "data": data, "seeds": _listed(seeds) or "none", "cost": self.cost()}
+        found = {"scale": stamp(self.scale), "data": data, "seeds": _listed(seeds) or "none", "cost": self.cost()}
         for result in self.answers:
             name = slug(result.key)
             ours = "not run at this scale" if result.interval is None else with_unit(result.interval, result.value)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from alexnet.config import UserError
-from alexnet.experiments import EXPERIMENTS
+from alexnet.experiments import EXPERIMENTS, scales
 from alexnet.report import Chapter
 from alexnet.report.chapter import printed, slug
 
@@ -95,3 +95,12 @@ def test_keys_of_answers_are_names_for_glue():
 def test_an_effect_without_a_number_has_a_direction():
     depth = next(experiment for experiment in EXPERIMENTS if experiment.claim == "s1-depth")
     assert {printed(depth.value(key)) for key in depth.answers} == {"direction only"}
+
+
+def test_a_rehearsal_is_stamped_so_in_figures_and_tables(monkeypatch, tmp_path):
+    monkeypatch.setenv(scales.REHEARSAL, "1")
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path))
+    chapter = Chapter("s3.3-lrn", "paper")
+    assert chapter.stamp.startswith("scale rehearsal | ")
+    assert chapter.texts()["scale"] == "rehearsal"
+    assert "at scale rehearsal" in chapter.runs_table().data
