@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alexnet.experiments.statistics import Interval, mean_interval, rate_interval, ratio_interval
-from alexnet.training.evaluate import mean_probabilities
 
 if TYPE_CHECKING:
     from alexnet.experiments.results import Results
@@ -144,6 +143,15 @@ def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
         return Interval(mean, mean - half, mean + half, 0.95, 1, f"paired over {len(gained_N):,} images", "ensemble")
 
     return Answer((arm,), lambda where: (where.predicted,), interval)
+
+
+def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean (N, K), float64, of the probabilities that several nets give to the same images.
+
+    So the rows "5 CNNs" and "7 CNNs" of Table 2 are made. Source 2012: coefficients tuned on the validation set in steps of
+    .05 (avg-valid.py).
+    """
+    return sum(net.astype(np.float64) for net in nets_NK) / len(nets_NK)
 
 
 def wrong_of_mean(nets: Sequence[Net], top: int) -> np.ndarray:

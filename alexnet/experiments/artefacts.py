@@ -13,15 +13,16 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alexnet import files, randomness
 from alexnet.config import RunConfig, UserError, nearest
 from alexnet.preprocessing import PreparedSet
-from alexnet.training import evaluate
-from alexnet.training.step import Learner
+
+if TYPE_CHECKING:
+    from alexnet.training.step import Learner
 
 LARGE = 2**20  # bytes of a file that is not committed
 COLUMNS = ("split", "views", "k", "wrong", "total")
@@ -34,7 +35,7 @@ class Trained:
     """A finished run with its weights: the net, and the set that it was trained on."""
 
     config: RunConfig
-    learner: Learner
+    learner: "Learner"
     data: PreparedSet
     folder: Path
 
@@ -48,6 +49,8 @@ def measure(trained: Trained, name: str) -> None:
 
 
 def _errors(trained: Trained, split: str, views: str) -> None:
+    from alexnet.training import evaluate  # Why here, as below: chapters read artefacts, and can do without torch.
+
     counted = evaluate.count_split(trained.learner, trained.data, trained.config, split, views)
     others = [row for row in read_errors(trained.folder) if (row["split"], row["views"]) != (split, views)]
     write_errors(trained.folder, [*others, *counted])
@@ -79,6 +82,8 @@ def read_errors(folder: Path) -> list[dict[str, Any]]:
 
 
 def _predictions(trained: Trained, split: str, views: str) -> None:
+    from alexnet.training import evaluate
+
     probabilities_NK, labels_N = evaluate.predict_split(trained.learner, trained.data, trained.config, split, views)
     _write(
         trained.folder,
@@ -95,6 +100,8 @@ def _kernels(trained: Trained) -> None:
 
 def _neighbours(trained: Trained, layer: str) -> None:
     """For held-out queries, the nearest training images by features of `layer` and by pixels (paper 6.1, Figure 4)."""
+    from alexnet.training import evaluate
+
     learner, data, config = trained.learner, trained.data, trained.config
     held = "test" if "test" in data.splits else "val"
     order = randomness.generator(0, "queries").permutation(len(data.splits[held]))[:QUERIES]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-import torch
 from tabulate import tabulate
 
 from alexnet import files
@@ -18,14 +17,9 @@ from alexnet.experiments.declare import Arm, Experiment, FastestRate
 from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
 from alexnet.experiments.readiness import device
 from alexnet.experiments.scales import SCALES, Scale, table
-from alexnet.model import StepKey, layers_of
-from alexnet.model.net import blank, count_parameters
+from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
 from alexnet.preprocessing import SETS, is_prepared
-from alexnet.training import checkpoint
-from alexnet.training.distributed import Group
-from alexnet.training.precision import decide, use_kernels
-from alexnet.training.step import Learner
 
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
 ENOUGH_TIMED = 0.5  # seconds
@@ -83,6 +77,8 @@ def priced(wanted: Iterable[Wanted], device: str = "cpu") -> list[tuple[Wanted, 
 
 def has_weights(folder: Path) -> bool:
     """Return whether a run's weights seem to be on this machine; only reading them tells whether they are whole."""
+    from alexnet.training import checkpoint  # Why here, as below: chapters need a plan, and can do without torch.
+
     return any((folder / name).is_file() for name in (checkpoint.WEIGHTS, checkpoint.CURRENT, checkpoint.PREVIOUS))
 
 
@@ -224,6 +220,13 @@ def _like(net: Net) -> tuple[Net, float]:
 @cache
 def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) -> float:
     """Measure steps of training on made-up images, where and as they will be done; the shortest counts."""
+    import torch
+
+    from alexnet.model import StepKey
+    from alexnet.training.distributed import Group
+    from alexnet.training.precision import decide, use_kernels
+    from alexnet.training.step import Learner
+
     where = torch.device(device)
     use_kernels(True, Group(where))
     config = RunConfig(net=net, optimiser=replace(RunConfig().optimiser, batch_size=batch_size))
@@ -250,6 +253,10 @@ def disk_bytes(configs: list[RunConfig]) -> int:
 @cache
 def weights_bytes(net: Net) -> int:
     """Return the bytes that a finished run keeps of `net` on this machine: its weights in fp32."""
+    import torch
+
+    from alexnet.model.net import blank, count_parameters
+
     with torch.device("meta"):
         return 4 * count_parameters(blank(net))
 

@@ -10,7 +10,6 @@ each column, its bias in column a. A plain state has the merged tensors as `conv
 Shapes: N images, C maps, H, W pixels, D features, K classes.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +21,7 @@ from alexnet.model import layers
 from alexnet.model.column_parallel import Exchange, gather_columns
 from alexnet.model.layers import StepKey
 from alexnet.model.net import Net, Of, check_state
-from alexnet.model.presets import COLOURS, CONV, NetConfig, outputs
+from alexnet.model.presets import CONV, NetConfig, weight_shapes
 
 
 class Column(nn.Module):
@@ -31,22 +30,17 @@ class Column(nn.Module):
     def __init__(self, config: NetConfig, names: str) -> None:
         super().__init__()
         self.config, self.names = config, names
-        merged, shape = len(names), (COLOURS,)
-        maps, groups = COLOURS, 1  # what a layer sees, and in how many parts; all columns see the image
-        for name, following in outputs(config).items():
-            layer = getattr(config, name)
-            if name in config.shared:
-                maps, groups = shape[0] * config.columns, 1
-            features = maps * math.prod(shape[1:])
+        merged = len(names)
+        for name, (out, seen, *_) in weight_shapes(config).items():
+            layer, here = getattr(config, name), out * merged // config.columns
+            groups = 1 if name in ("conv1", *config.shared) else merged  # all columns see the image
             if name == "fc8":
-                self.fc8 = layers.LogitsLinear(features, layer.units, bias=config.column_names[0] in names)
-            elif name not in CONV:
-                self.add_module(name, layers.GroupedLinear(features, layer.units * merged, groups))
-            elif config.learns(name):
-                kernels = layer.kernels * merged, layer.side, layer.stride, layer.padding
-                self.add_module(name, layers.EdgeConv2d(maps, *kernels, groups=groups))
-            shape = following
-            maps, groups = shape[0] * merged, merged
+                self.fc8 = layers.LogitsLinear(seen * merged // config.columns, out, bias=config.column_names[0] in names)
+            elif name in CONV:
+                kernels = here, layer.side, layer.stride, layer.padding
+                self.add_module(name, layers.EdgeConv2d(seen * groups, *kernels, groups=groups))
+            else:
+                self.add_module(name, layers.GroupedLinear(seen * groups, here, groups))
 
     def run_layer(self, name: str, x: Tensor, key: StepKey | None = None) -> Tensor:
         """Return what the layer `name`, with all that follows it, makes of its input."""

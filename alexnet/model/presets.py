@@ -313,6 +313,23 @@ def outputs(config: NetConfig) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def weight_shapes(config: NetConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every layer's weights, all columns merged: conv2 (256, 48, 5, 5), fc6 (4096, 9216).
+
+    After the outputs comes what each of them sees: maps of one column, or of all after an exchange and in fc8.
+    """
+    shape, found = (COLOURS,), {}
+    for name, following in outputs(config).items():
+        layer = getattr(config, name)
+        maps = shape[0] * (config.columns if name == "fc8" or name in config.shared else 1)
+        if name in FULL:
+            found[name] = (layer.units * (1 if name == "fc8" else config.columns), maps * math.prod(shape[1:]))
+        elif layer.kernels:
+            found[name] = (layer.kernels * config.columns, maps, layer.side, layer.side)
+        shape = following
+    return found
+
+
 def count_neurons(config: NetConfig) -> dict[str, int]:
     """Return the neurons of every layer with weights, all columns together, as in the caption of Figure 2."""
     side = sides(config)

@@ -7,11 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-
 from alexnet.model import presets
-from alexnet.model.alexnet import AlexNet
-from alexnet.model.presets import COLOURS, CONV, NetConfig, count_neurons, sides
+from alexnet.model.presets import COLOURS, CONV, NetConfig, count_neurons, sides, weight_shapes
 from alexnet.paper.claims import Claim, Value
 from alexnet.preprocessing import augment
 
@@ -19,19 +16,9 @@ Word = Literal["by construction", "arithmetic: true", "arithmetic: false"]
 Numbers = dict[str, float]  # by the keys of a claim's values
 
 
-def _shapes(config: NetConfig) -> dict[tuple[str, str], torch.Size]:
-    """Return the shapes of what a layer learns, by (layer, weight or bias), with the columns merged into one."""
-    with torch.device("meta"):
-        (column,) = AlexNet(config, (config.column_names,)).columns.values()
-    return {(name.split(".")[0], name.split(".")[1]): tensor.shape for name, tensor in column.named_parameters()}
-
-
 def layer_parameters(config: NetConfig) -> dict[str, int]:
     """Return the learned values of every layer, biases included, all columns together."""
-    counts: dict[str, int] = {}
-    for (layer, _), shape in _shapes(config).items():
-        counts[layer] = counts.get(layer, 0) + math.prod(shape)
-    return counts
+    return {layer: math.prod(shape) + shape[0] for layer, shape in weight_shapes(config).items()}
 
 
 def operations(config: NetConfig) -> dict[str, int]:
@@ -40,17 +27,15 @@ def operations(config: NetConfig) -> dict[str, int]:
     Matmuls with weights only: forward, to the weights' gradient, and to the input's, which conv1 has none of.
     """
     side = sides(config)
-    weights = {layer: math.prod(shape) for (layer, what), shape in _shapes(config).items() if what == "weight"}
-    passes = {"conv1": 2}
     return {
-        layer: 2 * count * (side[layer] ** 2 if layer in CONV else 1) * passes.get(layer, 3)
-        for layer, count in weights.items()
+        layer: 2 * math.prod(shape) * (side[layer] ** 2 if layer in CONV else 1) * (2 if layer == "conv1" else 3)
+        for layer, shape in weight_shapes(config).items()
     }
 
 
 def maps_seen(config: NetConfig) -> dict[str, int]:
     """Return how many maps or features each kernel or unit of a layer sees."""
-    return {layer: shape[1] for (layer, what), shape in _shapes(config).items() if what == "weight"}
+    return {layer: shape[1] for layer, shape in weight_shapes(config).items()}
 
 
 def largest_share(config: NetConfig) -> float:

@@ -112,15 +112,6 @@ def num_wrong(scores_NK: Tensor, labels_N: Tensor, k: int = 1) -> int:
     return int(((ahead_N >= k) | true_N1.isnan()[:, 0]).sum())
 
 
-def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean (N, K), float64, of the probabilities that several nets give to the same images.
-
-    So the rows "5 CNNs" and "7 CNNs" of Table 2 are made. Source 2012: coefficients tuned on the validation set in steps of
-    .05 (avg-valid.py).
-    """
-    return sum(net.astype(np.float64) for net in nets_NK) / len(nets_NK)
-
-
 def nearest(queries: Sequence, gallery: Sequence, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices (Q, M) of the `count` arrays of a gallery nearest to each query, and their squared distances.
 

@@ -22,6 +22,7 @@ from alexnet.model.presets import (
     paper,
     sides,
     source2012,
+    weight_shapes,
     with_classes,
     with_sixth_layer,
     with_width,
@@ -325,3 +326,11 @@ def test_a_config_survives_json(name):
     config = CONFIGS[name]
     assert from_dict(NetConfig, json.loads(json.dumps(asdict(config)))) == config
     assert config_hash(config) == config_hash(from_dict(NetConfig, asdict(config)))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_shapes_by_arithmetic_are_those_of_the_net(config):
+    """Chapters count on the config alone; a net of merged columns has what they count."""
+    net = on_meta(config, names=(config.column_names,))
+    weights = {name.split(".")[-2]: weight for name, weight in net.named_parameters() if name.endswith("weight")}
+    assert weight_shapes(config) == {name: weight.shape for name, weight in weights.items()}

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from alexnet.config import PROJECT_DIR, Optimiser, Schedule, UserError
+from alexnet.experiments.answers import mean_probabilities
 from alexnet.experiments.scales import OPTIMISERS, SCHEDULES
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.presets import COLOURS, paper, source2012
 from alexnet.paper import ledger
 from alexnet.paper.ledger import ROWS
 from alexnet.preprocessing.augment import PAPER, SOURCE2012
-from alexnet.training.evaluate import mean_probabilities
 from alexnet.training.optimizer import PaperSGD
 
 EACH_ROW = pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.topic}: {row.paper[:40]}")

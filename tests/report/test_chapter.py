@@ -1,5 +1,8 @@
 """Chapters from records written by hand."""
 
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import pytest
 
@@ -104,3 +107,13 @@ def test_a_rehearsal_is_stamped_so_in_figures_and_tables(monkeypatch, tmp_path):
     assert chapter.stamp.startswith("scale rehearsal | ")
     assert chapter.texts()["scale"] == "rehearsal"
     assert "at scale rehearsal" in chapter.runs_table().data
+
+
+def test_a_chapter_does_without_torch():
+    """A kernel that imports it starts two seconds later, and a book has a kernel for each notebook."""
+    code = (
+        "import sys; from alexnet.report import Chapter, links, scorecard; scorecard.lines('abstract-size', 'toy')\n"
+        "Chapter('s3.3-lrn', 'paper').texts(); print({'torch', 'scipy.stats', 'tyro'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

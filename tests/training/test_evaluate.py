@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from alexnet.experiments.answers import mean_probabilities
 from alexnet.training.distributed import Group
-from alexnet.training.evaluate import CHUNK, count_batches, mean_probabilities, num_wrong, predict_split, run
+from alexnet.training.evaluate import CHUNK, count_batches, num_wrong, predict_split, run
 
 NAN = float("nan")
 
