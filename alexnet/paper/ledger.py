@@ -18,6 +18,7 @@ from alexnet.paper.claims import build, parse
 from alexnet.preprocessing.augment import PAPER, SOURCE2012, colour_axes, num_views
 
 NOT_PINNED = "not pinned"
+KINDS = ("differs", "silent", "guess", "slip", "same")  # the head of ledger.toml says what they mean
 TOPICS = ("Sizes", "Normalisation", "Initial values", "Updates and schedule", "Images", "Dropout and testing", "Ablations")
 
 
@@ -26,6 +27,7 @@ class LedgerRow:
     """One place where the paper, the 2012 source and we need not agree."""
 
     topic: str
+    kind: str  # of KINDS, several separated by commas
     section: str = ""  # of the paper; "" where it has no word on it
     paper: str
     source2012: str

@@ -13,9 +13,15 @@ def markdown(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> str:
     return tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
-def numbered(rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str, name: str) -> Markdown:
-    """Return a table with a number and a caption, which `{numref}` finds under `name`."""
-    return Markdown(f":::{{table}} {caption}\n:name: {name}\n\n{markdown(rows, headers)}\n:::")
+def numbered(
+    rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str, name: str, look: str = ""
+) -> Markdown:
+    """Return a table with a number and a caption, which `{numref}` finds under `name`.
+
+    The page's script gives tables of the look "filterable" a filter, sorting and a button for their rows as CSV.
+    """
+    options = f":name: {name}\n" + f":class: {look}\n" * bool(look)
+    return Markdown(f":::{{table}} {caption}\n{options}\n{markdown(rows, headers)}\n:::")
 
 
 def plain(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> Markdown:

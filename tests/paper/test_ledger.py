@@ -63,8 +63,21 @@ def test_a_row_says_something_in_every_column_and_names_a_section_of_the_paper(r
     assert bool(row.section) != row.paper.startswith("Nothing on ")
 
 
+@EACH_ROW
+def test_a_row_says_of_what_kind_it_is(row):
+    kinds = row.kind.split(", ")
+    assert set(kinds) <= set(ledger.KINDS)
+    assert row.section or "silent" in kinds
+    assert ("a guess" in row.ours.lower()) <= ("guess" in kinds), "a guess is called one in both places"
+
+
+def test_there_are_rows_of_every_kind():
+    assert {kind for row in ROWS for kind in row.kind.split(", ")} == set(ledger.KINDS)
+
+
 ODD = """
 [[Sizes]]
+kind = "silent"
 paper = "Nothing on stones."
 source2012 = "None."
 ours = "{paper.norm.k:g} of {neurons[all]:,}."

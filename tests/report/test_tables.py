@@ -17,6 +17,7 @@ def test_a_table_has_a_caption_and_a_name():
     text = tables.numbered([(1,)], ("n",), "Counts.", "tbl-counts").data
     assert text.startswith(":::{table} Counts.\n:name: tbl-counts\n\n|")
     assert text.endswith("|\n:::")
+    assert "\n:class: filterable\n\n|" in tables.numbered([(1,)], ("n",), "Counts.", "tbl-counts", "filterable").data
 
 
 def test_on_the_front_page_a_table_has_no_number():
