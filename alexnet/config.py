@@ -12,6 +12,7 @@ import math
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,13 +135,16 @@ def _need(name: str, value: Any, is_fine: bool, what: str) -> None:
         raise UserError(f"--{name.replace('_', '-')} must be {what}, not {value}.")
 
 
+hints_of = cache(typing.get_type_hints)  # Why: it evaluates texts, and hashing configs is half of what a scorecard takes
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as nested plain dictionaries, without the fields that are None by default and None here.
 
     So a config keeps its hash when such a field is added to its class.
     """
     said = [f for f in dataclasses.fields(config) if f.default is not None or getattr(config, f.name) is not None]
-    hints = typing.get_type_hints(type(config))
+    hints = hints_of(type(config))
     return {f.name: _plain(getattr(config, f.name), hints[f.name]) for f in said}
 
 
@@ -158,7 +162,7 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
     unknown = set(values) - set(fields)
     if unknown:
         raise UserError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; it has {', '.join(fields)}.")
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     return cls(**{name: _from_plain(hints[name], value) for name, value in values.items()})
 
 
@@ -170,6 +174,7 @@ def _from_plain(hint: Any, value: Any) -> Any:
     return tuple(_from_plain(None, item) for item in value) if isinstance(value, list) else value
 
 
+@cache
 def config_hash(config: RunConfig, seed: bool = True) -> str:
     """Return 12 hex digits that name the config, or all of it but the seed: equal configs, equal hash, on any machine."""
     said = to_dict(config if seed else _unseeded(config))

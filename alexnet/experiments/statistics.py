@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import gammainccinv, ndtr, ndtri, stdtrit  # Why not scipy.stats: it takes a second to import
 
 from alexnet.paper.claims import Value
@@ -165,6 +164,8 @@ def dunnett_critical(sizes: Sequence[int], control: int, freedom: int, confidenc
     leaves a product to integrate over it and over the pooled sd. By Gauss's rules, so the value is the same each time;
     scipy's is drawn at random.
     """
+    from scipy.optimize import brentq  # Why here: it takes a quarter of what a chapter imports
+
     size, times = np.unique(sizes, return_counts=True)
     loading = np.sqrt(size / (size + control))  # the correlation of two comparisons is the product of their loadings
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)

@@ -4,7 +4,6 @@ The claims stand in claims.toml, whose head explains their fields, units and the
 """
 
 import dataclasses
-import functools
 import tomllib
 import typing
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.config import UserError, nearest
+from alexnet.config import UserError, hints_of, nearest
 
 Kind = Literal["result", "gain", "figure", "definition", "arithmetic", "data", "question"]
 Unit = Literal["%", "points", "ratio", "days", "epochs", "bits", "count", "px", "constant", "% of parameters", "% of runs"]
@@ -135,15 +134,12 @@ def parse(text: str, file: str, tables: Collection[str]) -> dict[str, list[dict[
     return found
 
 
-_hints_of = functools.cache(typing.get_type_hints)  # Why: half the time of reading the claims
-
-
 def build(cls: type, entry: dict[str, Any], where: str) -> Any:
     """Return an entry of a TOML file as a dataclass, each text on one line.
 
     Raises UserError that begins with `where` for a field that is unknown, missing, or neither of its type nor of its words.
     """
-    hints = _hints_of(cls)
+    hints = hints_of(cls)
     for name, given in entry.items():
         if name not in hints:
             raise UserError(f"{where} has an unknown field {name!r}{nearest(name, hints) or '.'}")

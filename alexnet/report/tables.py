@@ -13,9 +13,7 @@ def markdown(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> str:
     return tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
-def numbered(
-    rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str, name: str, look: str = ""
-) -> Markdown:
+def numbered(rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str, name: str, look: str = "") -> Markdown:
     """Return a table with a number and a caption, which `{numref}` finds under `name`.
 
     The page's script gives tables of the look "filterable" a filter, sorting and a button for their rows as CSV.
