@@ -107,15 +107,12 @@ def _said(error: Exception) -> str:
 def locked(file: Path, otherwise: str) -> Iterator[None]:
     """Hold the lock `file` for a block. Raises UserError with the text `otherwise` when another process holds it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        held = filelock.FileLock(file).acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(otherwise) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def is_locked(file: Path) -> bool:
