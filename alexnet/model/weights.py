@@ -19,6 +19,7 @@ Shapes: N images, H, W pixels, K classes.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from alexnet import files, randomness
-from alexnet.config import CifarNet, UserError, from_dict, to_dict
+from alexnet.config import Augmentation, CifarNet, UserError, from_dict, to_dict
 from alexnet.model.net import Net, blank
 from alexnet.model.presets import COLUMN_NAMES, NetConfig, num_columns_of
 
@@ -51,6 +52,8 @@ class ModelCard:
     net: NetConfig | CifarNet
     run_hash: str  # `config_hash` of the run that trained the weights
     classes: tuple[str, ...]  # names, in the order of the logits
+    words: tuple[str, ...] = ()  # what people call the classes, where that differs
+    shown: Augmentation | None = None  # how the net is shown images; None: whole, or as the paper's text says if it crops
 
 
 class LoadedNet(nn.Module):
@@ -59,6 +62,9 @@ class LoadedNet(nn.Module):
     def __init__(self, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
         super().__init__()
         self.net, self.card = net, card
+        self.words = card.words or card.classes
+        crops = net.image_side < len(mean_HWC)
+        self.shown = card.shown or (Augmentation(crop_side=net.image_side) if crops else None)
         self.register_buffer("mean_image", mean_HWC.clone(), persistent=False)
 
     def as_seen(self, pixels_NHWC: Tensor) -> Tensor:
@@ -160,9 +166,25 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). Give the path of an exported net.") from error
     except SafetensorError as error:
-        raise _refused(path, f"it is not a whole safetensors file ({error})") from error
+        raise _refused(path, _what_else(path) or f"it is not a whole safetensors file ({error})") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise _refused(path, "it has no model card of this library in its metadata") from error
+        raise _refused(path, _foreign(tensors) or "it has no model card of this library in its metadata") from error
+
+
+def _what_else(path: Path) -> str:
+    """Return what a file of PyTorch's own format is, or nothing for what is no such file."""
+    try:
+        found = dict(torch.load(path, map_location="cpu", weights_only=True))  # executes nothing
+    except Exception:  # Why all: a file of another kind raises whatever its first bytes lead to.
+        return ""
+    return _foreign(found) or "it is a file of torch.save, such as a run's own, without a model card"
+
+
+def _foreign(names: Iterable[str]) -> str:
+    """Return whose net it is whose tensors have these names, if it is one that people take for this one."""
+    if {"features.0.weight", "classifier.6.weight"} <= set(names):
+        return "it is torchvision's AlexNet, another net: one column, 64 kernels in conv1, no response normalisation"
+    return ""
 
 
 def _digest(written: dict[str, Any], tensors: dict[str, Tensor]) -> str:

@@ -1,0 +1,117 @@
+"""What a trained net says of anybody's pictures (`alexnet predict`, `alexnet features`, and from Python):
+
+    net = alexnet.load("alexnet.safetensors")
+    alexnet.predict(net, ["dog.jpg", picture, array])    # for each the top five: [("English springer", 0.71), ...]
+
+A picture is a file, a PIL image or an array, of any size. It is made a square as the training images were (paper 2) and
+shown as the net is tested: in ten views, where it was trained on crops (paper 4.1, 6).
+
+Shapes: N pictures, K classes, D features.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from alexnet import files
+from alexnet.config import UserError
+from alexnet.model.weights import LoadedNet
+from alexnet.preprocessing import Batches, PreparedSet, Split, photograph
+from alexnet.training import evaluate
+from alexnet.training.distributed import Group
+
+Picture = Path | str | Image.Image | np.ndarray
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+
+
+def pixels(pictures: Picture | Sequence[Picture], side: int = 256) -> Tensor:
+    """Return pictures (N, side, side, 3), uint8, as nets expect them: upright, RGB, the shorter side scaled, the centre.
+
+    Arrays are uint8, (H, W) or (H, W, 3) or, with transparency, (H, W, 4). Raises UserError for what is no picture. Paper 2.
+    """
+    some = [pictures] if _is_one(pictures) else pictures
+    return torch.from_numpy(np.stack([_square(each, side) for each in some]))
+
+
+def _is_one(pictures: Picture | Sequence[Picture]) -> bool:
+    return isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 4) < 4
+
+
+def _square(picture: Picture, side: int) -> np.ndarray:
+    try:
+        if isinstance(picture, str | Path):
+            with Path(picture).open("rb") as stream:
+                return photograph.read(stream, side)
+        if not isinstance(picture, Image.Image):
+            picture = Image.fromarray(_checked(np.asarray(picture)))
+        return photograph.square(photograph.to_rgb(photograph.upright(picture)), side)
+    except photograph.UNREADABLE as error:
+        what = f"{picture}" if isinstance(picture, str | Path) else "A picture"
+        why = getattr(error, "strerror", None) or ("it is no image" if "cannot identify" in str(error) else str(error))
+        raise UserError(f"{what} cannot be read: {why}. Pictures are JPEG, PNG, GIF, BMP, TIFF, WebP or PPM.") from error
+
+
+def _checked(array: np.ndarray) -> np.ndarray:
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if array.dtype != np.uint8 or not array.size or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(f"an array must be uint8, (H, W) or (H, W, 3), and this one is {array.dtype}, {array.shape}")
+    return array
+
+
+def predict(net: LoadedNet, pictures: Picture | Sequence[Picture], top: int = 5) -> list[list[tuple[str, float]]]:
+    """Return for each picture the `top` most probable classes, as words with probabilities, the first first."""
+    views = "whole" if net.shown is None else "ten"
+    found = [evaluate.predict_batches(_ready(net), shown, views)[0] for shown in _shown(net, pictures)]
+    most = torch.cat(found).topk(min(top, len(net.words)))
+    rows = zip(most.values.tolist(), most.indices.tolist(), strict=True)
+    return [[(net.words[k], p) for p, k in zip(values, classes, strict=True)] for values, classes in rows]
+
+
+def features(net: LoadedNet, pictures: Picture | Sequence[Picture], layer: str = "fc7") -> np.ndarray:
+    """Return the outputs (N, D) of a layer, float32, for the centre of each picture. Raises UserError for no such layer."""
+    return torch.cat([evaluate.features_of_batches(_ready(net), shown, layer) for shown in _shown(net, pictures)]).numpy()
+
+
+def _ready(net: LoadedNet) -> evaluate.Ready:
+    return evaluate.Ready(net.net, Group(net.mean_image.device))
+
+
+def _shown(net: LoadedNet, pictures: Picture | Sequence[Picture]) -> Iterator[Batches]:
+    mean, some = net.mean_image.cpu().numpy(), [pictures] if _is_one(pictures) else pictures
+    for start in range(0, len(some), evaluate.CHUNK):  # Why: a folder's pictures need not fit into memory
+        images = pixels(some[start : start + evaluate.CHUNK], len(mean)).numpy()
+        split = Split(images, np.zeros(len(images), np.int64))
+        data = PreparedSet("pictures", Path(), net.card.classes, {"": split}, mean, np.eye(3), "", False, net.words)
+        yield Batches(data, "", net.shown, net.mean_image.device)
+
+
+def draw(pictures: Sequence[Picture], found: Sequence[list[tuple[str, float]]], to: Path) -> None:
+    """Draw each picture with bars of its classes' probabilities into a file. Raises UserError for a kind that is none."""
+    from matplotlib.figure import Figure  # Why here: only drawing needs it.
+
+    count = len(found)
+    figure = Figure((7, 2.4 * count), layout="constrained")
+    if to.suffix.lower()[1:] not in (kinds := figure.canvas.get_supported_filetypes()):
+        raise UserError(f"{to} is no picture that can be drawn: end its name in .svg, .png or .pdf ({', '.join(kinds)}).")
+    axes = figure.subplots(count, 2, squeeze=False, width_ratios=(1, 2))
+    for (left, right), picture, rows in zip(axes, pictures, found, strict=True):
+        left.imshow(pixels(picture)[0].numpy())
+        left.axis("off")
+        words, probabilities = zip(*reversed(rows), strict=True)
+        right.barh(range(len(rows)), probabilities, color="#0072b2")
+        right.set(xlim=(0, 1), xlabel="probability", yticks=range(len(rows)), yticklabels=words)
+        right.spines[["top", "right"]].set_visible(False)
+    with files.replacing(to) as stream:
+        figure.savefig(stream, format=to.suffix.lower()[1:])
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and the folders in it, by name. Raises UserError where there are none."""
+    found = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    if not found:
+        raise UserError(f"{folder} {'has no pictures in it' if folder.is_dir() else 'is no folder'}: {', '.join(SUFFIXES)}.")
+    return found
