@@ -1,9 +1,11 @@
 """Train, measure and compare the nets of Krizhevsky, Sutskever & Hinton (NIPS 2012), claim by claim.
 
-Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what mends it), 130 stopped by a signal.
+Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what mends it), 3 a training diverged or ended
+with its loss at ln K, 130 stopped by a signal.
 """
 
 import os
+import subprocess
 import sys
 import typing
 from dataclasses import dataclass, field, replace
@@ -13,7 +15,22 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
-from alexnet.config import Augmentation, CifarNet, Net, Optimiser, Precision, RunConfig, Schedule, UserError, nearest
+from alexnet import machine
+from alexnet.config import (
+    PROJECT_DIR,
+    Augmentation,
+    CifarNet,
+    Net,
+    Optimiser,
+    Precision,
+    RunConfig,
+    Schedule,
+    UserError,
+    check_range,
+    config_hash,
+    file_digest,
+    nearest,
+)
 
 # Why so many imports inside functions: torch takes seconds, which `alexnet --help` can do without.
 
@@ -22,6 +39,13 @@ SCALE_HELP = (
     "CUDA device. auto: paper if this machine is ready for it, else toy."
 )
 ScaleOption = Annotated[Literal["auto", "toy", "small", "paper"], arg(help=SCALE_HELP)]
+DeviceOption = Annotated[str, arg(help="cpu, cuda, or cuda:1 and so on; auto: CUDA devices if there are any, else the CPU")]
+WEIGHTS_HELP = (
+    "a file that `alexnet export` wrote, or the name of a run; the default is the latest run with its weights here, those "
+    "on photographs first"
+)
+WeightsOption = Annotated[str | None, arg(help=WEIGHTS_HELP)]
+UNHEALTHY = 3  # exit status
 
 
 @dataclass
@@ -37,23 +61,32 @@ class Plan:
     claim: Positional[str] = "all"  # a claim that has an experiment, or all
     scale: ScaleOption = "auto"
     commands: bool = False  # print one command for each run that can begin now, for GNU parallel, Slurm or any queue
+    seeds: int | None = None  # repetitions that every arm has at least
+    device: DeviceOption = "auto"  # the plan is for this one
 
     def run(self) -> None:
         """Print the plan, or the commands."""
         from alexnet.experiments import plan, readiness
 
+        check_range("seeds", self.seeds)
         scale, why = readiness.choose(self.scale)
         claims = None if self.claim == "all" else [self.claim]
         if self.commands:
-            print("\n".join(plan.commands(scale, claims)))
+            print("\n".join(plan.commands(scale, claims, self.seeds or 0)))
             return
         print(why)
-        print(plan.as_text(scale, claims))
+        print(plan.as_text(scale, claims, self.seeds or 0))
 
 
 @dataclass
 class List:
-    """Show the claims that have experiments, their arms, and the state of every run at a scale."""
+    """Show the claims that have experiments, their arms, the state of every run at a scale, and the prepared sets.
+
+    For example
+
+      alexnet list
+      alexnet list s3.3-lrn --scale toy
+    """
 
     claim: Positional[str] = "all"  # one claim, or all
     scale: ScaleOption = "auto"
@@ -65,6 +98,8 @@ class List:
         scale, why = readiness.choose(self.scale)
         print(why)
         print(plan.arms_as_text(scale, None if self.claim == "all" else [self.claim]))
+        if self.claim == "all":
+            print(f"\n{readiness.sets_as_text()}")
 
 
 @dataclass
@@ -95,6 +130,7 @@ class Prepare:
         """Prepare the set and say what it holds."""
         from alexnet.preprocessing import prepare
 
+        check_range("processes", self.processes)
         how = {"processes": self.processes, "codec": self.codec, "accept_bad": self.accept_bad}
         data = prepare(self.name, self.source, self.force, **how, verify=self.verify or None)
         counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
@@ -117,67 +153,102 @@ class Overrides:
 
 
 @dataclass
-class Train:
+class Chosen:
+    """A run: by its name, or as an arm of a claim at a scale."""
+
+    what: Positional[str] = ""  # a claim, or the name of a run as `alexnet plan` shows it
+    arm: str | None = None  # one arm of the claim
+    scale: ScaleOption = "auto"
+    seed: int = 0  # which repetition of the arm
+    device: DeviceOption = "auto"
+
+    def config(self) -> RunConfig:
+        """Return the run. Raises UserError where there is none, and for options that have no effect on a name."""
+        from alexnet.experiments import plan, readiness
+
+        if "/" not in self.what:
+            return plan.config_of(self.what, self.arm, readiness.choose(self.scale)[0], self.seed)
+        if self.arm or self.seed or self.scale != "auto":
+            raise UserError("A name says all of a run: leave out --arm, --scale and --seed. (They go with a claim.)")
+        return plan.find(self.what)
+
+
+@dataclass
+class Train(Chosen):
     """Train what is missing: all runs of a scale, those of a claim, or one run by its name or by its arm.
 
     A finished run is left alone, a half-finished one resumes bit for bit where it stopped (stop it with Ctrl-C at any
     moment), a missing one is trained. Results are in runs/<set>/<run>/seed-<n>/. With --arm, options change the run: it is
-    then another run, with a folder of its own.
+    then one of your own, with a folder of its own, which `alexnet compare` shows as yours.
 
     For example
 
       alexnet train fig1-relu --scale small
       alexnet train s3.3-lrn --arm without --scale toy
-      alexnet train s3.3-lrn --arm without --scale toy --epochs 1
+      alexnet train s3.3-lrn --arm without --scale toy --epochs 1 --name short
+      alexnet train s3.3-lrn --scale toy --seeds 3
+      alexnet train s3.3-lrn --arm with --scale toy --from alexnet.safetensors --data formula256
 
     Ranks on several machines are started by torchrun; see alexnet/training/distributed.py.
     """
 
     what: Positional[str] = "all"  # a claim, the name of a run as `alexnet plan` shows it, or all
-    scale: ScaleOption = "auto"
-    arm: str | None = None  # one arm of the claim; the options below then change its config
-    seed: int = 0  # which repetition of the arm
+    seeds: int | None = None  # repetitions that every arm of the claim has at least; the verdict uses them
     threads: int | None = None  # of a training that begins; the default divides the cores among what runs at a time
     devices: int = 1  # 2 puts each column of the net on a device of its own (or on a process, where there is no GPU)
     replicas: int = 1  # nets, on as many devices each, that share every batch; the rate stays, as the batch does
-    config: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
+    name: str | None = None  # of a run of your own: it stands in its folder's name
+    from_file: Annotated[Path | None, arg(name="from")] = None  # an exported net: all but the last layer begins with it
+    options: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
 
     def run(self) -> None:
         """Train what is missing."""
         from alexnet.experiments import plan, readiness, runner, runs
 
-        for name in ("threads", "devices", "replicas"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise UserError(f"--{name} must be 1 or more, not {number}.")
-        config = self._one()
-        if config is not None:
-            self._train(config)
+        for name in ("threads", "devices", "replicas", "seeds"):
+            check_range(name, getattr(self, name))
+        is_changed = self.options != Overrides() or self.name or self.from_file
+        if "/" in self.what and is_changed:
+            raise UserError("A name says all of a run. To change one, name its claim and --arm, then what to change.")
+        if "/" in self.what or self.arm is not None:
+            if self.seeds:
+                raise UserError("--seeds is for all arms of a claim; of one run, --seed says which repetition.")
+            self._train(*(self._own() if self.arm is not None else (self.config(), {})))
             return
+        if is_changed or self.seed:
+            raise UserError("--seed, --name, --from and the options that change a run need --arm, which says of which run.")
         if (self.devices, self.replicas) != (1, 1):
             raise UserError("--devices and --replicas need --arm or the name of a run.")
         scale, why = readiness.choose(self.scale)
         claims = None if self.what == "all" else [self.what]
         print(why)
-        print(plan.as_text(scale, claims), flush=True)
-        runner.train_missing(scale, claims, self.threads)
-        print(f"Every run at scale {scale} is done. Results: {runs.runs_dir()}")
+        print(plan.as_text(scale, claims, self.seeds or 0), flush=True)
+        warned = runner.train_missing(scale, claims, self.threads, seeds=self.seeds or 0)
+        others = sum(each.state == "in work" for each in plan.wanted(scale, claims, seeds=self.seeds or 0))
+        end = f"{others} are in work in other processes, every other run" if others else "Every run"
+        print(f"{end} at scale {scale} is done. Results: {runs.runs_dir()}")
+        _tell(warned)
 
-    def _one(self) -> RunConfig | None:
-        """Return the run that is asked for by name or by arm, or None for a whole claim or all."""
-        from alexnet.experiments import plan
+    def _own(self) -> tuple[RunConfig, dict[str, Any]]:
+        """Return the arm's run as the options change it; of one that is changed, also what its record says of that."""
+        from alexnet.experiments import readiness, recording
+        from alexnet.preprocessing import is_prepared, open_set
 
-        changed = self.config != Overrides()
-        if "/" in self.what:
-            if changed or self.arm or self.seed:
-                raise UserError("A name says all of a run. To change one, name its claim and --arm, then what to change.")
-            return plan.find(self.what)
-        if self.arm is None:
-            if changed or self.seed:
-                raise UserError("--seed and the options that change a run need --arm, which says of which run.")
-            return None
-        return replace(_run_named(self.what, self.arm, self.scale, self.seed), **vars(self.config))
+        arm = self.config()
+        config = replace(arm, **vars(self.options), name=self.name)
+        if config.data != arm.data and is_prepared(config.data) and config.net.num_classes == arm.net.num_classes:
+            classes = len(open_set(config.data, verify=False).classes)
+            config = replace(config, net=replace(config.net, num_classes=classes))
+        facts: dict[str, Any] = {"arm_of": [self.what, self.arm, readiness.choose(self.scale)[0]]}
+        if self.from_file is not None:
+            if not self.from_file.is_file():
+                raise UserError(f"--from {self.from_file} is no file. Write one with: alexnet export")
+            facts["start_file"] = str(self.from_file.absolute())
+            config = replace(config, start_from=None, start_file=file_digest(self.from_file))
+            recording.initial_of_file(config, self.from_file)
+        return config, facts if config_hash(config) != config_hash(arm) else {}
 
-    def _train(self, config: RunConfig) -> None:
+    def _train(self, config: RunConfig, facts: dict[str, Any]) -> None:
         from alexnet.experiments import plan, readiness, recording, runs
         from alexnet.model.column_parallel import Layout
         from alexnet.training.distributed import columns_here, is_rank, joined, launch
@@ -186,7 +257,7 @@ class Train:
         if layout.ranks > 1 and not is_rank():
             # Why first: what is wrong with the config should be said once, and not by every rank.
             columns_here(config.net, layout)
-            recording.begin(config)
+            recording.begin(config, **facts)
             words = [runs.name_of(config), "--devices", self.devices, "--replicas", self.replicas]
             words += ["--threads", self.threads] if self.threads else []
             status = launch(["train", *map(str, words)], layout)
@@ -195,28 +266,33 @@ class Train:
             if status:
                 sys.exit(status)
         else:
+            if facts:
+                recording.begin(config, **facts)
             with joined(layout, readiness.device()) as group:
                 recording.train_run(config, threads=self.threads, group=group)
         if not is_rank():
-            measured = plan.artefacts_wanted(config)
-            run = recording.train_run(config, threads=self.threads, measured=measured)
+            run = recording.train_run(config, threads=self.threads, measured=plan.artefacts_wanted(config))
             print(f"{run.folder}: {run.status} after epoch {run.manifest['epochs']}.")
+            _tell([run.manifest["warning"]] if run.manifest["warning"] else [])
+
+
+def _tell(warnings: list[str]) -> None:
+    """End with a status of its own where trainings went wrong."""
+    if warnings:
+        print("\n".join(["error: no result of this training:", *warnings]), file=sys.stderr)
+        sys.exit(UNHEALTHY)
 
 
 @dataclass
-class Evaluate:
-    """Count the errors of a trained net exactly, of a run or of a file of weights.
+class Evaluate(Chosen):
+    """Count the errors of a trained net exactly, of a run or of a file of weights, on any prepared set of its classes.
 
     For example
 
       alexnet evaluate s3.3-lrn --arm with --scale toy
-      alexnet evaluate --weights alexnet.safetensors --data ilsvrc2012
+      alexnet evaluate --weights alexnet.safetensors --data formula256
     """
 
-    what: Positional[str] = ""  # a claim, or the name of a run
-    arm: str | None = None  # of the claim
-    scale: ScaleOption = "auto"
-    seed: int = 0
     weights: Path | None = None  # a file that `alexnet export` wrote, instead of a run
     data: str | None = None  # the set to count on; the default is the run's own
     views: Literal["central", "ten"] | None = None  # the default is both
@@ -225,21 +301,21 @@ class Evaluate:
         """Print top-1 and top-5 errors of each held-out split."""
         from alexnet.experiments import evaluation
 
-        if (self.weights is None) == (not self.what):
+        if (self.weights is None) == (not (self.what or self.arm or self.seed)):
             raise UserError(
                 "Say which net: a run (alexnet evaluate CLAIM --arm ARM), or a file (--weights FILE --data SET)."
             )
         if self.weights is not None:
             lines = evaluation.of_file(self.weights, self.data, self.views)
         else:
-            lines = evaluation.of_run(_run_named(self.what, self.arm, self.scale, self.seed), self.data, self.views)
+            lines = evaluation.of_run(self.config(), self.data, self.views)
         for line in lines:
             print(line, flush=True)
 
 
 @dataclass
-class Export:
-    """Write the weights of a trained two-column net to one file that says what they are: safetensors with a model card.
+class Export(Chosen):
+    """Write the weights of a trained net to one file that says what they are: safetensors with a model card.
 
     `alexnet.load(FILE)` gives the net back, ready for use, after scoring the images that the file carries.
 
@@ -248,26 +324,129 @@ class Export:
       alexnet export s3.3-lrn --arm with --scale toy --to alexnet.safetensors
     """
 
-    what: Positional[str]  # a claim, or the name of a run
-    to: Path  # the file to write
-    arm: str | None = None  # of the claim
-    scale: ScaleOption = "auto"
-    seed: int = 0
+    to: Path = field(kw_only=True)  # the file to write
 
     def run(self) -> None:
         """Write the file."""
         from alexnet.experiments import evaluation
 
-        print(evaluation.export(_run_named(self.what, self.arm, self.scale, self.seed), self.to))
+        print(evaluation.export(self.config(), self.to))
 
 
-def _run_named(what: str, arm: str | None, scale: str, seed: int) -> RunConfig:
-    """Return the run of a claim's arm, or of this name."""
-    from alexnet.experiments import plan, readiness
+@dataclass
+class Predict:
+    """Say what a trained net sees in photographs: the most probable classes, from ten views of each.
 
-    if "/" in what:
-        return plan.find(what)
-    return plan.config_of(what, arm, readiness.choose(scale)[0], seed)
+    For example, with the net that `alexnet train s3.3-lrn --arm with --scale toy` trains
+
+      alexnet predict photo.jpg
+      alexnet predict photo.jpg other.png --weights alexnet.safetensors --plot seen.svg
+    """
+
+    photos: Positional[tuple[Path, ...]]  # files, or folders with files
+    weights: WeightsOption = None
+    top: int = 5  # how many classes are shown
+    plot: Path | None = None  # draw the pictures with bars into this file: .svg, .png, .pdf
+    device: DeviceOption = "auto"
+
+    def run(self) -> None:
+        """Print the classes."""
+        from alexnet import pictures
+        from alexnet.experiments import evaluation
+
+        check_range("top", self.top)
+        if not self.photos:
+            raise UserError("Say which photographs: alexnet predict photo.jpg")
+        photos = [file for photo in self.photos for file in (pictures.files_in(photo) if photo.is_dir() else [photo])]
+        net = evaluation.net_of(self.weights)
+        found = pictures.predict(net, photos, self.top)
+        for photo, rows in zip(photos, found, strict=True):
+            print("\n".join([str(photo), *(f"  {probability:6.1%}  {word}" for word, probability in rows)]))
+        if self.plot is not None:
+            pictures.draw(photos, found, self.plot)
+            print(f"{self.plot}: the pictures with bars")
+
+
+@dataclass
+class Features:
+    """Write what a layer of a trained net makes of every picture in a folder, as arrays `features` and `files` of an .npz.
+
+    For example, with the net that `alexnet train s3.3-lrn --arm with --scale toy` trains
+
+      alexnet features photographs --layer fc7 --to features.npz
+    """
+
+    folder: Positional[Path]  # with pictures in it, or in folders in it
+    layer: str = "fc7"  # conv1 ... conv5, fc6 or fc7, each with all that follows it
+    to: Path = Path("features.npz")
+    weights: WeightsOption = None
+    device: DeviceOption = "auto"
+
+    def run(self) -> None:
+        """Write the file."""
+        from alexnet import files, pictures
+        from alexnet.experiments import evaluation
+
+        found = pictures.files_in(self.folder)
+        features = pictures.features(evaluation.net_of(self.weights), found, self.layer)
+        files.write_arrays(self.to, features=features, files=[str(file.relative_to(self.folder)) for file in found])
+        print(f"{self.to}: {self.layer} of {len(found):,} pictures, {features.shape[1]:,} numbers each.")
+
+
+@dataclass
+class Figure:
+    """Draw the figures of a claim's chapter as SVG from the recorded runs, without building the book. Needs the checkout.
+
+    For example, after `alexnet train fig1-relu --scale toy`
+
+      alexnet figure fig1-relu --scale toy --to figures
+    """
+
+    claim: Positional[str]
+    to: Path = Path()  # the folder to write them to
+    scale: ScaleOption = "auto"  # auto: the largest at which the claim was measured
+
+    def run(self) -> None:
+        """Execute the notebook and print the files."""
+        from alexnet.experiments import plan, results
+
+        (experiment, *_) = plan.experiments_of([self.claim])
+        scale = results.recorded_scale(experiment) or "toy" if self.scale == "auto" else self.scale
+        program = PROJECT_DIR / "book" / "make.py"
+        if not program.is_file():
+            raise UserError("Figures are drawn by the book's notebooks, which only a checkout of the repository has.")
+        words = ["--scale", scale, "--figures", self.claim, "--to", self.to]
+        sys.exit(subprocess.run([sys.executable, program, *words]).returncode)
+
+
+@dataclass
+class Clean:
+    """List what can be made again and takes room: checkpoints of finished runs, and prepared sets. Records always stay.
+
+    For example
+
+      alexnet clean
+      alexnet clean checkpoints --yes
+    """
+
+    what: Positional[Literal["all", "checkpoints", "sets"]] = "all"
+    yes: bool = False  # remove what is listed
+
+    def run(self) -> None:
+        """Print the list, and remove what is in it if that is asked for."""
+        from alexnet.experiments import plan
+
+        found = [(path, size) for kind, path, size in plan.removable() if self.what in ("all", kind)]
+        for path, size in found:
+            print(f"{size / 1e6:10,.1f} MB  {path}")
+        if self.yes:
+            plan.remove([path for path, _ in found])
+        end = (
+            "removed"
+            if self.yes
+            else "in all. Add --yes to remove them; a net without weights is had only by training it again"
+        )
+        print(f"{sum(size for _, size in found) / 1e6:10,.1f} MB  {end}.")
 
 
 @dataclass
@@ -287,6 +466,7 @@ class Compare:
         from alexnet.report import scorecard
 
         print(scorecard.as_text(self.claim, None if self.scale == "auto" else self.scale))
+        print(f"Scale: {'for each claim the largest at which it was measured' if self.scale == 'auto' else self.scale}.")
 
 
 @dataclass
@@ -302,7 +482,6 @@ class Doctor:
     def run(self) -> None:
         """Print the report. The exit status is 1 when the devices do not agree."""
         if not self.devices:
-            from alexnet import machine
             from alexnet.experiments import readiness
 
             print(machine.report(readiness.details()))
@@ -315,7 +494,7 @@ class Doctor:
             sys.exit(1)
 
 
-Command = Plan | List | Prepare | Train | Evaluate | Export | Compare | Doctor
+Command = Plan | List | Prepare | Train | Evaluate | Predict | Features | Export | Compare | Figure | Clean | Doctor
 COMMANDS = [command.__name__.lower() for command in typing.get_args(Command)]
 
 
@@ -331,6 +510,7 @@ def main(words: list[str] | None = None) -> None:
             command: Any = tyro.cli(Train, args=words[1:], default=_train_defaults(words[1:]), prog="alexnet train")
         else:
             command = tyro.cli(Command, args=words, prog="alexnet", description=(__doc__ or "").split("\n\n")[0])
+            machine.use_device(getattr(command, "device", "auto"))
         command.run()
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -342,23 +522,16 @@ def main(words: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-@dataclass
-class _Selection:
-    what: Positional[str] = "all"
-    scale: Literal["auto", "toy", "small", "paper"] = "auto"
-    arm: str | None = None
-    seed: int = 0
-
-
 def _train_defaults(words: list[str]) -> Train:
     """Return `train` with the config of the named arm as defaults, so that options change it and --help shows it."""
     options = [word for word in words if word not in ("--help", "-h")]
-    chosen, _ = tyro.cli(_Selection, args=options, return_unknown_args=True)
-    if chosen.arm is None:
+    chosen, _ = tyro.cli(Chosen, args=options, return_unknown_args=True)
+    machine.use_device(chosen.device)
+    if chosen.arm is None or "/" in chosen.what:
         return Train()
-    config = _run_named(chosen.what, chosen.arm, chosen.scale, chosen.seed)
+    config = chosen.config()
     changeable = {name: getattr(config, name) for name in vars(Overrides())}
-    return Train(what=chosen.what, config=Overrides(**changeable))
+    return Train(what=chosen.what, options=Overrides(**changeable))
 
 
 if __name__ == "__main__":

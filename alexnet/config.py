@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
+import re
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -55,6 +55,9 @@ class ColumnNet:
     width: float = 1.0  # multiplies the kernels and units of every layer but the last; the scale small has 0.5
     num_classes: int = 1000
     ablation: str = ""  # applied in order and separated by spaces, such as "no-norm no-overlap"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ablation", " ".join(self.ablation.split()))  # Why: other spaces are the same net
 
 
 Net = CifarNet | ColumnNet
@@ -116,23 +119,42 @@ class RunConfig:
     augmentation: Augmentation | None = None  # None: images are shown whole
     start_from: "RunConfig | None" = None  # the training whose weights, all but the last layer's, this one begins with
 
+    start_file: str | None = None  # `file_digest` of exported weights, all but the last layer's, that it begins with
+    name: str | None = None  # of a training of one's own, which is then apart from equal ones
+
     def __post_init__(self) -> None:
-        optimiser = self.optimiser
-        _need("seed", self.seed, self.seed >= 0, "0 or more")
-        _need("epochs", self.epochs, self.epochs >= 1, "1 or more")
-        _need("batch_size", optimiser.batch_size, optimiser.batch_size >= 1, "1 or more")
-        _need("width", self.net.width, 0 < self.net.width < math.inf, "more than 0")
-        _need("rate", optimiser.rate, 0 <= optimiser.rate < math.inf, "0 or more, and finite")
-        _need("weight_decay", optimiser.weight_decay, 0 <= optimiser.weight_decay < math.inf, "0 or more, and finite")
-        _need("momentum", optimiser.momentum, 0 <= optimiser.momentum < 1, "from 0 to below 1")
-        if self.stop_at_train_error is not None:
-            _need("stop_at_train_error", self.stop_at_train_error, 0 <= self.stop_at_train_error <= 1, "a fraction")
+        for part in filter(None, (self, self.net, self.optimiser, self.schedule, self.augmentation)):
+            for name in RANGES.keys() & vars(part).keys():
+                value = getattr(part, name)
+                for number in value if isinstance(value, tuple) else (value,):
+                    check_range(name, number)
+        if self.name is not None and not re.fullmatch(r"[\w.-]{1,60}", self.name, re.ASCII):
+            raise UserError(f"--name must be up to 60 letters, digits, dots, - and _, not {self.name!r}.")
 
 
-def _need(name: str, value: Any, is_fine: bool, what: str) -> None:
-    """Raise UserError for a value that no training can have."""
-    if not is_fine:
-        raise UserError(f"--{name.replace('_', '-')} must be {what}, not {value}.")
+# The least and the largest value of each number, both included; what is beyond is a slip of the pen, or no training.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**31), "epochs": (1, 100_000), "batch_size": (1, 1_000_000), "width": (1e-3, 8), "num_classes": (1, 10**6),
+    "rate": (0, 1e6), "bias_rate_factor": (0, 1e6), "momentum": (0, 0.9999), "weight_decay": (0, 1e6),
+    "bias_decay": (0, 1e6), "first_sd": (0, 1e6), "image_side": (1, 4096), "stop_at_train_error": (0, 1), "factor": (0, 1),
+    "drops": (0, 1), "bias_drops": (0, 100),
+    "conv1_drop": (0, 1), "conv1_freeze": (0, 1), "patience": (1, 100_000), "crop_side": (1, 4096),
+    "images_per_decision": (1, 10**6), "noise": (0, 1e3), "threads": (1, 1024), "devices": (1, 8), "replicas": (1, 64),
+    "processes": (1, 1024), "seeds": (1, 100), "top": (1, 10**6),
+}  # fmt: skip
+
+
+def check_range(name: str, number: float | None) -> None:
+    """Raise UserError for a number that is not in the range of `name`, which is an option too."""
+    low, high = RANGES[name]
+    if number is not None and not low <= number <= high:
+        raise UserError(f"--{name.replace('_', '-')} must be from {low:g} to {high:g}, not {number}.")
+
+
+def file_digest(file: Path) -> str:
+    """Return 16 hex digits that name the content of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 hints_of = cache(typing.get_type_hints)  # Why: it evaluates texts, and hashing configs is half of what a scorecard takes
@@ -177,16 +199,16 @@ def _from_plain(hint: Any, value: Any) -> Any:
 @cache
 def config_hash(config: RunConfig, seed: bool = True) -> str:
     """Return 12 hex digits that name the config, or all of it but the seed: equal configs, equal hash, on any machine."""
-    said = to_dict(config if seed else _unseeded(config))
+    said = to_dict(config if seed else reseeded(config, 0))
     if not seed:
         del said["seed"]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _unseeded(config: RunConfig) -> RunConfig:
-    """Return the config with seed 0, also of the training that it starts from, whose seed goes with its own."""
-    start = config.start_from and _unseeded(config.start_from)
-    return dataclasses.replace(config, seed=0, start_from=start)
+def reseeded(config: RunConfig, seed: int) -> RunConfig:
+    """Return the config with another seed, also of the training that it starts from, whose seed goes with its own."""
+    start = config.start_from and reseeded(config.start_from, seed)
+    return dataclasses.replace(config, seed=seed, start_from=start)
 
 
 def differing_fields(recorded: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

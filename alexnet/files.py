@@ -103,16 +103,23 @@ def _said(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
+class BusyError(UserError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def locked(file: Path, otherwise: str) -> Iterator[None]:
-    """Hold the lock `file` for a block. Raises UserError with the text `otherwise` when another process holds it."""
+    """Hold the lock `file` for a block. Raises BusyError with the text `otherwise` when another process holds it."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file)
     try:
-        held = filelock.FileLock(file).acquire(timeout=0)
+        lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise UserError(otherwise) from None
-    with held:
+        raise BusyError(otherwise) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def is_locked(file: Path) -> bool:
@@ -120,7 +127,7 @@ def is_locked(file: Path) -> bool:
     try:
         with locked(file, "") if file.is_file() else nullcontext():
             return False
-    except UserError:
+    except BusyError:
         return True
 
 

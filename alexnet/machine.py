@@ -2,13 +2,14 @@
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet.config import PROJECT_DIR
+from alexnet.config import PROJECT_DIR, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,25 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def use_device(word: str) -> None:
+    """Show torch, here and in processes that this one starts, only the device `word`: auto, cpu, cuda or cuda:1 and so on.
+
+    Has to come before torch looks for devices. Raises UserError for a word that is none, and for a device that is not here.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", word):
+        raise UserError(f"--device must be auto, cpu, cuda, or cuda:1 and so on, not {word!r}.")
+    if word == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif word != "auto":
+        seen, number = os.environ.get("CUDA_VISIBLE_DEVICES"), int(word.partition(":")[2] or 0)
+        names = [str(i) for i in range(number + 1)] if seen is None else seen.split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number] if number < len(names) else ""
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {word}: torch finds no such device here (alexnet doctor).")
 
 
 def name_of(device: "torch.device") -> str:

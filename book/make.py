@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
@@ -41,9 +42,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     words = "auto: the largest with recorded runs; ready: what `alexnet train` takes by itself"
     parser.add_argument("--scale", choices=("auto", "ready", *scales.SCALES), default="auto", help=words)
-    wanted = parser.parse_args().scale
+    parser.add_argument("--figures", metavar="CLAIM", help="only draw the figures of the chapter on a claim")
+    parser.add_argument("--to", type=Path, default=Path(), help="the folder for --figures")
+    options = parser.parse_args()
+    wanted = options.scale
     try:
         refuse_other_checkout(Path(alexnet.__file__))
+        if options.figures:
+            print(*draw(options.figures, wanted, options.to.absolute()), sep="\n")
+            return
         scale = {"auto": readiness.largest_recorded, "ready": lambda: readiness.choose("auto")[0]}.get(
             wanted, lambda: wanted
         )()
@@ -108,6 +115,29 @@ def execute_all(scale: str) -> Path:
     return folder
 
 
+def draw(claim: str, scale: str, to: Path) -> list[Path]:
+    """Execute the notebook that is most about a claim and write its figures as SVG to a folder; return their paths.
+
+    Raises UserError where no notebook is on the claim, or nothing was run at the scale.
+    """
+    from alexnet.config import UserError
+
+    sources = [BOOK_DIR / f"{name}.ipynb" for name in chapters()]
+    if not (on_claim := [source for source in sources if claim in claims_of(source)]):
+        raise UserError(f"No chapter has figures of {claim}.")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ALEXNET_FIGURES"] = str(figures := Path(folder, FIGURES))
+        figures.mkdir()
+        execute(min(on_claim, key=lambda source: len(claims_of(source))), Path(folder, "executed.ipynb"), {"scale": scale})
+        drawn = [file for file in sorted(figures.glob("*.svg")) if not file.stem.endswith("-dark")]
+        if not drawn:
+            raise UserError(
+                f"{claim} has no figure: nothing was run at scale {scale}. alexnet train {claim} --scale {scale}"
+            )
+        to.mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copy(file, to)) for file in drawn]
+
+
 def mark_of(notebook: Path) -> Path:
     """Return the file that says from what an executed notebook was made."""
     return notebook.with_suffix(".made-from")
@@ -149,13 +179,15 @@ def sets_behind(source: Path, scale: str) -> list[str]:
     """Return the folders of `runs/` that a notebook depends on: the sets of its claims, or all."""
     from alexnet.experiments import plan
 
-    named = {
-        name: ast.literal_eval(default) for name, default in parameters_of(source).items() if name in ("claim", "claims")
-    }
-    claims = [*named.get("claims", []), *([named["claim"]] if "claim" in named else [])]
-    if not claims:
+    if not (claims := claims_of(source)):
         return [""]
     return sorted({each.config.data for each in plan.wanted(scale, claims, assume=True)})
+
+
+def claims_of(source: Path) -> list[str]:
+    """Return the claims that a notebook's parameters name."""
+    named = parameters_of(source)
+    return [*ast.literal_eval(named.get("claims", "[]")), *([ast.literal_eval(named["claim"])] if "claim" in named else [])]
 
 
 def parameters_of(source: Path) -> dict[str, str]:

@@ -2,11 +2,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import alexnet
 from alexnet import cli
 from alexnet.experiments import artefacts, runs
+from alexnet.training import checkpoint
 
 
 def run(capsys, *words):
@@ -30,7 +33,7 @@ def test_help_lists_the_commands_and_each_teaches_by_example(capsys):
         status, text, _ = run(capsys, command, "--help")
         assert status == 0
         assert "usage: alexnet" in text
-        if command not in ("list", "doctor"):
+        if command != "doctor":
             assert f"\n  alexnet {command} " in text, "no example"
 
 
@@ -83,7 +86,7 @@ def test_an_arm_with_changed_options_is_a_run_of_its_own_and_is_evaluated_by_its
 
 
 def test_options_of_a_run_without_an_arm_are_refused(tiny, capsys):
-    for option in (("--rate", "0.1"), ("--devices", "2")):
+    for option in (("--rate", "0.1"), ("--devices", "2"), ("--seed", "1"), ("--name", "mine"), ("--from", "a.safetensors")):
         status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", *option)
         assert status == 1
         assert "need --arm" in err
@@ -92,7 +95,9 @@ def test_options_of_a_run_without_an_arm_are_refused(tiny, capsys):
 @pytest.mark.parametrize(
     "options",
     [("--epochs", "0"), ("--epochs", "-3"), ("--batch-size", "0"), ("--width", "0"), ("--rate", "nan"), ("--rate", "-1"),
-     ("--threads", "0"), ("--devices", "0"), ("--seed", "-1"), ("--momentum", "1")],
+     ("--threads", "0"), ("--devices", "0"), ("--seed", "-1"), ("--momentum", "1"), ("--epochs", "1000000000"),
+     ("--width", "1e9"), ("--rate", "inf"), ("--weight-decay", "-1"), ("--stop-at-train-error", "2"), ("--replicas", "-1"),
+     ("--name", "two words")],
 )  # fmt: skip
 def test_a_number_that_no_training_can_have_is_refused_by_its_option(tiny, capsys, options):
     status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", *options)
@@ -102,7 +107,7 @@ def test_a_number_that_no_training_can_have_is_refused_by_its_option(tiny, capsy
 
 
 def test_a_name_says_all_of_a_run(tiny, capsys):
-    for options in (("--epochs", "5"), ("--seed", "3")):
+    for options in (("--epochs", "5"), ("--seed", "3"), ("--scale", "toy"), ("--arm", "with"), ("--name", "mine")):
         status, _, err = run(capsys, "train", "formula32/some-run/seed-0", *options)
         assert status == 1
         assert "A name says all of a run" in err
@@ -174,11 +179,126 @@ def test_the_two_column_net_is_trained_measured_evaluated_and_exported_by_comman
     assert "formula256 test, ten: top-1" in out
     status, _, err = run(capsys, "export", mine.name, "--to", str(tmp_path / "net.safetensors"))
     assert status == 0, err
-    assert alexnet.load(tmp_path / "net.safetensors").card.preset == "source2012"
-    status, out, err = run(capsys, "evaluate", "--weights", str(tmp_path / "net.safetensors"), "--data", "formula256")
+    file = str(tmp_path / "net.safetensors")
+    assert alexnet.load(file).card.preset == "source2012"
+    status, of_file, err = run(capsys, "evaluate", "--weights", file, "--data", "formula256")
     assert status == 0, err
-    assert "formula256 test, central" in out
+    assert of_file == out, "the file counts what the run counts, in the same views"
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for place, name_ in enumerate(("one.png", "more/two.png")):
+        Image.fromarray(photographs.splits["test"].images[place]).resize((300, 280)).save(photos / name_)
+    status, seen, err = run(capsys, "predict", str(photos), "--weights", file, "--plot", str(tmp_path / "seen.svg"))
+    assert status == 0, err
+    assert len(re.findall(r"^ +[\d.]+%  (.+)$", seen, re.M)) == 2 * 5
+    assert all(word in photographs.words for word in re.findall(r"%  (.+)$", seen, re.M))
+    assert "<svg" in (tmp_path / "seen.svg").read_text()
+    assert run(capsys, "predict", str(photos))[1] in seen, "the latest run is taken where no file is named"
+    status, _, err = run(
+        capsys, "features", str(photos), "--layer", "fc6", "--to", str(tmp_path / "f.npz"), "--weights", file
+    )
+    assert status == 0, err
+    with np.load(tmp_path / "f.npz") as found:
+        assert found["features"].shape == (2, 256)
+        assert found["files"].tolist() == ["more/two.png", "one.png"]
+    (tmp_path / "empty").mkdir()
+    for words, said in ((("--layer", "fc9"), "fc7"), (("--device", "gpu"), "cuda:1")):
+        status, _, err = run(capsys, "features", str(photos), *words)
+        assert (status, said in err, len(err.splitlines())) == (1, True, 1)
+    assert "has no pictures" in run(capsys, "features", str(tmp_path / "empty"))[2]
     status, _, err = run(capsys, "train", *name, "--ablation", "no-nrom")
     assert status == 1
     assert "did you mean 'no-norm'" in err
     assert artefacts.read_errors(mine.folder) == []
+
+
+SMALL = ("fig1-relu", "--scale", "toy", "--arm", "ReLU", "--width", "0.25", "--epochs", "1", "--batch-size", "50")
+
+
+def test_a_named_run_stands_beside_the_claims_own_as_yours_and_blocks_nothing(tiny, capsys):
+    status, out, err = run(capsys, "train", *SMALL, "--name", "mine")
+    assert status == 0, err
+    assert "/formula32/mine-19pct-relu-width-0.25-" in out
+    assert "epoch 1 of 1" in err, "without a terminal a line for each epoch"
+    (mine,) = runs.recorded("formula32")
+    status, out, _ = run(capsys, "compare", "fig1-relu", "--scale", "toy")
+    assert status == 0
+    assert re.search(r"as 'ReLU'.*yours|mine-19pct-relu.*yours", out)
+    assert "Scale: toy." in out
+    assert "yours" not in run(capsys, "compare", "s3.3-lrn")[1]
+    status, out, _ = run(capsys, "plan", "fig1-relu", "--scale", "toy", "--commands")
+    assert status == 0
+    assert mine.name not in out
+    run(capsys, "train", *SMALL)
+    assert len(list(runs.recorded("formula32"))) == 2, "a name is a run of its own"
+
+
+def test_a_net_from_a_file_keeps_all_but_the_last_layer_and_is_another_run(tiny, capsys, tmp_path):
+    assert run(capsys, "train", *SMALL)[0] == 0
+    (first,) = runs.recorded("formula32")
+    file = str(tmp_path / "net.safetensors")
+    status, _, err = run(capsys, "export", first.name, "--to", file)
+    assert status == 0, err
+    status, out, err = run(capsys, "train", *SMALL, "--rate", "0", "--from", file)
+    assert status == 0, err
+    assert "fine-tuned" in out
+    tuned = next(each for each in runs.recorded("formula32") if each.name != first.name)
+    assert tuned.config.start_file is not None
+    before, after = (checkpoint.read_weights(each.folder) for each in (first, tuned))
+    assert {key for key in before if not before[key].equal(after[key])} == {"fc4.weight", "fc4.bias"}
+    status, _, err = run(capsys, "train", *SMALL, "--width", "0.5", "--from", file)
+    assert status == 1
+    assert "holds another net: its " in err
+    status, _, err = run(capsys, "train", *SMALL, "--from", str(tmp_path / "none"))
+    assert (status, len(err.splitlines())) == (1, 1)
+
+
+def test_a_training_that_diverges_says_so_and_ends_with_a_status_of_its_own(tiny, capsys):
+    status, out, err = run(capsys, "train", *SMALL, "--rate", "1e6")
+    assert status == cli.UNHEALTHY
+    assert "diverged" in out
+    assert err.count("rate that is too high") == 2, "while it trains, and at the end"
+
+
+def test_clean_lists_sizes_and_removes_checkpoints_and_sets_but_no_record(tiny, capsys):
+    assert run(capsys, "train", *SMALL)[0] == 0
+    (done,) = runs.recorded("formula32")
+    weights, manifest = done.folder / checkpoint.WEIGHTS, done.folder / "manifest.json"
+    status, out, _ = run(capsys, "clean")
+    assert status == 0
+    assert re.search(rf"[\d.]+ MB  {weights}", out)
+    assert str(tiny.folder) in out
+    assert weights.is_file(), "nothing goes unasked"
+    assert run(capsys, "clean", "checkpoints", "--yes")[0] == 0
+    assert (weights.is_file(), manifest.is_file(), tiny.folder.is_dir()) == (False, True, True)
+    assert run(capsys, "clean", "--yes")[0] == 0
+    assert (manifest.is_file(), tiny.folder.is_dir()) == (True, False)
+    status, _, err = run(capsys, "evaluate", done.name)
+    assert status == 1
+    assert "not on this machine" in err, "said before the set is made again"
+    assert not tiny.folder.is_dir()
+    assert "elete" not in err
+
+
+def test_list_shows_the_prepared_sets(tiny, capsys):
+    status, out, _ = run(capsys, "list", "--scale", "toy")
+    assert status == 0
+    assert re.search(r"formula32 +300 train, 60 test; 10 classes", out)
+    assert re.search(r"ilsvrc2010 +not prepared: from your own copy", out)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("predict",), "Say which photographs"),
+        (("predict", "none.jpg"), "No trained net is on this machine"),
+        (("evaluate", "s3.3-lrn", "--weights", "a"), "Say which net"),
+        (("train", "s3.3-lrn", "--scale", "toy", "--arm", "with", "--seeds", "3"), "--seed says which"),
+        (("plan", "--seeds", "0"), "--seeds must be"),
+        (("figure", "fig1-rel"), "did you mean"),
+    ],
+)
+def test_a_mistake_is_one_line(tiny, capsys, words, said):
+    status, _, err = run(capsys, *words)
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert said in err

@@ -49,9 +49,14 @@ class Arm:
             config = replace(config, start_from=self.start_from.config(scale, dataset, seed))
         return replace(config, seed=seed)
 
-    def seeds(self, scale: ScaleTable) -> tuple[int, ...]:
-        """Return the seeds of the arm at the scale."""
-        return scale.base_seeds if self.is_base else scale.seeds
+    def seeds(self, scale: ScaleTable, at_least: int = 0) -> tuple[int, ...]:
+        """Return the seeds of the arm at the scale, and further ones if these are fewer than `at_least`."""
+        return widened(scale.base_seeds if self.is_base else scale.seeds, at_least)
+
+
+def widened(seeds: tuple[int, ...], at_least: int) -> tuple[int, ...]:
+    """Return consecutive seeds with further ones, until there are `at_least` so many."""
+    return tuple(range(seeds[0], seeds[0] + max(len(seeds), at_least)))
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,11 @@ class Experiment:
         assert isinstance(found, Arm)
         return found.config(table(scale), self.data.get(scale, self.dataset()), seed)
 
-    def configs(self, scale: Scale) -> Iterator[tuple[str, RunConfig]]:
-        """Yield (arm, run) for every seed of every arm that has a fixed rate at a scale."""
+    def configs(self, scale: Scale, seeds: int = 0) -> Iterator[tuple[str, RunConfig]]:
+        """Yield (arm, run) for every seed, and at least for `seeds`, of every arm that has a fixed rate at a scale."""
         for name, arm in self.arms.items():
             if isinstance(arm, Arm) and scale in arm.scales:
-                yield from ((name, self.config(name, scale, seed)) for seed in arm.seeds(table(scale)))
+                yield from ((name, self.config(name, scale, seed)) for seed in arm.seeds(table(scale), seeds))
 
     def searches(self, scale: Scale) -> Iterator[tuple[str, FastestRate]]:
         """Yield (arm, search) for every arm whose rate is searched at a scale."""

@@ -1,8 +1,9 @@
 """What the declared experiments need at a scale: each distinct run once, its state, what it costs here."""
 
 import math
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -10,16 +11,17 @@ from pathlib import Path
 from tabulate import tabulate
 
 from alexnet import files
-from alexnet.config import ColumnNet, Net, RunConfig, UserError, nearest
+from alexnet.config import ColumnNet, Net, RunConfig, UserError, nearest, reseeded
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.answers import Rows, Where
-from alexnet.experiments.declare import Arm, Experiment, FastestRate
+from alexnet.experiments.declare import Arm, Experiment, FastestRate, widened
 from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
 from alexnet.experiments.readiness import device
 from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
-from alexnet.preprocessing import SETS, is_prepared
+from alexnet.preprocessing import SETS, data_dir, is_prepared, open_set
+from alexnet.preprocessing.prepared_set import MANIFEST
 
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
 ENOUGH_TIMED = 0.5  # seconds
@@ -77,9 +79,15 @@ def priced(wanted: Iterable[Wanted], device: str = "cpu") -> list[tuple[Wanted, 
 
 def has_weights(folder: Path) -> bool:
     """Return whether a run's weights seem to be on this machine; only reading them tells whether they are whole."""
+    return bool(weights_in(folder))
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """Return the files with weights of a run: checkpoints, or what is kept of a finished one."""
     from alexnet.training import checkpoint  # Why here, as below: chapters need a plan, and can do without torch.
 
-    return any((folder / name).is_file() for name in (checkpoint.WEIGHTS, checkpoint.CURRENT, checkpoint.PREVIOUS))
+    named = [folder / name for name in (checkpoint.WEIGHTS, checkpoint.CURRENT, checkpoint.PREVIOUS)]
+    return [file for file in named if file.is_file()]
 
 
 def can_begin(config: RunConfig) -> bool:
@@ -103,8 +111,10 @@ def experiments_of(claims: Iterable[str] | None = None) -> list[Experiment]:
     return [experiment for experiment in EXPERIMENTS if experiment.claim in claims]
 
 
-def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = False) -> list[Wanted]:
+def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = False, seeds: int = 0) -> list[Wanted]:
     """Return every run that the experiments on `claims` (None: all) want at `scale`, each once, in the order of declaration.
+
+    With `seeds`, every arm has at least so many.
 
     Which runs a search for a rate makes depends on their results. Only those that are known to be needed are returned; with
     `assume`, as for a plan, the first rate is supposed to be the best and its neighbours to be overtaken.
@@ -122,10 +132,10 @@ def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = Fal
         entry.claims += [claim] * (claim not in entry.claims)
 
     for experiment in experiments_of(claims):
-        for arm, config in experiment.configs(scale):
+        for arm, config in experiment.configs(scale, seeds):
             want(config, experiment.claim, artefacts_of(experiment, scale, arm))
         for _, search in experiment.searches(scale):
-            for config, limit, expected in _search_runs(experiment, search, scale, assume):
+            for config, limit, expected in _search_runs(experiment, search, scale, assume, seeds):
                 want(config, experiment.claim, epoch_limit=limit, expected_epochs=expected)
     return list(found.values())
 
@@ -172,7 +182,7 @@ def recorded_metrics(config: RunConfig, limit: int | None) -> Rows | None:
 
 
 def _search_runs(
-    experiment: Experiment, search: FastestRate, scale: Scale, assume: bool
+    experiment: Experiment, search: FastestRate, scale: Scale, assume: bool, num_seeds: int
 ) -> list[tuple[RunConfig, int | None, float]]:
     """Return (run, epoch limit, expected epochs) of a search and of the seeds at the rate that won, as far as known."""
     asked: list[tuple[RunConfig, int | None, float]] = []
@@ -191,7 +201,8 @@ def _search_runs(
     result = search_of(experiment, search, scale, metrics_of)
     if result.best_rate is not None and result.bracketed:
         dataset = experiment.dataset()
-        asked += [(search.config(table(scale), dataset, result.best_rate, s), None, expected) for s in search.seeds]
+        seeds = widened(search.seeds, num_seeds)
+        asked += [(search.config(table(scale), dataset, result.best_rate, s), None, expected) for s in seeds]
     return asked
 
 
@@ -276,6 +287,10 @@ def find(name: str) -> RunConfig:
     if (run := runs.read_named(name)) is not None:
         return run.config
     known = {each.name: each.config for scale in SCALES for each in wanted(scale, assume=True)}
+    stem, _, seed = name.rpartition("/seed-")
+    if seed.isdigit():  # another repetition of a run that is known
+        alike = [config for each, config in known.items() if each.startswith(f"{stem}/seed-")]
+        known |= {runs.name_of(new): new for new in [reseeded(config, int(seed)) for config in alike]}
     if name not in known:
         raise UserError(f"There is no run {name!r}{nearest(name, known)} (`alexnet plan` lists them).")
     return known[name]
@@ -299,19 +314,25 @@ def config_of(claim: str, arm: str | None, scale: Scale, seed: int) -> RunConfig
 
 def artefacts_wanted(config: RunConfig) -> set[str]:
     """Return the names of all that experiments want measured of a run, at any scale."""
-    name = runs.name_of(config)
-    return {artefact for scale in SCALES for each in wanted(scale) if each.name == name for artefact in each.artefacts}
+    name = runs.name_of(reseeded(config, 0))  # a seed that every arm with artefacts has
+    found = {artefact for scale in SCALES for each in wanted(scale) if each.name == name for artefact in each.artefacts}
+    if (run := runs.read(config)) is None or "arm_of" not in run.facts or not is_prepared(config.data):
+        return found
+    claim, arm, scale = run.facts["arm_of"]  # a training of one's own: errors where the arm's are, if the set has them
+    splits = open_set(config.data, verify=False).splits
+    names = [name for e in experiments_of([claim]) if arm in e.arms for name in artefacts_of(e, scale, arm)]
+    return found | {name for name in names if name.startswith("errors") and name.split("/")[1] in splits}
 
 
-def commands(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
+def commands(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -> list[str]:
     """Return one command for each run that can begin now; what needs their results is listed when they are done."""
-    open_ = [w for w in wanted(scale, claims) if w.state in ("missing", "half done", "not measured")]
+    open_ = [w for w in wanted(scale, claims, seeds=seeds) if w.state in ("missing", "half done", "not measured")]
     return [runs.command_of(each.config) for each in open_ if can_begin(each.config)]
 
 
-def as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
+def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -> str:
     """Return the plan of a scale: a line for each run, then time and disk."""
-    rows = priced(wanted(scale, claims, assume=True), str(device()))
+    rows = priced(wanted(scale, claims, assume=True, seeds=seeds), str(device()))
     lines = []
     for each, state, seconds in rows:
         first, *others = each.claims
@@ -339,3 +360,20 @@ def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
             arms[arm] = [f"{rate}, {len(result.metrics)} tried"]
         lines += [(experiment.claim if i == 0 else "", arm, ", ".join(seeds)) for i, (arm, seeds) in enumerate(arms.items())]
     return tabulate(lines, headers=("claim", "arm", "runs by seed"), disable_numparse=True)
+
+
+def removable() -> Iterator[tuple[str, Path, int]]:
+    """Yield what takes room and can be made again: "checkpoints" of finished runs and "sets", with paths and bytes."""
+    for run in runs.recorded():
+        if run.status in runs.FINAL and not files.is_locked(run.folder / ".lock"):
+            yield from (("checkpoints", file, file.stat().st_size) for file in weights_in(run.folder))
+    for manifest in sorted(data_dir().glob(f"*/{MANIFEST}")):
+        if not files.is_locked(data_dir() / f"{manifest.parent.name}.lock"):
+            sizes = [file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file()]
+            yield "sets", manifest.parent, sum(sizes)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files and folders."""
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -3,8 +3,12 @@
 import shutil
 from typing import Any
 
+from tabulate import tabulate
+
+from alexnet import files
 from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.preprocessing import SETS, data_dir, is_prepared
+from alexnet.preprocessing.prepared_set import MANIFEST
 
 ILSVRC = ("ilsvrc2010", "ilsvrc2012")
 
@@ -66,6 +70,19 @@ def details() -> list[tuple[str, str]]:
         ("sets", f"{sets} prepared"),
         *((f"scale {scale}", "; ".join(lacks(scale)) or "ready") for scale in SCALES),
     ]
+
+
+def sets_as_text() -> str:
+    """Return the sets: what is in those that are prepared, and how one gets the others."""
+    lines = []
+    for name in dict.fromkeys([*SETS, *(file.parent.name for file in sorted(data_dir().glob(f"*/{MANIFEST}")))]):
+        how = f"not prepared: {SETS[name].how}" if name in SETS else ""
+        if is_prepared(name):
+            said = files.read_json(data_dir() / name / MANIFEST, f"Make it again: alexnet prepare {name} --force")
+            counts = ", ".join(f"{sum(of_class.values()):,} {split}" for split, of_class in said["counts"].items())
+            how = f"{counts}; {len(said['classes']):,} classes"
+        lines.append((name, how))
+    return tabulate(lines, headers=("set", "images"), disable_numparse=True)
 
 
 def largest_recorded() -> Scale:

@@ -2,17 +2,20 @@
 
 import os
 import time
-import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet import files, machine
-from alexnet.config import RunConfig, UserError, config_hash, to_dict
+from alexnet.config import RunConfig, UserError, config_hash, file_digest, to_dict
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.runs import Run
+from alexnet.model import weights
+from alexnet.model.net import blank
 from alexnet.preprocessing import PreparedSet, open_set, prepare
 from alexnet.training import checkpoint, loop
 from alexnet.training.checkpoint import Progress
@@ -78,15 +81,16 @@ def _train(
     bar: bool | None,
 ) -> None:
     folder = runs.folder_of(config)
+    found = checkpoint.read(folder)
+    initial = _initial(config) if found is None else None  # Why first: before a set is downloaded in vain
     data = prepare(config.data) if group.is_main else None
     group.any(False)  # the others wait until the set is there
     data = data or open_set(config.data)
-    found = checkpoint.read(folder)
     kept: dict[str, Any] = found.kept if found else {}
     if kept and kept["fingerprint"] != data.fingerprint:
         raise UserError(
             f"{runs.name_of(config)} was begun on other images ({config.data} {kept['fingerprint']}, now "
-            f"{data.fingerprint}). Delete {folder} to start again."
+            f"{data.fingerprint}). Move {folder} away to start again."
         )
     threads = use_threads(min(kept["threads"], os.cpu_count() or 1) if kept else threads)
     precision = kept["precision"] if kept else (decide(config.precision, group.device.type) if group.is_main else {})
@@ -109,7 +113,7 @@ def _train(
         on_epoch=note,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         bar=bar,
-        initial=_initial(config) if found is None else None,
+        initial=initial,
         kept={"threads": threads, "precision": precision, "kernels": kernels, "fingerprint": data.fingerprint},
         stop=stop,
     )
@@ -118,8 +122,6 @@ def _train(
         record.close(training.progress, checkpoint.weights_digest(weights), outcome)
         if STATUS[outcome.kind] in runs.FINAL:
             checkpoint.keep_weights(folder)
-        if outcome.warning:
-            warnings.warn(f"{runs.name_of(config)}: {outcome.warning}", stacklevel=2)
     group.any(False)  # the others read the finished record after it is written
     if outcome.kind == "stopped":
         raise KeyboardInterrupt(f"{runs.name_of(config)} was stopped; the same command resumes it.")
@@ -127,19 +129,40 @@ def _train(
 
 def _initial(config: RunConfig) -> dict[str, Any] | None:
     """Return the weights that a training begins with, all but the last layer's; None where they are drawn."""
+    if config.start_file is not None:
+        return initial_of_file(config, Path((run.facts if (run := runs.read(config)) else {}).get("start_file", "")))
     if config.start_from is None:
         return None
     before = runs.read(config.start_from)
     # Why: the checkpoint of a training that is not over has weights too.
     is_over = before is not None and before.status == "finished"
-    weights = checkpoint.read_weights(before.folder) if is_over else None
-    if weights is None:
+    found = checkpoint.read_weights(before.folder) if is_over else None
+    if found is None:
         raise UserError(
             f"{runs.name_of(config)} begins with the weights of {runs.name_of(config.start_from)}, which are not on this "
             f"machine. Train them first: {runs.command_of(config.start_from)}"
         )
-    last = list(weights)[-1].split(".")[0]
-    return {name: weight for name, weight in weights.items() if not name.startswith(f"{last}.")}
+    last = list(found)[-1].split(".")[0]
+    return {name: weight for name, weight in found.items() if not name.startswith(f"{last}.")}
+
+
+def initial_of_file(config: RunConfig, file: Path) -> dict[str, Any]:
+    """Return the weights that a training begins with from an exported file, all but the last layer's.
+
+    Raises UserError for a file that is not the one that the run's config names, or that holds another net.
+    """
+    if not file.is_file() or file_digest(file) != config.start_file:
+        raise UserError(f"{runs.name_of(config)} begins with weights that are not in {file}. Say where: --from FILE.")
+    loaded = weights.load(file).net
+    found = {name: weight for name, weight in loaded.plain_state().items() if loaded.layer_names[-1] not in name}
+    with torch.device("meta"):
+        ours = blank(config.net)
+    shapes = {name: tuple(w.shape) for name, w in ours.plain_state().items() if ours.layer_names[-1] not in name}
+    for name in shapes.keys() | found.keys():
+        has, needs = (tuple(found[name].shape) if name in found else "none"), shapes.get(name, "none")
+        if has != needs:
+            raise UserError(f"{file} holds another net: its {name} is {has}, this run's {needs}. Choose an arm like it.")
+    return found
 
 
 class Record:
@@ -150,6 +173,7 @@ class Record:
         earlier = runs.read(config)
         segments = earlier.manifest["segments"] if earlier is not None and checkpoint.read(self.folder) else []
         self.manifest = new_manifest(config, data) | {"segments": [*segments, segment]}
+        self.manifest |= {"facts": earlier.facts} if earlier is not None and earlier.facts else {}
         self.manifest["command"] = runs.command_of(config, self.manifest["segments"][0]["threads"])
         if segments:
             self.manifest["epochs"] = max((s["epochs"] or [0])[-1] for s in segments)
@@ -179,11 +203,12 @@ class Record:
         self.note(progress, {})
 
 
-def begin(config: RunConfig) -> None:
-    """Leave the config of a run in its folder, where processes that are told its name find it."""
-    if runs.read(config) is None:
-        data = prepare(config.data)
-        files.write_json(runs.folder_of(config) / "manifest.json", new_manifest(config, data) | {"segments": []})
+def begin(config: RunConfig, **facts: Any) -> None:
+    """Leave the config of a run in its folder, where processes that are told its name find it, and `Run.facts`."""
+    run = runs.read(config)
+    manifest = run.manifest if run is not None else new_manifest(config, prepare(config.data)) | {"segments": []}
+    if run is None or (facts and not run.is_done()):
+        files.write_json(runs.folder_of(config) / "manifest.json", manifest | ({"facts": facts} if facts else {}))
 
 
 def new_segment(threads: int, precision: dict[str, Any], kernels: bool, group: Group) -> dict[str, Any]:

@@ -51,15 +51,16 @@ class Results:
 
     @cached_property
     def runs(self) -> dict[str, dict[int, Run]]:
-        """Arm -> seed -> finished run; of a searched arm, the runs at the rate that won."""
+        """Arm -> seed -> finished run, of declared seeds and those after them; of a searched arm, at the rate that won."""
         found: dict[str, dict[int, Run]] = {arm: {} for arm in self.experiment.arms}
-        for arm, config in self.experiment.configs(self.scale):
-            _add(found[arm], runs.read(config))
+        for arm, declared in self.experiment.arms.items():
+            if isinstance(declared, Arm) and self.scale in declared.scales:
+                config = self.experiment.config(arm, self.scale)
+                found[arm] = _finished(config, declared.seeds(table(self.scale)))
         for arm, search in self.experiment.searches(self.scale):
             result = self.searches[arm]
             if result.best_rate is not None and result.bracketed:
-                for seed in search.seeds:
-                    _add(found[arm], runs.read(self._at(arm, result.best_rate, seed)))
+                found[arm] = _finished(self._at(arm, result.best_rate, search.seeds[0]), search.seeds)
         return found
 
     @cached_property
@@ -100,8 +101,13 @@ class Results:
         return {arm: together[digest] for arm, digest in hashes.items() if digest in together}
 
     def predictions(self, arm: str, where: Where) -> list[Net]:
-        """Return (probabilities (N, K), labels (N,)) of the arm's runs in the order of their seeds."""
-        return [(a["probabilities"], a["labels"]) for a in self.measured(arm, where.predicted).values()]
+        """Return (probabilities (N, K), labels (N,)) of the arm's runs in the order of their seeds, the declared ones.
+
+        Why not all: an ensemble has so many nets of each arm, whatever further seeds there are.
+        """
+        declared = self.experiment.arms[arm].seeds(table(self.scale))
+        found = self.measured(arm, where.predicted)
+        return [(a["probabilities"], a["labels"]) for seed, a in found.items() if seed in declared]
 
     def measured(self, arm: str, artefact: str) -> dict[int, Any]:
         """Return seed -> the arrays of an artefact."""
@@ -145,9 +151,12 @@ class Results:
         return frame.assign(error=frame["wrong"] / frame["total"])
 
 
-def _add(found: dict[int, Run], run: Run | None) -> None:
-    if run is not None and run.status == "finished":
-        found[run.seed] = run
+def _finished(config: RunConfig, seeds: tuple[int, ...]) -> dict[int, Run]:
+    """Return, by seed, the finished runs of a config whatever its seed: of these seeds, and of larger ones."""
+    folders = runs.folder_of(config).parent.glob("seed-*")
+    found = [run for folder in folders if (run := runs.read_folder(folder)) is not None and run.status == "finished"]
+    found = [run for run in found if run.seed >= seeds[0] and run.folder.name == f"seed-{run.seed}"]
+    return {run.seed: run for run in sorted(found, key=lambda run: run.seed)}
 
 
 @cache

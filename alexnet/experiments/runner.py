@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -72,7 +73,7 @@ class Worker:
         self.listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
         self.listener.start()
 
-    def give(self, wanted: Wanted, bar: bool) -> None:
+    def give(self, wanted: Wanted) -> None:
         """Have a run trained and measured."""
         self.wanted = wanted
         work = {
@@ -81,7 +82,6 @@ class Worker:
             "threads": sum(place.threads for place in self.places),
             "measured": sorted(wanted.artefacts),
             "devices": len(self.places),
-            "bar": bar,
         }
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(work) + "\n")
@@ -103,17 +103,22 @@ class Worker:
 
 
 def train_missing(
-    scale: Scale, claims: Iterable[str] | None = None, threads: int | None = None, devices: int | None = None
-) -> None:
+    scale: Scale,
+    claims: Iterable[str] | None = None,
+    threads: int | None = None,
+    devices: int | None = None,
+    seeds: int = 0,
+) -> list[str]:
     """Train and measure every missing run of `claims` (None: all) at `scale`, those of other processes left alone.
 
-    An error of one run is told at once and the others proceed; at the end UserError names the runs that failed. A signal
-    ends the queue: nothing new is started, and what runs leaves a checkpoint. Raises KeyboardInterrupt then. `threads` and
-    `devices` are as in `places`.
+    Returns a line for each training of this call that diverged or ended on the plateau, except in a search for a rate, to
+    which that belongs. An error of one run is told at once and the others proceed; at the end UserError names the runs that
+    failed. A signal ends the queue: nothing new is started, and what runs leaves a checkpoint. Raises KeyboardInterrupt
+    then. `threads` and `devices` are as in `places`; with `seeds` every arm has at least so many.
     """
     from alexnet.training.distributed import StopRequests
 
-    work = Queue(scale, claims, threads, devices)
+    work = Queue(scale, claims, threads, devices, seeds)
     with StopRequests() as stop:
         try:
             while work.advance():
@@ -124,30 +129,38 @@ def train_missing(
     failed = work.failed | work.left_out()
     if failed:
         raise UserError("\n".join([f"{len(failed)} of the runs failed:", *failed.values()]))
+    return list(work.warned.values())
 
 
 class Queue:
     """The runs of a scale that are missing, and the workers that train them."""
 
     def __init__(
-        self, scale: Scale, claims: Iterable[str] | None, threads: int | None = None, devices: int | None = None
+        self,
+        scale: Scale,
+        claims: Iterable[str] | None,
+        threads: int | None = None,
+        devices: int | None = None,
+        seeds: int = 0,
     ) -> None:
-        self.scale, self.claims = scale, None if claims is None else list(claims)
+        self.scale = scale
+        self.wanted = partial(plan.wanted, scale, None if claims is None else list(claims), seeds=seeds)
         self.replies: queue.Queue[Reply] = queue.Queue()
         self.busy: dict[str, Worker] = {}
         self.idle: list[Worker] = []
         self.failed: dict[str, str] = {}
+        self.warned: dict[str, str] = {}
         self.free = places(self._startable(), threads, devices)
         self.bar = self._bar()
 
     def _startable(self) -> list[Wanted]:
         """Return the runs that can begin now: missing, not failed, not begun, and with the weights that they begin with."""
-        open_ = [w for w in plan.wanted(self.scale, self.claims) if w.name not in (*self.busy, *self.failed)]
+        open_ = [w for w in self.wanted() if w.name not in (*self.busy, *self.failed)]
         return [w for w in open_ if w.state in STARTABLE and plan.can_begin(w.config)]
 
     def left_out(self) -> dict[str, str]:
         """Return, of the runs that could not begin because the one before them failed or has no weights here, why."""
-        open_ = [w for w in plan.wanted(self.scale, self.claims) if w.state in STARTABLE and not plan.can_begin(w.config)]
+        open_ = [w for w in self.wanted() if w.state in STARTABLE and not plan.can_begin(w.config)]
         open_ = [w for w in open_ if not files.is_locked(runs.lock_of(w.config.start_from))]  # another process has that one
         lacks = "begins with the weights of another run, which are not on this machine:"
         return {w.name: f"{w.name} {lacks} {runs.name_of(w.config.start_from)}." for w in open_}
@@ -158,7 +171,7 @@ class Queue:
             if (worker := self._worker_for(wanted)) is None:
                 break
             self.busy[wanted.name] = worker
-            worker.give(wanted, bar=sys.stderr.isatty())
+            worker.give(wanted)
         if not self.busy:
             return False
         try:
@@ -209,9 +222,13 @@ class Queue:
             self.idle.append(worker)
             if "error" in reply:
                 self.failed[wanted.name] = f"{wanted.name}: {reply['error']}"
+            elif reply["status"] == "in work":
+                return  # Why no failure: another process, such as an equal task of a cluster, has it or has just done it
             elif (state := wanted.state) in STARTABLE:  # Why: it would be begun again and again
                 lacks = ", ".join(wanted.unmeasured())
                 self.failed[wanted.name] = f"{wanted.name} is still {state}: {lacks}. Are its weights damaged? Delete them."
+            if reply.get("warning") and wanted.config.stop_at_train_error is None:
+                self.warned[wanted.name] = f"{wanted.name}: {reply['warning']}"
         if wanted.name in self.failed:
             tqdm.write(f"error: {self.failed[wanted.name]}", file=sys.stderr)
 
@@ -238,8 +255,7 @@ class Queue:
         )
 
     def _seconds_left(self) -> float:
-        wanted = plan.wanted(self.scale, self.claims, assume=True)
-        return sum(seconds for _, _, seconds in plan.priced(wanted, str(readiness.device())))
+        return sum(seconds for _, _, seconds in plan.priced(self.wanted(assume=True), str(readiness.device())))
 
     def _move(self) -> None:
         """Show what is left now; plans change with results, so the total may grow and shrink."""
@@ -269,13 +285,15 @@ def work() -> None:
     with suppress(KeyboardInterrupt):
         while not stop.requested and (job := asked.get()) is not None:
             try:
-                answer = {"status": _do(job, stop)}
+                answer = _do(job, stop)
+            except files.BusyError:
+                answer = {"status": "in work"}
             except UserError as error:
                 answer = {"error": str(error)}
             print(json.dumps(answer), file=answers, flush=True)
 
 
-def _do(job: dict[str, Any], stop: Any) -> str:
+def _do(job: dict[str, Any], stop: Any) -> dict[str, Any]:
     """Train and measure one run; on several devices by ranks, one for each column."""
     import torch
 
@@ -289,6 +307,8 @@ def _do(job: dict[str, Any], stop: Any) -> str:
         status = launch(["train", runs.name_of(config), "--devices", str(job["devices"])], Layout(job["devices"], 1))
         if stop.requested:
             raise KeyboardInterrupt
+        if status and files.is_locked(runs.lock_of(config)):
+            raise files.BusyError("Another process was faster.")
         if status:
             raise UserError(f"its ranks ended with status {status}; what they said is above.")
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -299,9 +319,8 @@ def _do(job: dict[str, Any], stop: Any) -> str:
         measured=job["measured"],
         group=Group(device),
         stop=stop,
-        bar=None if job["bar"] else False,
     )
-    return run.status
+    return {"status": run.status, "warning": run.manifest["warning"]}
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ class Run:
         """The seed."""
         return self.manifest["config"]["seed"]
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Of a training of one's own: whose arm it changes ("arm_of"), and the file that it begins with ("start_file")."""
+        return self.manifest.get("facts", {})
+
     @cached_property
     def config(self) -> RunConfig:
         """What was asked for."""
@@ -92,13 +97,15 @@ def name_of(config: RunConfig) -> str:
 
 def readable(config: RunConfig) -> str:
     """Return what a person wants to know of a config in a few words; the hash tells the rest apart."""
-    words = [label(config.net), f"rate-{config.optimiser.rate:g}"]
+    words = [config.name] * (config.name is not None) + [label(config.net), f"rate-{config.optimiser.rate:g}"]
     words += [f"{config.epochs}-epochs"] * (config.stop_at_train_error is None)
     views = config.augmentation
     if views is not None and views.crop_side == Augmentation.crop_side:
         words += ["central-view"] * (not views.random) + ["no-colour-noise"] * (views.random and not views.noise)
         words += ["no-decay"] * (not config.optimiser.weight_decay)
-    words += [config.precision] * (config.precision != "auto") + ["fine-tuned"] * (config.start_from is not None)
+    words += [config.precision] * (config.precision != "auto") + ["fine-tuned"] * bool(
+        config.start_from or config.start_file
+    )
     return "-".join(words)
 
 
@@ -119,7 +126,7 @@ def command_of(config: RunConfig, threads: int | None = None) -> str:
 
 def mending(name: str) -> str:
     """Return what mends a damaged record."""
-    return f"Restore the file (git checkout), or delete {runs_dir() / name} and train it again: alexnet train {name}"
+    return f"Restore the file (git checkout), or move {runs_dir() / name} away and train it again: alexnet train {name}"
 
 
 def read(config: RunConfig) -> Run | None:
