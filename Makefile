@@ -18,7 +18,7 @@ endif
 
 ifeq ($(shell test -w . && echo yes),yes)
 
-.PHONY: help setup plan reproduce book serve test check bench rehearse clean
+.PHONY: help setup plan reproduce book serve test check bench baseline rehearse clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -63,6 +63,10 @@ check: setup ## ruff: lint and format, notebooks too
 
 bench: setup ## measure this machine, as ratios within one run; writes runs/bench
 	@$(RUN) -m alexnet.bench
+
+baseline: setup ## classify ImageNet-20 (SCALE=toy: its stand-in) by hand-crafted features, the paper's rival; an hour
+	@$(if $(ALEXNET_PYTHON),:,$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[baseline]")
+	@$(RUN) -m alexnet.experiments.baseline --data $(if $(filter toy,$(SCALE)),formula256,imagenet20)
 
 rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives like ImageNet's
 	@$(RUN) tests/experiments/rehearsal.py
