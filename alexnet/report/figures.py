@@ -5,6 +5,7 @@ for readers who prefer dark pages, is the first with each colour replaced by its
 palette, which the colour-blind can tell apart; line styles and markers should repeat what colours say.
 """
 
+import base64
 import io
 import os
 import re
@@ -14,6 +15,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from IPython.display import SVG, Markdown, display
 from matplotlib.figure import Figure
+from PIL import Image
 
 INK, GREY, FAINT, PAPER = "#1f2933", "#5b6673", "#d5dae0", "#ffffff"
 BLUE, ORANGE, GREEN, PURPLE, GOLD = "#0072b2", "#d55e00", "#008060", "#a8518a", "#946c00"
@@ -75,7 +77,17 @@ def as_svg(figure: Figure) -> str:
     """Return a figure as SVG on a transparent ground, the same bytes at every run."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    return re.sub(r"data:image/png;base64,([^\"]+)", _lighter, text.getvalue())
+
+
+def _lighter(picture: re.Match) -> str:
+    """Return a picture inside a drawing as a JPEG where that is less than half as large, as it is of photographs."""
+    image, small = Image.open(io.BytesIO(base64.b64decode(picture[1]))), io.BytesIO()
+    if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
+        return picture[0]
+    image.convert("RGB").save(small, "JPEG", quality=90, subsampling=0)
+    text = base64.b64encode(small.getvalue()).decode()
+    return f"data:image/jpeg;base64,{text}" if 2 * len(text) < len(picture[1]) else picture[0]
 
 
 def in_the_dark(svg: str) -> str:

@@ -1,4 +1,4 @@
-"""Figures that answer a touch: a drawing, in whose place the page's script puts the same as a Plotly chart.
+"""Figures that answer a touch: a drawing, in whose place the page's script puts the same as a Plotly chart; and controls.
 
 `show(figure, traces, layout, name, caption, alt)` is `figures.show` and more: `traces` and `layout` are Plotly's, as plain
 dictionaries (of `import plotly` nothing is needed). Where scripts are off, in print and in search engines the drawing
@@ -47,3 +47,19 @@ def show(
     text = json.dumps(chart, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     html = f'<script type="application/json" class="chart" data-figure="{name}">{text}</script>'
     return Markdown(f"{drawn.data}\n\n:::{{raw}} html\n{html}\n:::")
+
+
+def controls(name: str, body: str, data: Any, script: str) -> Markdown:
+    """Return controls to move: plain HTML with a script of a few lines, in which `box` is the element that holds `body`.
+
+    `data` reaches the script as JSON under that name. The controls show once the script has run; where scripts are off a
+    line says what is missing, and in print they are left out. Colours are the page's: currentColor and its variables.
+    """
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    html = (
+        f'<div class="controls" id="{name}" hidden><script type="application/json">{text}</script>{body.strip()}</div>\n'
+        f"<noscript><p>Here are controls that need scripts, which are off.</p></noscript>\n<script>{{\n"
+        f'const box = document.getElementById("{name}"), data = JSON.parse(box.firstElementChild.textContent);\n'
+        f"{script.strip()}\nbox.hidden = false;\n}}</script>"
+    )
+    return Markdown(f":::{{raw}} html\n{html}\n:::")

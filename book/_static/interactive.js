@@ -10,6 +10,11 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   const style = document.createElement("style");
   style.textContent = "figure .chart { width: 100%; text-align: start; } figure img.replaced { display: none !important; }" +
+    ".controls { margin: 0 0 1.5rem; padding: .5rem .9rem; border: 1px solid var(--pst-color-border); border-radius: .3rem; }" +
+    ".controls label { display: inline-block; max-width: 100%; margin: .2rem 1rem .2rem 0; }" +
+    ".controls select { width: 34rem; max-width: 100%; } .controls svg, .controls canvas { max-width: 100%; height: auto; }" +
+    ".controls input[type=range] { width: 9rem; vertical-align: middle; } .controls input[type=number] { width: 6rem; }" +
+    ".controls output { display: block; margin: .4rem 0; } @media print { .controls { display: none !important; } }" +
     "@media print { figure .chart { display: none; } figure img.on-light.replaced { display: inline !important; } }";
   document.head.append(style);
   const isDark = () => document.documentElement.dataset.theme === "dark";
