@@ -4,6 +4,7 @@ import base64
 import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from alexnet.report import figures
@@ -55,6 +56,15 @@ def test_photographs_keep_their_pixels_in_the_dark():
     pictures = [re.findall(r"base64,([^\"]+)", svg) for svg in (light, figures.in_the_dark(light))]
     assert pictures[0] == pictures[1]
     assert base64.b64decode(pictures[0][0])[:4] == b"\x89PNG"
+
+
+def test_photographs_are_kept_as_jpegs_where_that_is_much_smaller():
+    figure, axes = plt.subplots()
+    rows, columns = np.mgrid[:200, :200]
+    smooth = np.stack([rows, columns, 127 + 60 * np.sin(rows * columns / 900)], axis=2).astype(np.uint8)
+    axes.imshow(smooth)
+    assert "data:image/jpeg;base64," in figures.as_svg(figure)
+    assert "data:image/png" not in figures.as_svg(figure)
 
 
 def test_in_a_book_a_figure_is_two_files_with_alt_text_caption_and_provenance(tmp_path, monkeypatch):

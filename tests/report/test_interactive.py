@@ -27,3 +27,11 @@ def test_a_page_has_the_drawing_and_the_data_of_the_chart(tmp_path, monkeypatch)
 def test_a_notebook_opened_by_itself_has_the_drawing_alone(monkeypatch):
     monkeypatch.delenv(figures.FOLDER, raising=False)
     assert "<script" not in interactive.show(plt.figure(), *SHOWN).data
+
+
+def test_controls_wait_for_their_script_and_say_so_where_there_is_none():
+    text = interactive.controls("size", "<output></output>", {"a": "</script>"}, "let b = data.a;").data
+    assert '<div class="controls" id="size" hidden>' in text
+    assert text.index("let b = data.a;") < text.index("box.hidden = false;")
+    assert "<noscript>" in text
+    assert text.count("</script>") == 2, "the data's own one would end the script"
