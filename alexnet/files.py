@@ -18,6 +18,7 @@ from alexnet.config import UserError
 
 PARTIAL = ".partial"  # ends the name of a file that is being written; git ignores it
 FULL = (errno.ENOSPC, errno.EDQUOT)
+Rows = list[dict[str, Any]]  # of a table, each by the names of its columns
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def write_json(file: Path, value: Any) -> None:
     write_text(file, json.dumps(value, indent=1) + "\n")
 
 
-def write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
+def write_lines(file: Path, lines: Rows) -> None:
     """Write a JSON-lines file."""
     write_text(file, "".join(json.dumps(line) + "\n" for line in lines))
 
@@ -86,7 +87,7 @@ def read_json(file: Path, mend: str) -> Any:
         raise UserError(f"{file} cannot be read ({_said(error)}). {mend}") from error
 
 
-def read_lines(file: Path, mend: str = "") -> list[dict[str, Any]]:
+def read_lines(file: Path, mend: str = "") -> Rows:
     """Return the objects of a JSON-lines file; an absent one is empty. Raises UserError for one that is damaged."""
     if not file.is_file():
         return []

@@ -1,6 +1,6 @@
 """`make bench`: how well this machine is used, as ratios within one run; written under runs/bench. Never a test.
 
-python -m alexnet.bench [cifar] [loader] [network] [costs] [device]      all parts; those named are printed only
+python -m alexnet.bench [figure1] [loading] [network] [costs] [device]      all parts; those named are printed only
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 
 from alexnet import machine
-from alexnet.bench import cifar, costs, loader, network
+from alexnet.bench import costs, figure1, loading, network
 from alexnet.bench.rows import Kind, Row, Setting, kind_of_machine
 from alexnet.config import nearest
 from alexnet.experiments.runs import runs_dir
@@ -25,7 +25,7 @@ from alexnet.model import kernels
 from alexnet.preprocessing import synthetic
 from alexnet.training.precision import use_threads
 
-ROWS: dict[str, Callable[[], Iterator[Row]]] = {"cifar": cifar.rows, "loader": loader.rows, "network": network.rows}
+ROWS: dict[str, Callable[[], Iterator[Row]]] = {"figure1": figure1.rows, "loading": loading.rows, "network": network.rows}
 PARTS = (*ROWS, "costs", "device")
 DEVICE_BATCH = 128  # images of a step on a CUDA device (paper 5)
 
@@ -83,9 +83,9 @@ def device_rows(at: Setting) -> Iterator[Row]:
     yield network.map_norm_row(at)
     yield from network.step_rows(at)
     yield network.memory_row(at)
-    pixels, labels = synthetic.generate(synthetic.LARGE, "train", loader.NUM_IMAGES)
-    with loader.small_set(pixels, labels, "raw") as (data, _):
-        yield loader.training_against_one_batch(data, at, 1.0)
+    pixels, labels = synthetic.generate(synthetic.LARGE, "train", loading.NUM_IMAGES)
+    with loading.small_set(pixels, labels, "raw") as (data, _):
+        yield loading.training_against_one_batch(data, at, 1.0)
 
 
 def as_text(rows: list[Row], kind: Kind) -> str:

@@ -7,16 +7,16 @@ and gives an `Interval` in the unit of the claim's value (points, percent or a r
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alexnet.experiments.statistics import Interval, mean_interval, rate_interval, ratio_interval
+from alexnet.files import Rows
 
 if TYPE_CHECKING:
     from alexnet.experiments.results import Results
 
-Rows = list[dict[str, Any]]
 Net = tuple[np.ndarray, np.ndarray]  # probabilities (N, K) and labels (N,) of the same images in the same order
 
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def _errors(trained: Trained, split: str, views: str) -> None:
     write_errors(trained.folder, [*others, *counted])
 
 
-def write_errors(folder: Path, rows: list[dict[str, Any]]) -> None:
+def write_errors(folder: Path, rows: files.Rows) -> None:
     """Write the exact counts of a run's errors."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -65,7 +65,7 @@ def write_errors(folder: Path, rows: list[dict[str, Any]]) -> None:
     files.write_text(folder / "errors.csv", text.getvalue())
 
 
-def read_errors(folder: Path) -> list[dict[str, Any]]:
+def read_errors(folder: Path) -> files.Rows:
     """Return the counts of `errors.csv`: rows of split, views, k, wrong, total."""
     file = folder / "errors.csv"
     if not file.is_file():

@@ -13,11 +13,12 @@ from tabulate import tabulate
 from alexnet import files
 from alexnet.config import ColumnNet, Net, RunConfig, UserError, nearest, reseeded
 from alexnet.experiments import artefacts, runs
-from alexnet.experiments.answers import Rows, Where
+from alexnet.experiments.answers import Where
 from alexnet.experiments.declare import Arm, Experiment, FastestRate, widened
 from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
 from alexnet.experiments.readiness import device
 from alexnet.experiments.scales import SCALES, Scale, table
+from alexnet.files import Rows
 from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
 from alexnet.preprocessing import SETS, data_dir, is_prepared, open_set

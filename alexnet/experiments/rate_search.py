@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from alexnet.config import RunConfig
-from alexnet.experiments.answers import Rows, crossing_epoch, training_errors
+from alexnet.experiments.answers import crossing_epoch, training_errors
+from alexnet.files import Rows
 
 RATE_STEP = 2.0  # between neighbours of the logarithmic grid
 SEARCH_SEED = 0

@@ -15,9 +15,10 @@ from alexnet.experiments import artefacts, plan, runs
 from alexnet.experiments.answers import Answer, Net, Where
 from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
 from alexnet.experiments.rate_search import Search
-from alexnet.experiments.runs import Rows, Run
+from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import SCALES, Scale, stamp, table
 from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge
+from alexnet.files import Rows
 from alexnet.paper.claims import Value
 from alexnet.preprocessing import SETS
 

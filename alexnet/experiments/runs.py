@@ -21,11 +21,11 @@ from typing import Any
 
 from alexnet import files
 from alexnet.config import PROJECT_DIR, Augmentation, RunConfig, UserError, config_hash, from_dict, to_dict
+from alexnet.files import Rows
 from alexnet.model import label
 
 VERSION = 2  # of the manifest; 1 had no version, and named a run after its claim
 FINAL = ("finished", "diverged")
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

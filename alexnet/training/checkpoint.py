@@ -32,8 +32,8 @@ class Progress:
     wrong: int = 0  # images of the epoch classified wrongly when they were trained on
     images_seen: int = 0
     diverged: str | None = None  # where the loss stopped being a number
-    metrics: list[dict[str, Any]] = field(default_factory=list)  # rows {"epoch", "split", "views", "k", "wrong", "total"}
-    history: list[dict[str, Any]] = field(default_factory=list)  # {"epoch", "images_seen", "loss"} of each, from epoch 0
+    metrics: files.Rows = field(default_factory=list)  # rows {"epoch", "split", "views", "k", "wrong", "total"}
+    history: files.Rows = field(default_factory=list)  # {"epoch", "images_seen", "loss"} of each, from epoch 0
 
 
 @dataclass

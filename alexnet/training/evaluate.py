@@ -9,13 +9,13 @@ Shapes: N images, C maps, H, W pixels, K classes, Q queries, D features, M neigh
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from alexnet.config import RunConfig, UserError
+from alexnet.files import Rows
 from alexnet.model import Net, image_side_of
 from alexnet.preprocessing import Batches, PreparedSet, batches
 from alexnet.preprocessing.loader import WHOLE, Part
@@ -28,7 +28,6 @@ ONE_VIEW = ("whole", "central")
 KS = (1, 5)  # an image is wrong when its class is not among the k most probable
 CHUNK_BYTES = 2**28  # of vectors in float64 at a time
 SPARE = 16  # candidates among nearest neighbours beyond those asked for
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from alexnet.config import RunConfig, UserError, to_dict
+from alexnet.files import Rows
 from alexnet.model import StepKey
 from alexnet.preprocessing import PreparedSet
 from alexnet.preprocessing.loader import rows_of
@@ -73,7 +74,7 @@ class Training(Learner):
         errors = [row["wrong"] / row["total"] for row in self.counted(self.watched) if row["epoch"] > 0]
         return rates_of(self.config.schedule, self.config.epochs, self.progress.epoch, errors)
 
-    def counted(self, split: str | None) -> list[dict[str, Any]]:
+    def counted(self, split: str | None) -> Rows:
         """Return the rows of the top-1 errors of a split, in the order of the epochs, without the running count."""
         views = views_of_training(self.config)
         return [row for row in self.progress.metrics if (row["split"], row["views"], row["k"]) == (split, views, 1)]
@@ -114,7 +115,7 @@ class Training(Learner):
             at.epoch, at.step, at.loss_sum, at.wrong = epoch, 0, 0.0, 0
         self.save()
 
-    def _count(self, epoch: int) -> list[dict[str, Any]]:
+    def _count(self, epoch: int) -> Rows:
         """Return the counts that belong to an epoch: of the watched split, and of the training images if they decide."""
         config, decides = self.config, self.config.stop_at_train_error is not None
         is_plateau = config.schedule is not None and config.schedule.kind == "plateau"

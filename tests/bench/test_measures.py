@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from alexnet.bench import __main__ as bench
-from alexnet.bench import cifar, costs, network, rows
+from alexnet.bench import costs, figure1, network, rows
 from alexnet.bench.rows import Row, Setting, both
 from alexnet.config import CifarNet
 from alexnet.model import build
@@ -20,7 +20,7 @@ from alexnet.paper.arithmetic import operations
 )
 def test_the_operations_of_a_step_are_counted_by_hand(topology, multiplications):
     net = build(CifarNet(topology=topology), seed=0)
-    assert cifar.operations_per_image(net) == 2 * multiplications
+    assert figure1.operations_per_image(net) == 2 * multiplications
 
 
 def test_a_ratio_compares_speeds(monkeypatch):
@@ -55,7 +55,7 @@ def test_a_target_is_that_of_the_kind_of_machine_at_hand():
 
 @pytest.mark.parametrize("topology", ["19pct", "conv-local-13pct"])
 def test_the_plain_net_is_the_same_net(topology):
-    ours, plain = build(CifarNet(topology=topology), seed=0), cifar.plain_net(topology)
+    ours, plain = build(CifarNet(topology=topology), seed=0), figure1.plain_net(topology)
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 50
     torch.testing.assert_close(plain(images), ours(images), rtol=1e-4, atol=1e-5)
     assert all(parameter.is_contiguous() for parameter in plain.parameters())

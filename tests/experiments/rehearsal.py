@@ -169,7 +169,7 @@ def wnids_of(num_classes: int) -> list[str]:
     return [f"n{7 * number + 1_000_000:08d}" for number in range(num_classes)]
 
 
-def _tar(members: dict[str, bytes], file: Path | None = None, mode: str = "w") -> bytes:
+def tar_of(members: dict[str, bytes], file: Path | None = None, mode: str = "w") -> bytes:
     """Write a tar file of {name: content}, or return its bytes where no file is given."""
     stream = io.BytesIO()
     with tarfile.open(file, mode) if file else tarfile.open(fileobj=stream, mode=mode) as tar:
@@ -184,7 +184,7 @@ def _class_tars(num_classes: int) -> dict[str, bytes]:
     """Return a tar file for each class, with one image."""
     jpegs = _jpegs()
     return {
-        f"{wnid}.tar": _tar({f"{wnid}_{i}.JPEG": jpegs[i % NUM_PICTURES]}) for i, wnid in enumerate(wnids_of(num_classes))
+        f"{wnid}.tar": tar_of({f"{wnid}_{i}.JPEG": jpegs[i % NUM_PICTURES]}) for i, wnid in enumerate(wnids_of(num_classes))
     }
 
 
@@ -193,12 +193,12 @@ def _ilsvrc(folder: Path, name: str) -> None:
     year, info, jpegs = int(name.removeprefix("ilsvrc")), SETS[name], _jpegs()
     word = {2010: "images", 2012: "img"}[year]
     stem = f"ILSVRC{year}"
-    _tar(_class_tars(info.num_classes), folder / f"{stem}_{word}_train.tar")
+    tar_of(_class_tars(info.num_classes), folder / f"{stem}_{word}_train.tar")
     truth = {}
     for split in list(info.counts)[1:]:
         count = HELD_OUT[split]
         names = [f"{stem}_{split}_{i + 1:08d}.JPEG" for i in range(count)]
-        _tar({n: jpegs[i % NUM_PICTURES] for i, n in enumerate(names)}, folder / f"{stem}_{word}_{split}.tar")
+        tar_of({n: jpegs[i % NUM_PICTURES] for i, n in enumerate(names)}, folder / f"{stem}_{word}_{split}.tar")
         labels = np.random.default_rng(count).permutation(count) % info.num_classes  # of the first classes, in no order
         numbers = info.num_classes - labels  # as `_meta` has them
         truth[split] = "".join(f"{number}\n" for number in numbers).encode()
@@ -207,7 +207,7 @@ def _ilsvrc(folder: Path, name: str) -> None:
     kit = {2010: "devkit-1.0", 2012: "ILSVRC2012_devkit_t12"}[year]
     members = {"meta.mat": _meta(year, info.num_classes), f"{stem}_validation_ground_truth.txt": truth["val"]}
     file = folder / f"{kit if kit.startswith(stem) else f'{stem}_{kit}'}.tar.gz"
-    _tar({f"{kit}/data/{n}": data for n, data in members.items()}, file, "w:gz")
+    tar_of({f"{kit}/data/{n}": data for n, data in members.items()}, file, "w:gz")
 
 
 def _meta(year: int, num_classes: int) -> bytes:
@@ -226,7 +226,7 @@ def _meta(year: int, num_classes: int) -> bytes:
 
 def _fall(folder: Path, name: str) -> None:
     """Write the whole of ImageNet of one fall: a tar of a tar for each wnid, and what people call them."""
-    _tar(_class_tars(SETS[name].num_classes), folder / f"{name.replace('20', '', 1)}_whole.tar")
+    tar_of(_class_tars(SETS[name].num_classes), folder / f"{name.replace('20', '', 1)}_whole.tar")
     lines = [f"{wnid}\trehearsal {wnid}" for wnid in wnids_of(SETS[name].num_classes)]
     files.write_text(folder / "words.txt", "\n".join(lines) + "\n")
 

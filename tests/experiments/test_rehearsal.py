@@ -1,12 +1,11 @@
 """A small rehearsal: one claim of each kind, from archives to answers, with few classes."""
 
-import importlib.util
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from experiments import rehearsal
 
 from alexnet.config import PROJECT_DIR, UserError, differing_fields, to_dict
 from alexnet.experiments import EXPERIMENTS, artefacts, plan, rate_search, runner, runs, scales
@@ -14,10 +13,6 @@ from alexnet.experiments.results import Results
 from alexnet.experiments.statistics import ONE_RUN
 from alexnet.preprocessing import SETS, open_set
 from alexnet.training import checkpoint, loop
-
-SCRIPT = importlib.util.spec_from_file_location("rehearsal", Path(__file__).with_name("rehearsal.py"))
-rehearsal = importlib.util.module_from_spec(SCRIPT)
-SCRIPT.loader.exec_module(rehearsal)
 
 NUM_CLASSES = 12
 HELD_OUT = {"val": 14, "test": 15}

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from records import record
 
 from alexnet import experiments as declared
 from alexnet import files
-from alexnet.config import UserError, to_dict
+from alexnet.config import UserError
 from alexnet.experiments import artefacts, results, runs
 from alexnet.experiments.answers import (
     ensemble,
@@ -37,27 +38,6 @@ def store(tmp_path, monkeypatch):
 def declare(monkeypatch, *experiments):
     monkeypatch.setattr(declared, "EXPERIMENTS", experiments, raising=False)
     return experiments[0] if len(experiments) == 1 else experiments
-
-
-def record(config, errors=(), curve=(), device="cpu", status="finished"):
-    """Write a run as it would stand on disk: `errors` are (split, views, k, wrong, total), `curve` training errors."""
-    folder = runs.folder_of(config)
-    manifest = {
-        "version": 2,
-        "name": runs.name_of(config),
-        "status": status,
-        "config": to_dict(config),
-        "epochs": len(curve),
-    }
-    files.write_json(folder / "manifest.json", manifest | {"segments": [{"device": device}]})
-    rows = [
-        {"epoch": epoch, "split": "train", "views": "whole", "k": 1, "wrong": round(1000 * e), "total": 1000}
-        for epoch, e in enumerate(curve)
-    ]
-    files.write_lines(folder / "metrics.jsonl", rows)
-    if errors:
-        artefacts.write_errors(folder, [dict(zip(artefacts.COLUMNS, row, strict=True)) for row in errors])
-    return folder
 
 
 def recorded(experiment, arm, wrong_by_seed, split="val", views="ten", k=1, **how):

@@ -66,11 +66,15 @@ def test_a_run_killed_again_and_again_ends_equal_bit_for_bit(tiny, config, tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_finishes_the_step_and_leaves_a_checkpoint(tiny, config, tmp_path, number):
+def test_a_run_is_one_processs_until_a_signal_which_finishes_the_step_and_leaves_a_checkpoint(
+    tiny, config, tmp_path, number
+):
     long = replace(config, epochs=500)
     process = start(long, tmp_path / "runs")
     while not (runs.folder_of(long) / checkpoint.CURRENT).exists():
         time.sleep(0.01)
+    with pytest.raises(UserError, match="Another process is training"):
+        train_run(long)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -133,19 +137,6 @@ def test_a_run_on_other_images_is_not_resumed(tiny, config):
     checkpoint.save(folder, found)
     with pytest.raises(UserError, match="begun on other images"):
         train_run(config)
-
-
-def test_two_processes_do_not_train_the_same_run(tiny, config, tmp_path):
-    long = replace(config, epochs=500)
-    process = start(long, tmp_path / "runs")
-    try:
-        while not (runs.folder_of(long) / checkpoint.CURRENT).exists():
-            time.sleep(0.01)
-        with pytest.raises(UserError, match="Another process is training"):
-            train_run(long)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_a_divergence_is_in_the_manifest_and_told(tiny, config, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from model.nets import images, on_meta, small
 
 from alexnet.config import UserError
 from alexnet.model import StepKey, build
@@ -17,29 +18,12 @@ from alexnet.model.presets import (
     one_column,
     paper,
     source2012,
-    with_classes,
     with_sixth_layer,
-    with_width,
 )
 
 PRESETS = {"paper": paper(), "source2012": source2012()}
 CONFIGS = {**PRESETS, **{name: change(source2012()) for name, change in ABLATIONS.items()}}
 KEY = StepKey(seed=0, epoch=2, step=17)
-
-
-def small(config, side=99, num_classes=5):
-    """A sixteenth of a net on small images: 3 to 12 kernels and 128 units a column."""
-    return replace(with_classes(with_width(config, 1 / 16), num_classes), image_side=side)
-
-
-def images(count, side=99, seed=0):
-    return torch.randn(count, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 70
-
-
-def on_meta(config, **layout):
-    """A net without memory, for counting."""
-    with torch.device("meta"):
-        return AlexNet(config, **layout)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from model.nets import images, on_meta, small
 
 from alexnet.config import CifarNet, ColumnNet, UserError, config_hash, from_dict
 from alexnet.model import build, image_side_of, label, layers_of, num_columns_of
-from alexnet.model.alexnet import AlexNet
 from alexnet.model.presets import (
     ABLATIONS,
     LAYERS,
@@ -37,21 +37,6 @@ CONFIGS = {
     for preset, config in PRESETS.items()
     for name, change in {"base": lambda config: config, **ABLATIONS}.items()
 }
-
-
-def small(config, side=99, num_classes=5):
-    """A sixteenth of a net on small images: 3 to 12 kernels and 128 units a column."""
-    return replace(with_classes(with_width(config, 1 / 16), num_classes), image_side=side)
-
-
-def images(count, side=99, seed=0):
-    return torch.randn(count, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 70
-
-
-def on_meta(config, **layout):
-    """A net without memory, for counting."""
-    with torch.device("meta"):
-        return AlexNet(config, **layout)
 
 
 def count(net):

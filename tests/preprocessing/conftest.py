@@ -2,10 +2,10 @@
 
 import importlib
 import io
-import tarfile
 
 import numpy as np
 import pytest
+from experiments import rehearsal
 from PIL import Image
 
 SIDE = 16
@@ -59,20 +59,10 @@ def jpeg():
     return _jpeg
 
 
-def _tar_of(file, members, mode="w"):
-    stream = io.BytesIO()
-    with tarfile.open(file, mode) if file else tarfile.open(fileobj=stream, mode=mode) as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
-
-
 @pytest.fixture
 def tar_of():
     """A function that writes a tar file of {name: bytes}, or returns its bytes where the file is None."""
-    return _tar_of
+    return lambda file, members, mode="w": rehearsal.tar_of(members, file, mode)
 
 
 @pytest.fixture
