@@ -112,15 +112,12 @@ class BusyError(UserError):
 def locked(file: Path, otherwise: str) -> Iterator[None]:
     """Hold the lock `file` for a block. Raises BusyError with the text `otherwise` when another process holds it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        held = filelock.FileLock(file).acquire(timeout=0)
     except filelock.Timeout:
         raise BusyError(otherwise) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def is_locked(file: Path) -> bool:

@@ -92,16 +92,7 @@ class AlexNet(Net):
         self.exchange = exchange or Exchange()
         self.columns = nn.ModuleDict({own: Column(config, own) for own in names or config.column_names})
 
-    def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
-        """As in `Net`."""
-        return self.exchange.add(self._run(images_NCHW, "fc8", key))
-
-    def features(self, images_NCHW: Tensor, layer: str) -> Tensor:
-        """As in `Net`; columns are side by side along the second dimension."""
-        self._need_layer(layer)
-        return self.exchange.concatenate(self._run(images_NCHW, layer))
-
-    def _run(self, images_NCHW: Tensor, last: str, key: StepKey | None = None) -> list[Tensor]:
+    def _run(self, images_NCHW: Tensor, last: str, key: StepKey | None = None) -> Tensor:
         own = [images_NCHW] * len(self.columns)
         for name in self.layer_names:
             if name in self.config.shared:
@@ -109,7 +100,7 @@ class AlexNet(Net):
             own = [column.run_layer(name, x, key) for column, x in zip(self.columns.values(), own, strict=True)]
             if name == last:
                 break
-        return own
+        return self.exchange.add(own) if last == "fc8" else self.exchange.concatenate(own)
 
     def initialise(self, seed: int) -> None:
         """As in `Net`. Draws depend on the seed, the layer and the column, so any layout starts from the same weights."""

@@ -96,16 +96,7 @@ class CifarStack(Net):
             if "max" in then or "average" in then:
                 side = num_windows(side, 3, 2)
 
-    def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
-        """As in `Net`; nothing is dropped, so `key` is of no use."""
-        return self._run(images_NCHW, self.layer_names[-1])
-
-    def features(self, images_NCHW: Tensor, layer: str) -> Tensor:
-        """As in `Net`."""
-        self._need_layer(layer)
-        return self._run(images_NCHW, layer)
-
-    def _run(self, x: Tensor, last: str) -> Tensor:
+    def _run(self, x: Tensor, last: str, key: StepKey | None = None) -> Tensor:
         for name, (_, _, then) in self.topology.items():
             x = self.get_submodule(name)(x.flatten(1) if name.startswith("fc") else x)
             for step in then.split():

@@ -74,7 +74,8 @@ class _Concatenate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, own: Tensor, group: ProcessGroup) -> Tensor:
-        ctx.group, ctx.maps_last = group, _has_maps_last(own)
+        ctx.group = group
+        ctx.maps_last = own.ndim == 4 and not own.is_contiguous() and own.is_contiguous(memory_format=torch.channels_last)
         x = _as_it_lies(own, ctx.maps_last)
         parts = x.new_empty(dist.get_world_size(group), *x.shape)
         dist.all_gather(list(parts), x, group=group)
@@ -104,10 +105,6 @@ class _Add(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient_NK: Tensor) -> tuple[Tensor | None, ...]:
         return gradient_NK, None
-
-
-def _has_maps_last(x: Tensor) -> bool:
-    return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _as_it_lies(x: Tensor, maps_last: bool) -> Tensor:

@@ -32,10 +32,18 @@ class Net(nn.Module):
 
         They are fp32 also where the rest of the net runs in bf16 (`layers.LogitsLinear`).
         """
-        raise NotImplementedError
+        return self._run(images_NCHW, self.layer_names[-1], key)
 
     def features(self, images_NCHW: Tensor, layer: str) -> Tensor:
-        """Return the outputs of `layer` with all that follows it, of every column. Raises UserError for no such layer."""
+        """Return the outputs of a layer below the last, with all that follows it; columns are side by side along dim 1.
+
+        Raises UserError for no such layer.
+        """
+        if layer not in self.layer_names[:-1]:
+            raise UserError(f"`layer` (={layer!r}) must be one of {', '.join(self.layer_names[:-1])}.")
+        return self._run(images_NCHW, layer)
+
+    def _run(self, images_NCHW: Tensor, last: str, key: StepKey | None = None) -> Tensor:
         raise NotImplementedError
 
     def initialise(self, seed: int) -> None:
@@ -58,10 +66,6 @@ class Net(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 into(parameter).copy_(state[name])
-
-    def _need_layer(self, layer: str) -> None:
-        if layer not in self.layer_names[:-1]:
-            raise UserError(f"`layer` (={layer!r}) must be one of {', '.join(self.layer_names[:-1])}.")
 
 
 def check_state(state: dict[str, Tensor], whole: nn.Module) -> None:

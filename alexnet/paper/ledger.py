@@ -4,7 +4,7 @@
 configs' defaults, which are the 2012 notes'.
 """
 
-import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from alexnet.config import Optimiser, Schedule, UserError
 from alexnet.model import presets
 from alexnet.paper.arithmetic import layer_parameters
-from alexnet.paper.claims import build, parse
+from alexnet.paper.claims import build
 from alexnet.preprocessing.augment import PAPER, SOURCE2012, colour_axes, num_views
 
 NOT_PINNED = "not pinned"
@@ -50,11 +50,6 @@ def grey_levels(literal: bool) -> list[float]:
     return [float(PAPER.noise * np.linalg.norm(axis)) for axis in axes.T[::-1]]
 
 
-def is_source_place(text: str) -> bool:
-    """Return whether `text` names a file of the 2012 source and its lines."""
-    return re.fullmatch(r"[\w./-]+\.(cfg|py|cu):\d+(-\d+)?", text) is not None
-
-
 def known() -> dict[str, Any]:
     """Return what the rows name in braces: the presets, the configs' defaults, and numbers computed from them."""
     ours, theirs, schedule = presets.paper(), presets.source2012(), Schedule()
@@ -84,7 +79,7 @@ def known() -> dict[str, Any]:
 def read_ledger(text: str) -> tuple[LedgerRow, ...]:
     """Return the rows of a ledger in TOML. Raises UserError that names the row of a mistake."""
     things, rows = known(), []
-    for topic, entries in parse(text, "ledger.toml", TOPICS).items():
+    for topic, entries in tomllib.loads(text).items():
         for entry in entries:
             where = f"ledger.toml: {topic}, row {entry.get('paper')!r}"
             row = build(LedgerRow, {"topic": topic} | entry, where)

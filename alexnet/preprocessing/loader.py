@@ -5,8 +5,7 @@ alone: float (N, 3, H, W) in channels_last layout, never divided by 255, and lab
 bits whatever the batch size and on whatever device.
 """
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
@@ -43,7 +42,6 @@ class Batches:
         self.is_whole, self.device = augmentation is None, torch.device(device or "cpu")
         self.augmentation = augmentation or Augmentation(crop_side=len(self.mean), random=False, noise=0.0)
         self.axes = colour_axes(data.covariance)
-        self._free: dict[tuple[int, ...], list[np.ndarray]] = {}  # memory of batches that nobody holds any more
         margin(self.augmentation, len(self.mean))  # Why: crops that are too large are an error at once
 
     def __len__(self) -> int:
@@ -79,8 +77,10 @@ class Batches:
             raise ValueError(f"`views` (={views!r}) do not fit images that the net sees {shown}")
         for start in range(part[0] * batch_size, len(self), part[1] * batch_size):
             numbers = np.arange(start, min(start + batch_size, len(self)))
-            # Why read here: JPEGs are decoded once for all views.
-            yield self._fixed(self._read(numbers), len(numbers), "central" if self.is_whole else views), self.labels[numbers]
+            pixels = self._read(numbers)  # Why here: JPEGs are decoded once for all views
+            fixed = fixed_views(self.augmentation, len(self.mean), "central" if self.is_whole else views)
+            each = (Views(*(np.full(len(numbers), value) for value in view)) for view in fixed)
+            yield [crop(pixels, view, self.mean, self.augmentation) for view in each], self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
         """Return the images at `indices` as the net sees them at `places` of `epoch`: one view each, with colour noise."""
@@ -94,7 +94,7 @@ class Batches:
         else:
             views = Views(*(np.full(len(places), number) for number in fixed_views(how, len(self.mean), "central")[0]))
         colours = draw_colours(self.axes, how, seed, epoch, places)
-        return crop(pixels, views, self.mean, how, colours, self._empty)
+        return crop(pixels, views, self.mean, how, colours)
 
     def _read(self, indices: np.ndarray) -> np.ndarray | Tensor:
         """Return images, uint8 (N, H, W, 3), on a CUDA device as a tensor there; nothing waits for their way."""
@@ -104,19 +104,6 @@ class Batches:
         for out, i in zip(pinned.numpy(), indices.tolist(), strict=True):
             out[...] = self.images[i]
         return pinned.to(self.device, non_blocking=True)
-
-    def _fixed(self, pixels: Iterable[np.ndarray] | Tensor, count: int, which: ViewsName) -> list[Tensor]:
-        fixed = fixed_views(self.augmentation, len(self.mean), which)
-        views = (Views(*(np.full(count, value) for value in view)) for view in fixed)
-        return [crop(pixels, each, self.mean, self.augmentation, empty=self._empty) for each in views]
-
-    def _empty(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """Return an array of whatever values. Why not np.empty: fresh pages cost several times what is done with them."""
-        free = self._free.setdefault(shape, [])
-        whole = free.pop() if free else np.empty(shape, dtype)
-        lent = whole.view()  # Why: a tensor's storage, which its views share, holds this; it goes when the storage does
-        weakref.finalize(lent, free.append, whole)
-        return lent
 
 
 batches = Batches
@@ -128,7 +115,6 @@ def crop(
     mean_HWC: np.ndarray,
     augmentation: Augmentation,
     colours: np.ndarray | None = None,
-    empty: Callable[..., np.ndarray] = np.empty,
 ) -> Tensor:
     """Return views of N uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
@@ -140,7 +126,7 @@ def crop(
         return _crop_at_once(pixels_NHWC, views, mean_HWC, augmentation, colours)
     side, middle = augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
     means = mean_HWC, np.ascontiguousarray(mean_HWC[:, ::-1])
-    x_NHWC = empty((len(views.tops), side, side, 3), np.float32)
+    x_NHWC = np.empty((len(views.tops), side, side, 3), np.float32)
     rows = zip(x_NHWC, pixels_NHWC, *(np.asarray(column).tolist() for column in views), strict=True)
     # Why numpy and one image at a time: it stays in the cache, and the threads that train are left alone.
     for i, (out, image, top, left, flip) in enumerate(rows):

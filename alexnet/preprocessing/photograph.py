@@ -3,11 +3,11 @@
 import struct
 import warnings
 import zlib
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 # Why: Pillow knows some forty formats, some of which call other programs; no data set needs more than these.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -16,10 +16,6 @@ RESAMPLING = Image.Resampling.BICUBIC
 LARGE = 8 * 10**6  # pixels; a decoded photograph takes 4 bytes for each, and up to twice that while it is converted
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, zlib.error, MemoryError)
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-_T = Image.Transpose
-TURNS = dict(enumerate((_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.FLIP_TOP_BOTTOM, _T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE,
-                        _T.ROTATE_90), 2))  # fmt: skip
 
 
 def read(stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None = None) -> np.ndarray:
@@ -44,11 +40,9 @@ def upright(image: Image.Image) -> Image.Image:
     The paper is silent; a camera held sideways otherwise gives a class's objects lying down, as no viewer shows them.
     """
     image.load()  # Why first: a PNG may have its EXIF behind its pixels, and damaged pixels are no matter of EXIF
-    try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except UNREADABLE:
-        turn = None
-    return image if turn is None else image.transpose(turn)
+    with suppress(*UNREADABLE):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

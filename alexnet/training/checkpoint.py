@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from alexnet import files
-from alexnet.config import UserError, differing_fields
 
 State = dict[str, Tensor]
 CURRENT, PREVIOUS, WEIGHTS = "checkpoint.pt", "checkpoint.previous.pt", "weights.pt"
@@ -82,12 +81,6 @@ def read_weights(folder: Path) -> State | None:
     if content := _read(folder / WEIGHTS):
         return content["weights"]
     return found.weights if (found := read(folder)) else None
-
-
-def refuse_other_config(name: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise UserError, naming the fields that differ, unless both configs are equal."""
-    if fields := [f"{key} ({old!r} recorded, {new!r} asked)" for key, old, new in differing_fields(recorded, wanted)]:
-        raise UserError(f"run {name} was recorded under another config: {'; '.join(fields)}. Move its folder away.")
 
 
 def weights_digest(weights: State) -> str:

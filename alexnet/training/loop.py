@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from alexnet.config import RunConfig, UserError, to_dict
+from alexnet.config import RunConfig, UserError, differing_fields, to_dict
 from alexnet.files import Rows
 from alexnet.model import StepKey
 from alexnet.preprocessing import PreparedSet
@@ -62,7 +62,9 @@ class Training(Learner):
         found = checkpoint.read(folder)
         self.group.any(False)  # Why: the main rank must not write the next checkpoint before all have read this one.
         if found is not None:
-            checkpoint.refuse_other_config(str(folder), found.config, to_dict(config))
+            if fields := differing_fields(found.config, to_dict(config)):
+                said = "; ".join(f"{name} ({old!r} recorded, {new!r} asked)" for name, old, new in fields)
+                raise UserError(f"run {folder} was recorded under another config: {said}. Move its folder away.")
             self.restore(found.weights, found.velocities)
         elif initial is not None:
             self.net.load_plain_state(self.weights() | initial)

@@ -56,7 +56,7 @@ def sees(config, layer):
         for parameter in net.parameters():
             parameter.uniform_(0.01, 0.02, generator=torch.Generator().manual_seed(0))
     before = net.config.layer_names[net.config.layer_names.index(layer) - 1]
-    net._run(torch.ones(1, 3, 99, 99), layer)[0].sum().backward()
+    net.features(torch.ones(1, 3, 99, 99), layer).chunk(2, dim=1)[0].sum().backward()
     weights = {letter: column.get_submodule(before).weight.grad for letter, column in net.columns.items()}
     return "".join(letter for letter, gradient in weights.items() if gradient is not None and gradient.any())
 

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from alexnet.preprocessing import photograph
 from alexnet.preprocessing.photograph import square, to_rgb
@@ -150,7 +150,7 @@ def test_a_cmyk_jpeg_and_a_48_bit_png_are_read(tmp_path):
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_the_camera_s_orientation_is_undone(orientation, stored, ending, tmp_path):
     exif = Image.Exif()
-    exif[photograph.ORIENTATION] = orientation
+    exif[ExifTags.Base.Orientation] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"turned.{ending}", exif=exif)
     assert np.array_equal(photograph.read(tmp_path / f"turned.{ending}", 16), RGB)
 
