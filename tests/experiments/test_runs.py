@@ -66,9 +66,7 @@ def test_a_run_killed_again_and_again_ends_equal_bit_for_bit(tiny, config, tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_is_one_processs_until_a_signal_which_finishes_the_step_and_leaves_a_checkpoint(
-    tiny, config, tmp_path, number
-):
+def test_a_run_is_held_until_a_signal_finishes_the_step_and_leaves_a_checkpoint(tiny, config, tmp_path, number):
     long = replace(config, epochs=500)
     process = start(long, tmp_path / "runs")
     while not (runs.folder_of(long) / checkpoint.CURRENT).exists():
