@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Topology = Literal["19pct", "conv-local-13pct", "conv-local-11pct"]
-Activation = Literal["relu", "tanh"]
+Activation = Literal["relu", "tanh", "elu", "leaky_relu", "softplus", "abs-tanh", "sigmoid"]
 Precision = Literal["auto", "fp32", "bf16", "tf32"]
 Preset = Literal["paper", "source2012"]
 
@@ -45,6 +45,9 @@ class CifarNet:
     width: float = 1.0  # multiplies the number of kernels; 1 is the 2012 net, less is for the scale toy
     image_side: int = 32  # pixels that the net sees: 32, or 24 with the crops of the 13 % and 11 % nets
     norms: bool | None = None  # conv-local-11pct without its two normalisations: False; None is as the topology has it
+    norm_alpha: float | None = None  # of its two normalisations, in place of 0.001
+    norm_beta: float | None = None  # in place of 0.75
+    pooling: Literal["max", "average"] | None = None  # of all layers alike; None is as the topology has it
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ from alexnet.experiments import artefacts, runs
 from alexnet.preprocessing import SETS
 
 
-def record(config, errors=(), curve=(), device="cpu", status="finished"):
+def record(config, errors=(), curve=(), device="cpu", status="finished", precision="fp32", ranks=1):
     """Write a run: `errors` are (split, views, k, wrong, total), `curve` errors on training images. Return its folder."""
     folder = runs.folder_of(config)
     segment = {
         "device": device,
         "hardware": {"processor": "A", "cpu_capability": "AVX2"},
-        "precision": {"choice": "fp32"},
+        "precision": {"choice": precision},
+        "ranks": ranks,
         "git": {"commit": "0123456789", "dirty": True},
     }
     manifest = {"version": 2, "name": runs.name_of(config), "status": status, "config": to_dict(config)}

@@ -17,6 +17,7 @@ from alexnet.config import PROJECT_DIR, UserError, to_dict
 from alexnet.experiments import EXPERIMENTS, artefacts, plan, results, runs
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.scales import table
+from alexnet.model import num_columns_of
 from alexnet.preprocessing import SETS
 from alexnet.report.chapter import REPOSITORY
 
@@ -184,9 +185,11 @@ def record_artefact(config, name):
             "probabilities": (probabilities / probabilities.sum(1, keepdims=True)).astype(np.float32),
             "labels": labels,
         }
-    elif name.startswith("neighbours"):
+    elif name == "connections":
+        arrays = {"strengths": draws.random((16, 12 // num_columns_of(config.net))).astype(np.float32)}
+    elif name.startswith(("neighbours", "codes")):
         arrays = {"queries": np.arange(images, dtype=np.int32), "labels": labels}
-        for kind in ("features", "pixels"):
+        for kind in ("features", "pixels") if name.startswith("neighbours") else ("codes",):
             found = draws.integers(0, 1500, (images, artefacts.NUM_NEIGHBOURS)).astype(np.int32)
             near = np.where(draws.random(found.shape) < 0.4, labels[:, None], found % classes).astype(np.int32)
             arrays |= {

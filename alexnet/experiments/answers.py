@@ -6,16 +6,19 @@ and gives an `Interval` in the unit of the claim's value (points, percent or a r
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexnet.experiments.statistics import Interval, mean_interval, rate_interval, ratio_interval
+from alexnet.experiments.statistics import Interval, count_interval, mean_interval, rate_interval, ratio_interval
 from alexnet.files import Rows
+from alexnet.model.presets import num_columns_of
 
 if TYPE_CHECKING:
     from alexnet.experiments.results import Results
+    from alexnet.experiments.runs import Run
 
 Net = tuple[np.ndarray, np.ndarray]  # probabilities (N, K) and labels (N,) of the same images in the same order
 
@@ -67,14 +70,16 @@ def error(arm: str, top: int) -> Answer:
     return Answer((arm,), lambda where: (where.counted(),), interval)
 
 
-def view_gain(arm: str, few: str, many: str, top: int) -> Answer:
-    """Points of error that more views take away; paired by seed."""
+def difference(first: tuple[str, dict[str, str]], second: tuple[str, dict[str, str]], top: int) -> Answer:
+    """Points of error of `first` beyond `second`, each an arm and what differs from the claim's split and views, by seed."""
 
     def interval(results: "Results", where: Where) -> Interval | None:
-        rates = [results.rates(arm, Where(where.data, where.split, views), top) for views in (few, many)]
-        return _paired(rates[0], rates[1])
+        return _paired(*(results.rates(arm, replace(where, **other), top) for arm, other in (first, second)))
 
-    return Answer((arm,), lambda where: (where.counted(views=few), where.counted(views=many)), interval)
+    def counted(where: Where) -> tuple[str, ...]:
+        return tuple(replace(where, **other).counted() for _, other in (first, second))
+
+    return Answer(tuple(dict.fromkeys([first[0], second[0]])), counted, interval)
 
 
 def gap(of: str, than: str, top: int = 1) -> Answer:
@@ -99,14 +104,33 @@ def _paired(first: dict[int, float], second: dict[int, float]) -> Interval | Non
     return mean_interval(differences) if differences else None
 
 
-def ratio(over: str, under: str, of: Callable[[Rows], float]) -> Answer:
+def ratio(over: str, under: str, of: "Callable[[Run], float]") -> Answer:
     """How many times larger `of` is in the runs of `over` than of `under`, by seed; those that never arrive censor it."""
 
     def interval(results: "Results", where: Where) -> Interval | None:
-        tops, bottoms = ({seed: of(run.metrics) for seed, run in results.runs[arm].items()} for arm in (over, under))
-        seeds = sorted(tops.keys() & bottoms.keys())
+        tops, bottoms = ({seed: of(run) for seed, run in results.runs[arm].items()} for arm in (over, under))
+        if not (seeds := sorted(tops.keys() & bottoms.keys())):
+            return None
         limits = (float(results.epochs_allowed(over)), float(results.epochs_allowed(under)))
-        return ratio_interval([tops[s] for s in seeds], [bottoms[s] for s in seeds], limits=limits) if seeds else None
+        return ratio_interval([tops[s] for s in seeds], [bottoms[s] for s in seeds], limits=limits)
+
+    return Answer((over, under), lambda where: (), interval)
+
+
+def time_ratio(over: str, under: str) -> Answer:
+    """How many times longer an image takes in runs of `over` than of `under`, by seed; only with a GPU for each column."""
+
+    def seconds(run: "Run") -> float:
+        return 1 / median(row["images_per_second"] for row in run.timing)
+
+    def fits(run: "Run") -> bool:
+        return run.device != "cpu" and {s["ranks"] for s in run.manifest["segments"]} == {num_columns_of(run.config.net)}
+
+    def interval(results: "Results", where: Where) -> Interval | None:
+        tops, bottoms = ({s: run for s, run in results.runs[arm].items() if fits(run)} for arm in (over, under))
+        if not (seeds := tops.keys() & bottoms.keys()) or len({r.device for r in (*tops.values(), *bottoms.values())}) > 1:
+            return None
+        return ratio_interval(*([seconds(runs[seed]) for seed in sorted(seeds)] for runs in (tops, bottoms)))
 
     return Answer((over, under), lambda where: (), interval)
 
@@ -162,23 +186,83 @@ def wrong_of_mean(nets: Sequence[Net], top: int) -> np.ndarray:
     return (~(mean_NK < true_N1)).sum(axis=1) - 1 >= top
 
 
-def neighbour_ratio(arm: str, layer: str) -> Answer:
-    """How many times more of the nearest training images have a query's class by features than by pixels; by seed."""
-    name = f"neighbours/{layer}"
+# How nearest training images were found: (artefact, its arrays' prefix).
+FC7, PIXELS, CODES = ("neighbours/fc7", "features"), ("neighbours/fc7", "pixels"), ("codes/fc7", "codes")
+
+
+def neighbour_ratio(arm: str, of: tuple[str, str], than: tuple[str, str]) -> Answer:
+    """How many times more of the nearest training images have a query's class by `of` than by `than`; by seed."""
 
     def interval(results: "Results", where: Where) -> Interval | None:
-        shares = [
-            [float((near[f"{kind}_labels"] == near["labels"][:, None]).mean()) for kind in ("features", "pixels")]
-            for near in results.measured(arm, name).values()
+        found = [
+            {s: float((near[f"{kind}_labels"] == near["labels"][:, None]).mean()) for s, near in by_seed.items()}
+            for name, kind in (of, than)
+            for by_seed in [results.measured(arm, name)]
         ]
+        shares = [(found[0][s], found[1][s]) for s in sorted(found[0].keys() & found[1].keys())]
         return ratio_interval(*zip(*shares, strict=True)) if shares and all(min(pair) > 0 for pair in shares) else None
 
-    return Answer((arm,), lambda where: (name,), interval)
+    return Answer((arm,), lambda where: tuple(dict.fromkeys([of[0], than[0]])), interval)
 
 
-def first_epoch_below(line: float) -> Callable[[Rows], float]:
-    """Return the function rows -> first epoch at which the training error is `line` or less, interpolated; inf if never."""
-    return lambda rows: crossing_epoch(training_errors(rows), line)
+def divided(arm: str) -> Answer:
+    """In how many percent of the arm's runs the columns divide the work, by the rule of `share_of_deals`."""
+
+    def interval(results: "Results", where: Where) -> Interval | None:
+        is_so = [share_of_deals(arrays["kernels"]) < BY_CHANCE for arrays in results.measured(arm, "kernels").values()]
+        if len(is_so) < 2:
+            return mean_interval([100.0 * each for each in is_so]) if is_so else None
+        return replace(count_interval(sum(is_so), len(is_so)), n=len(is_so), method=f"Wilson on {len(is_so)} runs")
+
+    return Answer((arm,), lambda where: ("kernels",), interval)
+
+
+BY_CHANCE = 0.05  # how often the rule sees a division where there is none
+
+
+def colour_index(kernels_CcHW: np.ndarray) -> float:
+    """Return the share outside the grey axis of the energy of all kernels."""
+    energy = np.square(kernels_CcHW).sum()
+    grey = 3 * np.square(kernels_CcHW.mean(axis=1)).sum()
+    return 1 - grey / energy
+
+
+def share_of_deals(kernels_CcHW: np.ndarray, deals: int = 1000) -> float:
+    """Return in what share of random deals the columns differ as much; less than one in twenty is a division."""
+    draws = np.random.default_rng(0)
+
+    def difference(order: np.ndarray) -> float:
+        first, second = np.split(kernels_CcHW[order], 2)
+        return abs(colour_index(first) - colour_index(second))
+
+    observed = difference(np.arange(len(kernels_CcHW)))
+    dealt = [difference(draws.permutation(len(kernels_CcHW))) for _ in range(deals)]
+    return np.mean(np.array(dealt) >= observed)
+
+
+def rounding(arm: str) -> Answer:
+    """Points of error that counting adds when logits are rounded to bf16, where ties count as errors; by seed."""
+
+    def interval(results: "Results", where: Where) -> Interval | None:
+        found = results.measured(arm, f"rounded/{where.split}").values()
+        return mean_interval([float(100 * (a["rounded"] - a["wrong"]) / a["total"]) for a in found]) if found else None
+
+    return Answer((arm,), lambda where: (f"rounded/{where.split}",), interval)
+
+
+def first_epoch_below(line: float) -> "Callable[[Run], float]":
+    """Return the function run -> first epoch at which the training error is `line` or less, interpolated; inf if never."""
+    return lambda run: crossing_epoch(training_errors(run.metrics), line)
+
+
+def first_epoch_of_loss(share: float) -> "Callable[[Run], float]":
+    """Return the function run -> first epoch whose mean training loss is `share` of ln K or less; inf if there is none."""
+
+    def epoch_of(run: "Run") -> float:
+        losses = [(row["epoch"], row["loss"]) for row in run.history if row["loss"] is not None]
+        return crossing_epoch(losses, share * math.log(run.config.net.num_classes))
+
+    return epoch_of
 
 
 def training_errors(rows: Rows) -> list[tuple[int, float]]:

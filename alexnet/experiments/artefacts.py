@@ -9,9 +9,11 @@ Shapes: N images, K classes, Q queries, D features.
 
 import csv
 import io
+import itertools
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 LARGE = 2**20  # bytes of a file that is not committed
 COLUMNS = ("split", "views", "k", "wrong", "total")
 NUM_NEIGHBOURS = 6  # Figure 4
+CODE_BITS, ITQ_ROUNDS = 32, 50
 QUERIES = 2000  # held-out images whose neighbours are looked for, the first of the split in an order drawn once
 
 
@@ -98,24 +101,79 @@ def _kernels(trained: Trained) -> None:
     _write(trained.folder, "kernels", kernels=weight.detach().float().cpu().contiguous().numpy())
 
 
-def _neighbours(trained: Trained, layer: str) -> None:
-    """For held-out queries, the nearest training images by features of `layer` and by pixels (paper 6.1, Figure 4)."""
+def _connections(trained: Trained) -> None:
+    """How strongly each kernel of conv2 is connected with each map that it sees: the sum of |W| over its pixels."""
+    weight = trained.learner.weights()["conv2.weight"]
+    _write(trained.folder, "connections", strengths=weight.detach().float().abs().sum(dim=(2, 3)).cpu().numpy())
+
+
+def _by_views(trained: Trained, split: str) -> None:
+    """Errors by how many of the ten views are averaged: the mean over those in a row, round the circle of ten."""
+    from alexnet.training import evaluate
+
+    shown = evaluate.batches_for(trained.config, trained.data, split, trained.learner.group.device)
+    wrong = np.zeros((len(evaluate.KS), 10))
+    for images, labels_N in shown.in_order(evaluate.CHUNK, "ten"):
+        views = [evaluate.run(trained.learner, view).double().softmax(dim=1) for view in images]
+        for first in range(10):
+            for count, sum_NK in enumerate(itertools.accumulate(views[first:] + views[:first])):
+                wrong[:, count] += [evaluate.num_wrong(sum_NK, labels_N.cpu(), k) / 10 for k in evaluate.KS]
+    _write(trained.folder, f"by-views-{split}", k=np.array(evaluate.KS), wrong=wrong, total=np.array(len(shown)))
+
+
+def _rounded(trained: Trained, split: str) -> None:
+    """Top-1 errors counted from logits, and from the same rounded to bf16, where the largest often tie."""
+    from alexnet.training import evaluate
+
+    shown = evaluate.batches_for(trained.config, trained.data, split, trained.learner.group.device)
+    counts = np.zeros(2, np.int64)
+    for (images,), labels_N in shown.in_order(evaluate.CHUNK, "whole"):
+        logits_NK = evaluate.run(trained.learner, images)
+        counts += [evaluate.num_wrong(each, labels_N.cpu()) for each in (logits_NK, logits_NK.bfloat16().float())]
+    _write(trained.folder, f"rounded-{split}", wrong=counts[0], rounded=counts[1], total=np.array(len(shown)))
+
+
+def _nearest(trained: Trained, layer: str, stem: str, kinds: tuple[str, ...]) -> None:
+    """For held-out queries, the nearest training images by each kind of vectors (paper 6.1, Figure 4)."""
     from alexnet.training import evaluate
 
     learner, data, config = trained.learner, trained.data, trained.config
     held = "test" if "test" in data.splits else "val"
     order = randomness.generator(0, "queries").permutation(len(data.splits[held]))[:QUERIES]
-    queries, gallery = (evaluate.features_split(learner, data, config, split, layer) for split in (held, "train"))
-    found = {"queries": order.astype(np.int32), "labels": data.splits[held].labels[order].astype(np.int32)}
-    seen = {
-        "features": (queries.numpy()[order], gallery.numpy()),
-        "pixels": (_pixels(data, held)[order], _pixels(data, "train")),
+    queries, gallery = (evaluate.features_split(learner, data, config, split, layer).numpy() for split in (held, "train"))
+    vectors = {
+        "features": lambda: (queries[order], gallery),
+        "pixels": lambda: (_pixels(data, held)[order], _pixels(data, "train")),
+        "codes": lambda: binary_codes(queries[order], gallery),
     }
-    for kind, (of_queries_QD, of_gallery_ND) in seen.items():
-        nearest_QM, squares_QM = evaluate.nearest(of_queries_QD, of_gallery_ND, NUM_NEIGHBOURS)
-        found |= {f"{kind}_images": nearest_QM.astype(np.int32), f"{kind}_squares": squares_QM.astype(np.float32)}
-        found[f"{kind}_labels"] = data.splits["train"].labels[nearest_QM].astype(np.int32)
-    _write(trained.folder, f"neighbours-{layer}", **found)
+    found = {"queries": order.astype(np.int32), "labels": data.splits[held].labels[order].astype(np.int32)}
+    for kind in kinds:
+        of_queries_QD, of_gallery_ND = vectors[kind]()
+        # Why: very many codes are equally far, and the set may have its classes in turn; an order drawn once decides.
+        drawn = randomness.generator(0, "gallery").permutation(len(gallery)) if kind == "codes" else slice(None)
+        nearest_QM, squares_QM = evaluate.nearest(of_queries_QD, of_gallery_ND[drawn], NUM_NEIGHBOURS)
+        images_QM = np.arange(len(gallery))[drawn][nearest_QM]
+        found |= {f"{kind}_images": images_QM.astype(np.int32), f"{kind}_squares": squares_QM.astype(np.float32)}
+        found[f"{kind}_labels"] = data.splits["train"].labels[images_QM].astype(np.int32)
+    _write(trained.folder, f"{stem}-{layer}", **found)
+
+
+def binary_codes(queries_QD: np.ndarray, gallery_ND: np.ndarray, bits: int = CODE_BITS) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes (Q, bits) and (N, bits) of -1 and 1 for queries and gallery, by iterative quantisation (ITQ).
+
+    The signs of the first principal components of the gallery, after a rotation that brings them nearest to their signs
+    (Gong and Lazebnik, CVPR 2011). The paper would have an auto-encoder make such codes.
+    """
+    mean_D = gallery_ND.mean(axis=0)
+    centred_ND = gallery_ND - mean_D
+    axes_DB = np.linalg.eigh(centred_ND.T @ centred_ND)[1][:, ::-1][:, :bits]
+    parts_NB = centred_ND @ axes_DB
+    rotation_BB, _ = np.linalg.qr(randomness.generator(0, "codes").standard_normal((axes_DB.shape[1],) * 2))
+    for _ in range(ITQ_ROUNDS):
+        left, _, right = np.linalg.svd(parts_NB.T @ np.sign(parts_NB @ rotation_BB))
+        rotation_BB = left @ right
+    signs = [np.where(part @ rotation_BB < 0, -1, 1) for part in ((queries_QD - mean_D) @ axes_DB, parts_NB)]
+    return signs[0].astype(np.float32), signs[1].astype(np.float32)
 
 
 def _pixels(data: PreparedSet, split: str, side: int = 32) -> np.ndarray:
@@ -130,7 +188,11 @@ KINDS: dict[str, Callable[..., None]] = {
     "errors": _errors,
     "predictions": _predictions,
     "kernels": _kernels,
-    "neighbours": _neighbours,
+    "connections": _connections,
+    "by-views": _by_views,
+    "rounded": _rounded,
+    "codes": partial(_nearest, stem="codes", kinds=("codes",)),
+    "neighbours": partial(_nearest, stem="neighbours", kinds=("features", "pixels")),
 }
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from alexnet.config import Activation, Augmentation, CifarNet, ColumnNet, Optimiser, Preset, RunConfig, Topology
 from alexnet.experiments.answers import Answer
 from alexnet.experiments.scales import OPTIMISERS, SCALES, Scale, ScaleTable, table
-from alexnet.paper.claims import Claim, Value
+from alexnet.paper.claims import QUESTIONS, Claim, Value
 from alexnet.paper.claims import get as get_claim
 from alexnet.preprocessing import SETS
 from alexnet.preprocessing.augment import PAPER, SOURCE2012
@@ -39,6 +39,7 @@ class Arm:
     start_from: "Arm | None" = None  # whose weights it begins with
     is_base: bool = False  # the unmodified net, which has more seeds
     scales: tuple[Scale, ...] = SCALES  # at which it runs
+    num_seeds: int | None = None  # the first of the scale's; None: all
 
     def config(self, scale: ScaleTable, dataset: str, seed: int = 0) -> RunConfig:
         """Return the run of one seed, on the set that stands for `dataset` at the scale."""
@@ -51,7 +52,7 @@ class Arm:
 
     def seeds(self, scale: ScaleTable, at_least: int = 0) -> tuple[int, ...]:
         """Return the seeds of the arm at the scale, and further ones if these are fewer than `at_least`."""
-        return widened(scale.base_seeds if self.is_base else scale.seeds, at_least)
+        return widened((scale.base_seeds if self.is_base else scale.seeds)[: self.num_seeds], at_least)
 
 
 def widened(seeds: tuple[int, ...], at_least: int) -> tuple[int, ...]:
@@ -89,6 +90,7 @@ class Experiment:
     answers: Mapping[str, Answer] = field(default_factory=dict)
     artefacts: tuple[str, ...] = ()  # measured of every arm, beyond what the answers need
     data: Mapping[Scale, str] = field(default_factory=dict)  # a set in place of the claim's, at some scales
+    why_not: Mapping[Scale, str] = field(default_factory=dict)  # the reason, at a scale where it cannot be measured
 
     def __post_init__(self) -> None:
         for key, answer in self.answers.items():
@@ -105,6 +107,11 @@ class Experiment:
         """Return the claim's value that an answer is compared with. Raises UserError for a key that it lacks."""
         name, _, _ = key.partition(OTHER_NET)
         return self.about.by_key(name)
+
+    def reason(self, scale: Scale) -> str:
+        """Return why nothing can be measured at a scale, or at small; "" where something can."""
+        at = scale if scale in self.why_not else "small"
+        return f"not at scale {at}: {self.why_not[at]}" if at in self.why_not else ""
 
     def dataset(self, key: str | None = None) -> str:
         """Return the set of the paper that the claim, or one of its answers, is about."""
@@ -141,6 +148,7 @@ def base(
     data: str | None = None,
     start_from: Arm | None = None,
     scales: tuple[Scale, ...] = SCALES,
+    num_seeds: int | None = None,
     **changes: Any,
 ) -> Arm:
     """Return the two-column net on photographs, with what is changed in it: an ablation, and fields of its config."""
@@ -156,7 +164,7 @@ def base(
         )
 
     is_base = not (ablation or changes or start_from) and preset == "source2012"
-    return Arm(recipe, changes, data, start_from, is_base, scales)
+    return Arm(recipe, changes, data, start_from, is_base, scales, num_seeds)
 
 
 def cifar(
@@ -206,5 +214,9 @@ def changed(config: Any, changes: Mapping[str, Any]) -> Any:
     return config
 
 
-# Questions of our own, which the paper does not ask; the sections that ask them enter them here.
-QUESTIONS: dict[str, Claim] = {}
+# Why a claim, or one of its numbers ("claim: key"), has no experiment at any scale.
+WHY_NONE = {
+    "s1-training-time": "days on two GTX 580 with 3 GB; the chapter on performance sets other machines beside them",
+    "table2: top-5 error, 5 CNNs, test": "the labels of ILSVRC-2012's test images were never published",
+    "table2: top-5 error, 7 CNNs*, test": "the labels of ILSVRC-2012's test images were never published",
+}

@@ -15,7 +15,7 @@ from alexnet.config import ColumnNet, Net, RunConfig, UserError, nearest, reseed
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.answers import Where
 from alexnet.experiments.declare import Arm, Experiment, FastestRate, widened
-from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
+from alexnet.experiments.rate_search import GAVE_UP, MetricsOf, Search, search_rate
 from alexnet.experiments.readiness import device
 from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.files import Rows
@@ -158,7 +158,7 @@ def where(experiment: Experiment, key: str, scale: Scale) -> Where:
     split = value.split if value.split in splits else held_out(data)
     arm = next((a for a in experiment.arms.values() if isinstance(a, Arm)), None)
     whole = arm is None or arm.config(table(scale), experiment.dataset()).augmentation is None
-    return Where(data, split, "whole" if whole else value.views or "ten")
+    return Where(data, split, "whole" if whole else value.views or ("" if split == "train" else "ten"))
 
 
 def held_out(data: str) -> str:
@@ -174,6 +174,12 @@ def search_of(experiment: Experiment, search: FastestRate, scale: Scale, metrics
         return search.config(table(scale), dataset, rate, seed)
 
     return search_rate(config_of, search.line, search.start[scale], metrics_of or recorded_metrics)
+
+
+def gave_up(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
+    """Return a line for each search that has ended without a rate, and so without results."""
+    found = [(e, arm, search_of(e, search, scale).said) for e in experiments_of(claims) for arm, search in e.searches(scale)]
+    return [f"{e.claim}, {arm}: {said}. Begin it elsewhere." for e, arm, said in found if said.startswith(GAVE_UP)]
 
 
 def recorded_metrics(config: RunConfig, limit: int | None) -> Rows | None:
@@ -201,9 +207,9 @@ def _search_runs(
 
     result = search_of(experiment, search, scale, metrics_of)
     if result.best_rate is not None and result.bracketed:
-        dataset = experiment.dataset()
-        seeds = widened(search.seeds, num_seeds)
-        asked += [(search.config(table(scale), dataset, result.best_rate, s), None, expected) for s in seeds]
+        at, dataset, seeds = table(scale), experiment.dataset(), widened(search.seeds, num_seeds)
+        rates = [result.best_rate, *result.ties]
+        asked += [(search.config(at, dataset, rate, seed), None, expected) for rate in rates for seed in seeds]
     return asked
 
 
@@ -357,8 +363,7 @@ def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
             arms.setdefault(arm, []).append(f"{config.seed}: {states[runs.name_of(config)]}")
         for arm, search in experiment.searches(scale):
             result = search_of(experiment, search, scale)
-            rate = f"rate {result.best_rate:g}" if result.best_rate and result.bracketed else "rate not found yet"
-            arms[arm] = [f"{rate}, {len(result.metrics)} tried"]
+            arms[arm] = [f"{result.said}, {len(result.metrics)} tried"]
         lines += [(experiment.claim if i == 0 else "", arm, ", ".join(seeds)) for i, (arm, seeds) in enumerate(arms.items())]
     return tabulate(lines, headers=("claim", "arm", "runs by seed"), disable_numparse=True)
 

@@ -15,6 +15,8 @@ from alexnet.files import Rows
 RATE_STEP = 2.0  # between neighbours of the logarithmic grid
 SEARCH_SEED = 0
 MAX_PLACES = 8
+GAVE_UP = "no rate that is faster than both its neighbours"
+NEAR_TIE = 1.1  # a rate that crosses within so many times the fastest one's epochs is carried along
 
 # Gives the metrics of a run that need not go beyond the epoch (None: no bound), or None when it is not to be had.
 MetricsOf = Callable[[RunConfig, int | None], Rows | None]
@@ -31,6 +33,21 @@ class Search:
     bracketed: bool  # a slower rate was tried on either side of the best
 
     @property
+    def ties(self) -> list[float]:
+        """The other rates that one seed cannot tell from the best: fresh seeds run at them too."""
+        fine = NEAR_TIE * self.crossings[self.best_rate] if self.bracketed else 0.0
+        return [rate for rate, epoch in self.crossings.items() if epoch <= fine and rate != self.best_rate]
+
+    @property
+    def said(self) -> str:
+        """How the search stands, in words."""
+        if self.bracketed:
+            return f"rate {self.best_rate:g}"
+        if len(self.metrics) < MAX_PLACES:
+            return "rate not found yet"
+        return f"{GAVE_UP} among {MAX_PLACES} from {min(self.metrics):g} to {max(self.metrics):g}"
+
+    @property
     def crossings(self) -> dict[float, float]:
         """Rate -> crossing epoch; inf when the run was overtaken or never crossed."""
         return {rate: crossing_epoch(training_errors(rows), self.line) for rate, rows in self.metrics.items()}
@@ -40,8 +57,8 @@ def search_rate(config_of: ConfigOf, line: float, first_rate: float, metrics_of:
     """Find the rate at which the training error is at `line` soonest.
 
     The grid grows outward from the first rate until the fastest has a slower neighbour on either side. A run ends when
-    another rate has crossed the line earlier than it can. Paper 3.1: rates are chosen independently, to make training as
-    fast as possible.
+    another rate has crossed the line earlier than it can, and the search after `MAX_PLACES` rates in any case (`said`).
+    Paper 3.1: rates are chosen independently, to make training as fast as possible.
     """
     tried: dict[int, float] = {}
     curves: dict[float, Rows] = {}

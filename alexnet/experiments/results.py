@@ -58,11 +58,15 @@ class Results:
             if isinstance(declared, Arm) and self.scale in declared.scales:
                 config = self.experiment.config(arm, self.scale)
                 found[arm] = _finished(config, declared.seeds(table(self.scale)))
-        for arm, search in self.experiment.searches(self.scale):
-            result = self.searches[arm]
+        for arm, result in self.searches.items():
             if result.best_rate is not None and result.bracketed:
-                found[arm] = _finished(self._at(arm, result.best_rate, search.seeds[0]), search.seeds)
+                found[arm] = self.at_rate(arm, result.best_rate)
         return found
+
+    def at_rate(self, arm: str, rate: float) -> dict[int, Run]:
+        """Return seed -> finished run of a searched arm at one rate, the best or one that nearly tied with it."""
+        seeds = self.experiment.arms[arm].seeds
+        return _finished(self._at(arm, rate, seeds[0]), seeds)
 
     @cached_property
     def searches(self) -> dict[str, Search]:
@@ -123,13 +127,15 @@ class Results:
         """Return one answer with its verdict."""
         answer, where = self.experiment.answers[key], plan.where(self.experiment, key, self.scale)
         used = [run for arm in answer.arms for run in self.runs[arm].values()]
-        # Why: runs on a GPU and on CPUs round differently, and are never mixed in one comparison; nor are other images.
+        # Why: a GPU and CPUs, bf16 and fp32 round differently, and are never mixed in one comparison; nor are other images.
         mixed = len({run.kind for run in used}) > 1
         interval = None if mixed or not used else answer.interval(self, where)
         value, at = self.experiment.value(key), stamp(self.scale)
         verdict = judge(value, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         if mixed:
-            verdict = Verdict("not compared", f"Not compared: {key} rests on runs of different devices or images.")
+            verdict = Verdict(
+                "not compared", f"Not compared: {key} rests on runs of different devices, precisions or images."
+            )
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
         return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
 

@@ -126,6 +126,8 @@ def train_missing(
                     raise KeyboardInterrupt("The same command resumes what was begun.")
         finally:
             work.end()
+    for line in plan.gave_up(scale, work.claims):
+        tqdm.write(f"warning: {line}", file=sys.stderr)
     failed = work.failed | work.left_out()
     if failed:
         raise UserError("\n".join([f"{len(failed)} of the runs failed:", *failed.values()]))

@@ -70,15 +70,21 @@ class Run:
         """Rows of epoch, images_seen, loss (nats, mean over the epoch)."""
         return files.read_lines(self.folder / "history.jsonl", mending(self.name))
 
+    @cached_property
+    def timing(self) -> Rows:
+        """Rows of epoch, seconds, images_per_second and waiting: of this machine, not of the config."""
+        return files.read_lines(self.folder / "timing.jsonl", mending(self.name))
+
     @property
     def device(self) -> str:
         """What it was trained on: "cpu", the name of a CUDA device, or both where it was resumed elsewhere."""
         return ", ".join(dict.fromkeys(segment["device"] for segment in self.manifest["segments"]))
 
     @property
-    def kind(self) -> tuple[bool, str]:
-        """What runs in one comparison have in common: all on CPUs or all on GPUs, and the same images."""
-        return self.device == "cpu", self.manifest["data"].get("fingerprint", "")
+    def kind(self) -> tuple[bool, frozenset[str], str]:
+        """What runs in one comparison have in common: all on CPUs or all on GPUs, in one precision, on the same images."""
+        precisions = frozenset(segment["precision"]["choice"] for segment in self.manifest["segments"])
+        return self.device == "cpu", precisions, self.manifest["data"].get("fingerprint", "")
 
     def is_done(self, epoch_limit: int | None = None) -> bool:
         """Return whether there is nothing left to train, for a caller who wants no more than `epoch_limit` epochs."""
@@ -150,7 +156,7 @@ def read_folder(folder: Path) -> Run | None:
 
 
 # What later versions write and earlier ones did not, with what was true then.
-SEGMENT = {"device": "cpu", "ranks": 1, "kernels": False}
+SEGMENT = {"device": "cpu", "ranks": 1, "kernels": False, "precision": {"choice": "fp32"}}
 
 
 def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ Shapes: N images, C maps, H, W pixels, D features, K classes.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
@@ -58,7 +57,7 @@ class Column(nn.Module):
     def _follow(self, step: str, x: Tensor) -> Tensor:
         config = self.config
         if step == "activation":
-            return F.relu(x, inplace=True) if config.activation == "relu" else layers.tanh_in_fp32(x)
+            return layers.activate(x, config.activation)
         if step == "norm":
             return layers.response_normalise(x, config.norm, groups=len(self.names))
         if step == "map_norm":
@@ -93,7 +92,8 @@ class AlexNet(Net):
         self.columns = nn.ModuleDict({own: Column(config, own) for own in names or config.column_names})
 
     def _run(self, images_NCHW: Tensor, last: str, key: StepKey | None = None) -> Tensor:
-        own = [images_NCHW] * len(self.columns)
+        seen = images_NCHW if self.config.input_divisor == 1 else images_NCHW / self.config.input_divisor
+        own = [seen] * len(self.columns)
         for name in self.layer_names:
             if name in self.config.shared:
                 own = [self.exchange.concatenate(own)] * len(own)

@@ -12,6 +12,8 @@ The conv-local nets were trained on random crops of 24 pixels, where they have 1
 Shapes: N images, C maps, H, W pixels, K classes, P = H * W places.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from alexnet.model.presets import COLOURS, ResponseNorm, num_windows
 
 # What follows each layer, in order. Kernels and sds are those of the 2012 files, and all biases begin at 0.
 # Source 2012: pool1 comes before the neuron; a monotone activation gives the same values with less work.
+# (|tanh| is not monotone: with it the largest input of a window is taken, not the largest output.)
 TOPOLOGIES = {
     "19pct": {
         "conv1": (32, 1e-4, "max activation"),
@@ -80,8 +83,10 @@ class CifarStack(Net):
         super().__init__()
         self.config, self.image_side = config, config.image_side
         self.topology = TOPOLOGIES[config.topology]
+        constants = {"alpha": config.norm_alpha, "beta": config.norm_beta}
+        self.norm = replace(NORM, **{name: value for name, value in constants.items() if value is not None})
         self.layer_names = tuple(self.topology)
-        if config.norms is not None and not any("norm" in then for _, _, then in self.topology.values()):
+        if (config.norms is not None or self.norm != NORM) and "norm" not in str(self.topology):
             raise UserError(f"The net {config.topology} has no normalisations: leave out `norms` (={config.norms}).")
         maps, side = COLOURS, self.image_side
         for name, (kernels, _, then) in self.topology.items():
@@ -107,10 +112,10 @@ class CifarStack(Net):
 
     def _follow(self, step: str, x: Tensor) -> Tensor:
         if step == "activation":
-            return F.relu(x, inplace=True) if self.config.activation == "relu" else layers.tanh_in_fp32(x)
+            return layers.activate(x, self.config.activation)
         if step == "norm":
-            return x if self.config.norms is False else layers.response_normalise(x, NORM)
-        if step == "max":
+            return x if self.config.norms is False else layers.response_normalise(x, self.norm)
+        if (self.config.pooling or step) == "max":
             return layers.max_pool(x, 3, 2)
         # Source 2012: windows run over the edge (ceil) and divide by the pixels inside the image.
         return F.avg_pool2d(x, 3, 2, ceil_mode=True, count_include_pad=False)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import randomness
+from alexnet.config import Activation
 from alexnet.model import kernels
 from alexnet.model.presets import MapNorm, ResponseNorm, num_windows
 
@@ -197,10 +198,16 @@ class LogitsLinear(nn.Linear):
             return F.linear(x_ND.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
 
-def tanh_in_fp32(x: Tensor) -> Tensor:
-    """Return tanh(x) in the dtype of x, with a derivative that is taken in fp32 whatever dtype the net runs in."""
+def activate(x: Tensor, name: Activation) -> Tensor:
+    """Return an activation of x in its dtype; all but ReLU with a derivative that is taken in fp32 whatever the dtype.
+
+    ReLU may overwrite x.
+    """
+    if name == "relu":
+        return F.relu(x, inplace=True)
     # Why: bf16 rounds tanh to 1 from 3.47 on, where its derivative would then be 0, the very effect of Figure 1.
-    return torch.tanh(x.float() if x.dtype == torch.bfloat16 else x).to(x.dtype)
+    found = getattr(F, name.removeprefix("abs-"))(x.float() if x.dtype == torch.bfloat16 else x)
+    return (found.abs() if name.startswith("abs-") else found).to(x.dtype)
 
 
 def max_pool(x_NCHW: Tensor, side: int, stride: int) -> Tensor:

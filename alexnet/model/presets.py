@@ -80,6 +80,7 @@ class NetConfig:
 
     columns: int = 2
     image_side: int = 224
+    input_divisor: float = 1.0  # of the pixels, which are 0-255 minus the mean; nets of today divide by some 60
     conv1: ConvLayer = ConvLayer(48, 11, stride=4, then="activation norm pool")
     conv2: ConvLayer = ConvLayer(128, 5, padding=2, bias=1.0, then="activation norm pool")
     conv3: ConvLayer = ConvLayer(192, 3, padding=1)
@@ -206,6 +207,12 @@ def with_paper_sd(config: NetConfig) -> NetConfig:
     return replace(config, **{name: replace(getattr(config, name), sd=0.01) for name in CONV[2:]})
 
 
+def with_bias(config: NetConfig, bias: float) -> NetConfig:
+    """Return the net with another initial bias in the layers where it is 1."""
+    ones = {name: getattr(config, name) for name in LAYERS if getattr(config, name).bias == 1}
+    return replace(config, **{name: replace(layer, bias=bias) for name, layer in ones.items()})
+
+
 def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
     """Return the net with `num_classes` outputs."""
     return replace(config, fc8=replace(config.fc8, units=num_classes))
@@ -236,6 +243,10 @@ ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
     "norm1-after-relu": with_first_norm_after_relu,
     "no-map-norm": lambda config: without_steps(config, "map_norm"),
     "sd-0.01": with_paper_sd,
+    # What decides whether a training leaves its first plateau, and what a normalisation has to do.
+    "bias-0.1": partial(with_bias, bias=0.1),
+    "bias-0": partial(with_bias, bias=0.0),
+    "inputs-over-60": partial(replace, input_divisor=60.0),
 }
 PRESETS: dict[str, Callable[[], NetConfig]] = {"paper": paper, "source2012": source2012}
 
@@ -278,6 +289,8 @@ def label(net: Net) -> str:
         f"sd-{net.first_sd:g}": net.first_sd != usual.first_sd,
         f"{net.image_side}px": net.image_side != usual.image_side,
         f"width-{net.width:g}": net.width != usual.width,
+        f"alpha-{net.norm_alpha}-beta-{net.norm_beta}": (net.norm_alpha, net.norm_beta) != (None, None),
+        f"pooling-{net.pooling}": net.pooling is not None,
     }
     return "-".join([net.topology, net.activation, *(word for word, is_said in said.items() if is_said)])
 

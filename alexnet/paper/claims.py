@@ -1,6 +1,7 @@
 """What the paper claims, as data: `CLAIMS` maps the id of every claim to what the paper says.
 
-The claims stand in claims.toml, whose head explains their fields, units and the rules of margins.
+The claims stand in claims.toml, whose head explains their fields, units and the rules of margins; questions of our own,
+which the paper does not ask, in questions.toml.
 """
 
 import tomllib
@@ -55,8 +56,11 @@ class Value:
 
     @property
     def no_effect(self) -> float | None:
-        """What no effect would be: 0 points or a ratio of 1. None for what is no effect, or a bound on one from above."""
-        return None if self.bound == "at most" else {"points": 0.0, "ratio": 1.0}.get(self.unit)
+        """What no effect would be: 0 points, a ratio of 1, the runs in which a rule of 5 % sees one by chance; or None.
+
+        None for what is no effect, or a bound on one from above.
+        """
+        return None if self.bound == "at most" else {"points": 0.0, "ratio": 1.0, "% of runs": 5.0}.get(self.unit)
 
     @property
     def is_direction(self) -> bool:
@@ -154,7 +158,9 @@ def read_claims(text: str) -> dict[str, Claim]:
     return claims
 
 
-CLAIMS = read_claims(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
+CLAIMS, QUESTIONS = (
+    read_claims(Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in ("claims.toml", "questions.toml")
+)
 
 
 def get(claim_id: str) -> Claim:

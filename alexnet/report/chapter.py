@@ -212,7 +212,8 @@ def _margin(value: Value) -> str:
 
 def on(dataset: str, split: str, views: str) -> str:
     """Return on what something was measured, in words: "ImageNet-20, val, ten views"."""
-    return ", ".join(filter(None, [dataset, split, {"": "", "central": "central view"}.get(views, f"{views} views")]))
+    words = {"": "", "central": "central view", "as trained": views}
+    return ", ".join(filter(None, [dataset, split, words.get(views, f"{views} views")]))
 
 
 def _operations(net: ColumnNet) -> int:

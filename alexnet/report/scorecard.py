@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from alexnet.config import UserError, nearest
 from alexnet.experiments import EXPERIMENTS, artefacts, runs
-from alexnet.experiments.declare import QUESTIONS, Experiment
+from alexnet.experiments.declare import QUESTIONS, WHY_NONE, Experiment
 from alexnet.experiments.results import Result, Results, recorded_scale, title_of
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import SCALES, Scale
@@ -43,7 +43,7 @@ class Line:
     paper: str
     notes2012: str
     ours: str  # with interval
-    where: str  # data set, split, views, scale
+    where: str  # data set, split, views, scale; or why there is nothing
     word: str  # the verdict
     result: Result | None = None  # of an experiment
 
@@ -89,7 +89,9 @@ def _results(experiment: Experiment, scale: Scale | None) -> list[Result]:
 def _tested(claim: Claim, result: Result) -> Line:
     run = result.interval is not None
     ours = with_unit(result.interval, result.value) if result.interval else NOTHING
-    where = f"{on(title_of(result.where.data), result.where.split, result.where.views)}, scale {result.scale}" if run else ""
+    where = f"{on(title_of(result.where.data), result.where.split, result.where.views)}, scale {result.scale}"
+    if not run:
+        where = result.experiment.reason(result.scale)
     word = result.verdict.word if run else NOT_RUN
     return Line(claim, result.about, printed(result.value), noted(result.value), ours, where, word, result)
 
@@ -97,7 +99,7 @@ def _tested(claim: Claim, result: Result) -> Line:
 def _untested(claim: Claim, key: str, value: Value) -> Line:
     """Return the line of a number that no experiment answers: counted, held by construction, quoted, or nobody's yet."""
     number = arithmetic.computed(claim.id).get(key)
-    ours, where, word = NOTHING, "", NO_EXPERIMENT
+    ours, where, word = NOTHING, WHY_NONE.get(f"{claim.id}: {key}", WHY_NONE.get(claim.id, "")), NO_EXPERIMENT
     if number is not None:
         ours = f"{number:,.0f}" if number == int(number) else f"{number:.4g}"
         where, word = "counted", arithmetic.word(claim, value, number)
@@ -118,7 +120,7 @@ def table() -> Markdown:
             continue
         head = f"`{line.claim.id}` ({line.claim.section})" if line.claim.id != before else ""
         before = line.claim.id
-        ours = f"{line.ours}, {line.where}" if line.where else line.ours
+        ours = ", ".join(text for text in (line.ours, line.where) if text and text != NOTHING) or NOTHING
         rows.append(
             (head, line.what, f"**{line.word}**" if line.is_measured else line.word, ours, line.paper, line.notes2012)
         )
@@ -199,7 +201,7 @@ def _placed(result: Result) -> tuple[float, tuple[float, float], float] | None:
     def place(x: float) -> float:
         if value.unit == "ratio":
             return math.log(max(x, 1e-9)) / math.log(value.paper)
-        return x / value.paper
+        return (x - value.no_effect) / (value.paper - value.no_effect)
 
     low, high = (min(max(place(end), -1.0), 3.0) for end in interval.ends)
     return place(interval.estimate), (low, high), place(value.paper + value.margin) - 1

@@ -140,7 +140,7 @@ def nearest(queries: Sequence, gallery: Sequence, count: int = 6) -> tuple[np.nd
     shows six neighbours; Source 2012: squared distances (findsimilar.py).
     """
     queries_QD = _vectors(queries, range(len(queries)))
-    rows = max(1, CHUNK_BYTES // queries_QD[0].nbytes)
+    rows = max(1, CHUNK_BYTES // max(queries_QD[0].nbytes, 8 * len(queries)))  # of vectors, and of distances
     best_d, best_i = np.empty((len(queries), 0)), np.empty((len(queries), 0), np.int64)
     for start in range(0, len(gallery), rows):
         part_ND = _vectors(gallery, range(start, min(start + rows, len(gallery))))

@@ -3,12 +3,12 @@
 import pytest
 
 from alexnet.config import RunConfig, UserError, from_dict, to_dict
-from alexnet.experiments import EXPERIMENTS, plan, runs
+from alexnet.experiments import EXPERIMENTS, artefacts, plan, runs
 from alexnet.experiments.answers import gain
-from alexnet.experiments.declare import Arm, Experiment, base, changed, cifar
+from alexnet.experiments.declare import WHY_NONE, Arm, Experiment, base, changed, cifar
 from alexnet.experiments.scales import SCALES, table
 from alexnet.model import build, image_side_of
-from alexnet.paper.claims import CLAIMS
+from alexnet.paper.claims import CLAIMS, EXACT_UNITS
 from alexnet.preprocessing import SETS
 
 EACH = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.claim)
@@ -35,9 +35,8 @@ def test_every_answer_is_compared_with_a_value_of_its_claim_and_measured_somewhe
         for scale in SCALES:
             where = plan.where(experiment, key, scale)
             assert where.split in SETS[where.data].counts
-            assert where.views in ("whole", "central", "ten", "grid")
-            for name in answer.artefacts(where):
-                assert name.split("/")[0] in ("errors", "predictions", "neighbours", "kernels")
+            assert where.views in ("whole", "central", "ten", "grid", "as trained", "")
+            assert all(name.split("/")[0] in artefacts.KINDS for name in answer.artefacts(where))
 
 
 @EACH
@@ -52,18 +51,28 @@ def test_at_paper_each_number_is_measured_on_the_set_split_and_views_that_the_cl
             assert where.views == value.views
 
 
-def test_every_claim_that_is_measured_has_an_experiment_or_a_reason_why_not():
-    """The reasons: hardware of 2012, other authors' sets, what is timed by the bench."""
-    elsewhere = {
-        "s1-training-time": "days on two GTX 580",
-        "s1-mnist": "other authors' number",
-        "s3.2-speed": "timed by the bench",
-        "s6-val-test": "needs labels of both held-out splits of one year",
-        "s4.2-dropout-cost": "epochs to a loss: not declared yet",
-    }
-    measured = {claim.id for claim in CLAIMS.values() if claim.is_measured}
-    tested = {experiment.claim for experiment in EXPERIMENTS}
-    assert measured - tested <= set(elsewhere), "a claim without an experiment"
+@pytest.mark.parametrize("claim", [c for c in CLAIMS.values() if c.is_measured], ids=lambda claim: claim.id)
+def test_every_claim_that_is_measured_has_runs_at_small_or_a_reason_why_not(claim):
+    if claim.id in WHY_NONE:
+        return
+    own = [experiment for experiment in EXPERIMENTS if experiment.claim == claim.id]
+    assert own, "a claim without an experiment"
+    assert any(list(e.configs("small")) or list(e.searches("small")) for e in own) or all(e.why_not["small"] for e in own)
+
+
+def test_a_reason_and_runs_exclude_each_other():
+    for experiment in EXPERIMENTS:
+        for scale in experiment.why_not:
+            assert not list(experiment.configs(scale)), experiment.claim
+            assert not list(experiment.searches(scale)), experiment.claim
+
+
+def test_every_number_of_a_measured_claim_is_answered_or_exact_or_quoted_or_has_a_reason():
+    for claim in (c for c in CLAIMS.values() if c.is_measured and c.id not in WHY_NONE):
+        answered = {key.partition(";")[0] for e in EXPERIMENTS if e.claim == claim.id for key in e.answers}
+        for key, value in claim.keyed.items():
+            exact = value.unit in EXACT_UNITS or value.quoted
+            assert key in answered or exact or f"{claim.id}: {key}" in WHY_NONE, f"{claim.id}: {key}"
 
 
 def test_equal_trainings_are_one_run_whoever_asks():

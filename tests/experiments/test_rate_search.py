@@ -92,3 +92,16 @@ def test_a_search_whose_next_run_is_missing_is_not_bracketed():
     )
     assert not search.bracketed
     assert search.best_rate == 0.004
+
+
+def test_a_search_that_gives_up_says_so_and_one_that_is_not_over_does_not():
+    def ever_faster(config, limit):
+        return falling(0.04 / config.optimiser.rate, None)
+
+    search = search_rate(config_of, LINE, 0.001, ever_faster)
+    assert (len(search.metrics), search.bracketed, search.ties) == (rate_search.MAX_PLACES, False, [])
+    assert search.said == "no rate that is faster than both its neighbours among 8 from 0.0005 to 0.064"
+    first = {0.001: rows(0.9, 0.2)}
+    halfway = search_rate(config_of, LINE, 0.001, lambda config, limit: first.get(config.optimiser.rate))
+    assert halfway.said == "rate not found yet"
+    assert search_rate(config_of, LINE, 0.004, bowl(0.004, [])).said == "rate 0.004"

@@ -51,7 +51,7 @@ def counts_of(claim, arm):
 def test_one_claim_of_each_kind_is_rehearsed_from_archives_to_answers(small, tmp_path, monkeypatch):
     to = tmp_path / "rehearsal"
     said = rehearsal.rehearse(to, CLAIMS)
-    assert "4 sets, 15 runs on 1 device(s), 8 answers" in said
+    assert "4 sets, 19 runs on 1 device(s), 10 answers" in said
     assert os.environ["ALEXNET_RUNS"] == "not touched"
     assert not {"ALEXNET_DATA", scales.REHEARSAL} & set(os.environ)
     assert not list((PROJECT_DIR / "runs").glob("*/*width-0.0625*"))
@@ -101,11 +101,13 @@ def check_fine_tuning(folder):
 
 def test_two_processes_stand_for_two_devices(small, tmp_path, monkeypatch):
     monkeypatch.setitem(scales.REHEARSED, "base_seeds", (0,))
-    assert "1 runs on 2 device(s)" in rehearsal.rehearse(tmp_path / "two", ("fig3-kernels",), devices=2)
+    assert "2 runs on 2 device(s)" in rehearsal.rehearse(tmp_path / "two", ("fig3-kernels",), devices=2)
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "two" / "runs"))
-    (run,) = runs.recorded()
-    assert [segment["ranks"] for segment in run.manifest["segments"]] == [2]
-    assert artefacts.read(run.folder, "kernels")["kernels"].shape == (6, 3, 11, 11)
+    for run in runs.recorded():
+        columns = 1 if "one-column" in run.name else 2
+        assert [segment["ranks"] for segment in run.manifest["segments"]] == [columns]
+        assert artefacts.read(run.folder, "kernels")["kernels"].shape == (3 * columns, 3, 11, 11)
+        assert artefacts.read(run.folder, "connections")["strengths"].shape == (8 * columns, 3)
 
 
 def test_a_rehearsal_changes_size_and_length_of_the_declared_runs_and_nothing_else(monkeypatch):

@@ -4,27 +4,37 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from records import record
 
 from alexnet import experiments as declared
 from alexnet import files
-from alexnet.config import UserError
-from alexnet.experiments import artefacts, results, runs
+from alexnet.config import ColumnNet, RunConfig, UserError
+from alexnet.experiments import artefacts, plan, results, runs
 from alexnet.experiments.answers import (
+    FC7,
+    PIXELS,
+    colour_index,
+    difference,
+    divided,
     ensemble,
     ensemble_gain,
     error,
     first_epoch_below,
+    first_epoch_of_loss,
     gain,
     gap,
     neighbour_ratio,
     ratio,
-    view_gain,
+    rounding,
+    time_ratio,
 )  # fmt: skip
 from alexnet.experiments.declare import Experiment, base, cifar, fastest_rate
 from alexnet.experiments.results import Results
 from alexnet.experiments.scales import table
 from alexnet.experiments.statistics import dunnett_critical
+from alexnet.preprocessing.augment import PAPER
+from alexnet.training.step import Learner
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +110,8 @@ def test_an_error_rate_is_measured_on_the_split_that_stands_for_the_claims(monke
 
 
 def test_views_and_gaps_are_paired_by_seed(monkeypatch):
-    views = Experiment("s6-ten-crop", {"net": base()}, {"top-1 gain": view_gain("net", "central", "ten", top=1)})
+    fewer = difference(("net", {"views": "central"}), ("net", {"views": "ten"}), top=1)
+    views = Experiment("s6-ten-crop", {"net": base()}, {"top-1 gain": fewer})
     gaps = Experiment("s4.2-dropout", {"w": base(), "wo": base("no-dropout")}, {"gap closed": gap("wo", "w")})
     declare(monkeypatch, views, gaps)
     for seed, (central, ten) in enumerate(((420, 400), (430, 406), (425, 403))):
@@ -159,7 +170,7 @@ def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_ima
 
 def test_neighbours_are_compared_by_the_share_that_has_the_querys_class(monkeypatch):
     key = "neighbours of the true class, in fc7 over in pixels"
-    found = declare(monkeypatch, Experiment("fig4-neighbours", {"net": base()}, {key: neighbour_ratio("net", "fc7")}))
+    found = declare(monkeypatch, Experiment("fig4-neighbours", {"net": base()}, {key: neighbour_ratio("net", FC7, PIXELS)}))
     for seed in range(2):
         folder = record(found.config("net", "small", seed))
         near = {"features_labels": np.array([[1, 1], [2, 0]]), "pixels_labels": np.array([[1, 0], [0, 0]])}
@@ -232,3 +243,131 @@ def test_a_damaged_artefact_is_one_line_with_its_file(tmp_path, content):
     (tmp_path / "kernels.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"kernels\.npz is damaged"):
         artefacts.read(tmp_path, "kernels")
+
+
+def test_fp32_and_bf16_are_never_mixed_in_one_comparison(monkeypatch):
+    arms = {"w": base(), "wo": base("no-norm")}
+    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
+    recorded(lrn, "w", (400, 410))
+    recorded(lrn, "wo", (430, 440), precision="bf16")
+    found = Results(lrn, "small").answer("top-1 gain")
+    assert (found.interval, found.verdict.word) == (None, "not compared")
+
+
+def with_arrays(folder, name, **arrays):
+    files.write_arrays(folder / f"{name}.npz", **arrays)
+
+
+def kernels(divided, seed):
+    """Noise of 24 kernels in two columns, of which the first is made grey."""
+    noise = np.random.default_rng(seed).standard_normal((24, 3, 5, 5))
+    noise[:12] = noise[:12].mean(axis=1, keepdims=True) if divided else noise[:12]
+    return noise
+
+
+def test_figure_3_is_the_share_of_runs_whose_columns_divide_the_work(monkeypatch):
+    key = "runs with a grey and a coloured column"
+    figure3 = declare(monkeypatch, Experiment("fig3-kernels", {"net": base()}, {key: divided("net")}))
+    assert (round(colour_index(kernels(True, 0)[:12]), 9), colour_index(kernels(False, 0)) > 0.5) == (0, True)
+    for seed in range(5):
+        folder = record(figure3.config("net", "small", seed))
+        with_arrays(folder, "kernels", kernels=kernels(True, seed))
+        found = Results(figure3, "small").answer(key)
+        assert found.interval.estimate == 100
+        assert found.verdict.word == ("one run" if seed == 0 else "direction seen"), "5 % of runs would be chance"
+    assert found.interval.low == pytest.approx(100 * 5 / (5 + 1.959964**2))  # Wilson's lower end when all succeed
+    for seed in range(5):
+        with_arrays(runs.folder_of(figure3.config("net", "small", seed)), "kernels", kernels=kernels(False, seed))
+    assert Results(figure3, "small").answer(key).verdict.word == "direction not seen"
+
+
+def test_what_dropout_costs_is_read_off_the_training_loss(monkeypatch):
+    key = "iterations to converge"
+    arms = {"with": base(), "without": base("no-dropout")}
+    cost = declare(
+        monkeypatch, Experiment("s4.2-dropout-cost", arms, {key: ratio("with", "without", first_epoch_of_loss(0.5))})
+    )
+    for arm, losses in (("with", (3.0, 2.0, 1.6, 1.4)), ("without", (3.0, 1.0))):
+        for seed in (0, 1):
+            folder = record(cost.config(arm, "small", seed))
+            lines = [{"epoch": 0, "loss": None}, *({"epoch": i + 1, "loss": loss} for i, loss in enumerate(losses))]
+            files.write_lines(folder / "history.jsonl", lines)
+    line = math.log(20) / 2
+    expected = (3 + (1.6 - line) / 0.2) / (1 + (3 - line) / 2)
+    found = Results(cost, "small").answer(key)
+    assert found.interval.estimate == pytest.approx(expected)
+    assert found.where == results.Where("imagenet20", "train", "as trained")
+
+
+def test_two_devices_are_timed_against_one_where_each_column_has_its_own(monkeypatch):
+    key = "time on one GPU over time on two"
+    arms = {"two": base(), "one": base("one-column")}
+    speed = declare(monkeypatch, Experiment("s3.2-speed", arms, {key: time_ratio("one", "two")}))
+
+    def timed(arm, ranks, speeds, device="NVIDIA H200"):
+        folder = record(speed.config(arm, "small", 0), device=device, ranks=ranks)
+        files.write_lines(folder / "timing.jsonl", [{"epoch": i, "images_per_second": s} for i, s in enumerate(speeds)])
+        return Results(speed, "small").answer(key).interval
+
+    timed("one", 1, (90, 100, 5000))
+    assert timed("two", 1, (110, 120, 130)) is None, "both columns shared a device"
+    assert timed("two", 2, (110, 120, 130)).estimate == pytest.approx(1.2)
+    assert timed("two", 2, (110, 120, 130), device="another") is None
+
+
+def test_counting_from_rounded_logits_adds_errors(monkeypatch):
+    net = cifar("19pct", epochs=2)
+    counting = declare(monkeypatch, Experiment("q-bf16-counting", {"relu": net}, {"points added; relu": rounding("relu")}))
+    for seed, rounded in ((0, 320), (1, 340)):
+        folder = record(counting.config("relu", "small", seed))
+        with_arrays(folder, "rounded-train", wrong=np.array(300), rounded=np.array(rounded), total=np.array(1000))
+    assert Results(counting, "small").answer("points added; relu").interval.estimate == pytest.approx(3.0)
+
+
+def test_rates_that_nearly_tie_are_run_with_fresh_seeds_too(monkeypatch):
+    arms = {"relu": fastest_rate(cifar("19pct"), 0.25, {"small": 0.004})}
+    figure1 = declare(monkeypatch, Experiment("fig1-relu", arms))
+    search, small = figure1.arms["relu"], table("small")
+    for rate, last in ((0.004, 0.1), (0.002, 0.15), (0.008, 0.9)):
+        record(search.config(small, "cifar10", rate, 0), curve=[0.9] * 9 + [last])
+    record(search.config(small, "cifar10", 0.002, 2), curve=[0.9, 0.2])
+    found = Results(figure1, "small")
+    assert found.searches["relu"].ties == [0.002]
+    assert list(found.at_rate("relu", 0.002)) == [2]
+    wanted = {(w.config.optimiser.rate, w.config.seed) for w in plan.wanted("small")}
+    assert wanted >= {(rate, seed) for rate in (0.002, 0.004) for seed in (1, 2, 3)}
+    assert (0.008, 1) not in wanted
+
+
+def test_binary_codes_keep_what_is_near_together():
+    draws = np.random.default_rng(0)
+    centres = draws.standard_normal((5, 40))
+    points = np.repeat(centres, 60, axis=0) + 0.05 * draws.standard_normal((300, 40))
+    of_centres, codes = artefacts.binary_codes(centres, points, bits=4)
+    assert (of_centres.shape, codes.shape) == ((5, 4), (300, 4))
+    assert set(np.unique(codes)) == {-1, 1}
+    own = np.arange(300) // 60
+    shares = [(codes == of_centres[(own + other) % 5]).mean() for other in (0, 1)]
+    assert shares[0] > 0.95 > shares[1] + 0.2
+
+
+def test_errors_by_number_of_views_end_at_those_of_ten(photographs):
+    config = RunConfig(
+        data="formula256", net=ColumnNet(width=0.03125, num_classes=len(photographs.classes)), augmentation=PAPER
+    )
+    trained = artefacts.Trained(config, Learner(config), photographs, runs.folder_of(config))
+    trained.folder.mkdir(parents=True)
+    for name in ("by-views/test", "errors/test/ten", "codes/fc7", "connections"):
+        artefacts.measure(trained, name)
+        assert artefacts.is_measured(trained.folder, name)
+    found = artefacts.read(trained.folder, "by-views/test")
+    ten = {row["k"]: (row["wrong"], row["total"]) for row in artefacts.read_errors(trained.folder)}
+    assert dict(zip(found["k"], zip(found["wrong"][:, -1].round(9), [found["total"]] * 2, strict=True), strict=True)) == ten
+    assert found["wrong"].shape == (2, 10)
+    codes = artefacts.read(trained.folder, "codes/fc7")
+    assert codes["codes_images"].shape == (12, 6)
+    assert (photographs.splits["train"].labels[codes["codes_images"]] == codes["codes_labels"]).all()
+    strengths = artefacts.read(trained.folder, "connections")["strengths"]
+    torch.testing.assert_close(
+        torch.from_numpy(strengths), trained.learner.weights()["conv2.weight"].abs().sum(dim=(2, 3)), rtol=1e-6, atol=0
+    )

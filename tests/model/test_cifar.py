@@ -1,11 +1,13 @@
+import typing
+
 import numpy as np
 import pytest
 import torch
 
-from alexnet.config import CifarNet, UserError
+from alexnet.config import Activation, CifarNet, UserError
 from alexnet.model import build, count_parameters
 from alexnet.model.cifar import LocallyConnected2d
-from alexnet.model.layers import tanh_in_fp32
+from alexnet.model.layers import activate
 
 
 def params_19pct(side):
@@ -177,7 +179,7 @@ def test_initial_sds_are_those_of_the_2012_files():
 def test_bf16_does_not_silence_a_saturated_tanh():
     """At 4 the derivative is 1 / cosh(4)^2 = 0.00134; from tanh rounded to bf16, which is 1, it would be 0."""
     x = torch.tensor([-4.0, 0.5, 4.0], dtype=torch.bfloat16, requires_grad=True)
-    y = tanh_in_fp32(x)
+    y = activate(x, "tanh")
     y.sum().backward()
     expected = 1 / np.cosh([-4.0, 0.5, 4.0]) ** 2
     assert y.dtype == torch.bfloat16
@@ -210,3 +212,33 @@ def test_a_plain_state_has_the_names_of_the_layers_and_is_refused_where_it_does_
     with pytest.raises(ValueError, match=r"fc4.weight has shape \(10, 576\), the net has \(10, 1024\)"):
         net.load_plain_state(build(CifarNet(image_side=24), seed=1).plain_state())
     assert all(torch.equal(value, before[key]) for key, value in net.plain_state().items())
+
+
+def test_activations_are_their_formulas():
+    x = np.array([-3.0, -0.5, 0.0, 0.5, 3.0])
+    formulas = {
+        "relu": np.maximum(x, 0),
+        "tanh": np.tanh(x),
+        "elu": np.where(x > 0, x, np.exp(x) - 1),
+        "leaky_relu": np.where(x > 0, x, 0.01 * x),
+        "softplus": np.log(1 + np.exp(x)),
+        "abs-tanh": np.abs(np.tanh(x)),
+        "sigmoid": 1 / (1 + np.exp(-x)),
+    }
+    assert tuple(formulas) == typing.get_args(Activation)
+    for name, expected in formulas.items():
+        np.testing.assert_allclose(activate(torch.from_numpy(x.copy()), name).numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_constants_and_poolings_can_be_others_and_the_2012_files_are_the_default():
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 60
+    outputs = {}
+    for words in ({}, {"norm_alpha": 1e-3, "norm_beta": 0.75}, {"norm_beta": 0.25}, {"pooling": "average"}):
+        net = build(CifarNet("conv-local-11pct", first_sd=0.1, **words), seed=0)
+        with torch.no_grad():
+            outputs[str(words)] = net.features(x, "local4")
+    usual, same, *others = outputs.values()
+    assert torch.equal(usual, same)
+    assert not any(torch.allclose(usual, other) for other in others)
+    with pytest.raises(UserError, match="has no normalisations"):
+        build(CifarNet(norm_beta=0.5), seed=0)

@@ -319,3 +319,15 @@ def test_shapes_by_arithmetic_are_those_of_the_net(config):
     net = on_meta(config, names=(config.column_names,))
     weights = {name.split(".")[-2]: weight for name, weight in net.named_parameters() if name.endswith("weight")}
     assert weight_shapes(config) == {name: weight.shape for name, weight in weights.items()}
+
+
+def test_biases_of_one_can_begin_at_another_value_and_inputs_be_divided():
+    config = ABLATIONS["bias-0.1"](source2012())
+    biases = {name: getattr(config, name).bias for name in config.layer_names}
+    assert biases == {name: {1: 0.1, 0: 0}[getattr(source2012(), name).bias] for name in config.layer_names}
+    whole, divided = (
+        build(small(change(paper())), seed=0).eval() for change in (lambda net: net, ABLATIONS["inputs-over-60"])
+    )
+    x = torch.randn(2, 3, whole.image_side, whole.image_side, generator=torch.Generator().manual_seed(0)) * 60
+    with torch.no_grad():
+        torch.testing.assert_close(divided(x), whole(x / 60))

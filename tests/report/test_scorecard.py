@@ -33,8 +33,18 @@ def test_definitions_and_arithmetic_are_called_so_and_not_counted():
 
 
 def test_both_nets_of_a_claim_are_shown():
-    nets = [line.what for line in scorecard.lines("fig1-relu") if line.result is not None]
-    assert [net.rpartition(", ")[2] for net in nets] == ["19pct", "conv-local-13pct"]
+    nets = [line.what.split(", ", 1)[1] for line in scorecard.lines("fig1-relu") if line.result is not None]
+    assert nets == ["19pct", "conv-local-13pct", "19pct, tanh, sd 0.001", "19pct, tanh, sd 0.01"]
+
+
+def test_what_cannot_be_measured_says_why():
+    open_ = [line for line in scorecard.lines() if line.word in ("not run", "no experiment")]
+    said = {(line.claim.id, line.what): line.where for line in open_}
+    assert said["s3.2-speed", "time on one GPU over time on two"].startswith("not at scale small: it takes two GPUs")
+    assert "never published" in said["table2", "top-5 error, 7 CNNs*, test"]
+    assert "days on two GTX 580" in said["s1-training-time", "training time"]
+    assert said["table1", "top-1 error, CNN"] == ""
+    assert "it takes two GPUs" in scorecard.table().data
 
 
 def test_what_others_measured_is_quoted():
