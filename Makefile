@@ -7,6 +7,11 @@ PYTHON ?= $(shell .venv/bin/python -c "import pip" 2>/dev/null && echo .venv/bin
 RUN := $(or $(ALEXNET_PYTHON),.venv/bin/python)
 .DEFAULT_GOAL := help
 
+# Beside the records: nothing of theirs is read or changed. To begin once more, remove the folder.
+ifdef FRESH
+export ALEXNET_RUNS := $(CURDIR)/runs-fresh
+endif
+
 ifeq ($(OS),Windows_NT)
 $(error Windows itself is not supported. Inside WSL (install it with: wsl --install) everything works as on Linux)
 endif
@@ -44,8 +49,8 @@ endif
 plan: setup ## show which runs and notebooks are done or missing, how long the rest takes here, and the disk it needs
 	@$(RUN) -m alexnet plan --scale $(SCALE)
 
-reproduce: setup ## train what is missing, execute the notebooks, build the book; stop it at any moment, it resumes
-	@$(RUN) -m alexnet train --scale $(SCALE)
+reproduce: setup ## train what is missing, execute the notebooks, build the book; it resumes. FRESH=1: all anew, in runs-fresh/
+	@$(RUN) -m alexnet train --scale $(SCALE) || test $$? -eq 3
 	@$(RUN) book/make.py --scale $(if $(filter auto,$(SCALE)),ready,$(SCALE))
 
 book: setup ## build the book from the results that are here, training nothing

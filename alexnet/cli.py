@@ -223,7 +223,7 @@ class Train(Chosen):
         claims = None if self.what == "all" else [self.what]
         print(why)
         print(plan.as_text(scale, claims, self.seeds or 0), flush=True)
-        warned = runner.train_missing(scale, claims, self.threads, seeds=self.seeds or 0)
+        warned = runner.train_missing(scale, claims, self.seeds or 0, threads=self.threads)
         others = sum(each.state == "in work" for each in plan.wanted(scale, claims, seeds=self.seeds or 0))
         end = f"{others} are in work in other processes, every other run" if others else "Every run"
         print(f"{end} at scale {scale} is done. Results: {runs.runs_dir()}")

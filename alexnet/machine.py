@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
@@ -42,22 +41,20 @@ def _processor() -> str:
 
 
 def use_device(word: str) -> None:
-    """Show torch, here and in processes that this one starts, only the device `word`: auto, cpu, cuda or cuda:1 and so on.
+    """Show torch, here and in processes started from here, only the device `word`: auto, cpu, cuda, cuda:1 and so on.
 
-    Has to come before torch looks for devices. Raises UserError for a word that is none, and for a device that is not here.
+    Has to come before torch looks for devices. Raises UserError for a device that is not here.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", word):
-        raise UserError(f"--device must be auto, cpu, cuda, or cuda:1 and so on, not {word!r}.")
-    if word == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif word != "auto":
-        seen, number = os.environ.get("CUDA_VISIBLE_DEVICES"), int(word.partition(":")[2] or 0)
-        names = [str(i) for i in range(number + 1)] if seen is None else seen.split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[number] if number < len(names) else ""
-        import torch
+    if word == "auto":
+        return
+    seen, number = os.environ.get("CUDA_VISIBLE_DEVICES"), word.removeprefix("cuda").lstrip(":") or "0"
+    if number.isdigit() and seen:  # the user shows us some only
+        number = (seen.split(",") + [""] * 99)[int(number)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if word == "cpu" else number
+    import torch
 
-        if not torch.cuda.is_available():
-            raise UserError(f"--device {word}: torch finds no such device here (alexnet doctor).")
+    if word != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"--device {word} is not here (alexnet doctor). It is auto, cpu, cuda, or cuda:1 and so on.")
 
 
 def name_of(device: "torch.device") -> str:

@@ -9,8 +9,9 @@ shown as the net is tested: in ten views, where it was trained on crops (paper 4
 Shapes: N pictures, K classes, D features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from alexnet import files
 from alexnet.config import UserError
+from alexnet.model import Net
 from alexnet.model.weights import LoadedNet
 from alexnet.preprocessing import Batches, PreparedSet, Split, photograph
 from alexnet.training import evaluate
@@ -64,29 +66,36 @@ def _checked(array: np.ndarray) -> np.ndarray:
 
 def predict(net: LoadedNet, pictures: Picture | Sequence[Picture], top: int = 5) -> list[list[tuple[str, float]]]:
     """Return for each picture the `top` most probable classes, as words with probabilities, the first first."""
-    views = "whole" if net.shown is None else "ten"
-    found = [evaluate.predict_batches(_ready(net), shown, views)[0] for shown in _shown(net, pictures)]
-    most = torch.cat(found).topk(min(top, len(net.words)))
+    each = _run(net, pictures, "whole" if net.shown is None else "ten", lambda out: out.double().softmax(1))
+    most = each.topk(min(top, len(net.words)))
     rows = zip(most.values.tolist(), most.indices.tolist(), strict=True)
     return [[(net.words[k], p) for p, k in zip(values, classes, strict=True)] for values, classes in rows]
 
 
 def features(net: LoadedNet, pictures: Picture | Sequence[Picture], layer: str = "fc7") -> np.ndarray:
     """Return the outputs (N, D) of a layer, float32, for the centre of each picture. Raises UserError for no such layer."""
-    return torch.cat([evaluate.features_of_batches(_ready(net), shown, layer) for shown in _shown(net, pictures)]).numpy()
+    return _run(net, pictures, "whole" if net.shown is None else "central", lambda out: out.flatten(1), layer).numpy()
 
 
-def _ready(net: LoadedNet) -> evaluate.Ready:
-    return evaluate.Ready(net.net, Group(net.mean_image.device))
+class Ready(NamedTuple):
+    """A net that is only evaluated: what `evaluate` needs of a learner."""
+
+    net: Net
+    group: Group
+    precision: str = "fp32"
 
 
-def _shown(net: LoadedNet, pictures: Picture | Sequence[Picture]) -> Iterator[Batches]:
-    mean, some = net.mean_image.cpu().numpy(), [pictures] if _is_one(pictures) else pictures
+def _run(net: LoadedNet, pictures: Picture | Sequence[Picture], views: str, then: Callable, layer: str = "") -> Tensor:
+    """Return the mean over the views of each picture of what `then` makes of the net's outputs, or of a layer's."""
+    ready, mean = Ready(net.net, Group(net.mean_image.device)), net.mean_image.cpu().numpy()
+    some, found = [pictures] if _is_one(pictures) else pictures, []
     for start in range(0, len(some), evaluate.CHUNK):  # Why: a folder's pictures need not fit into memory
         images = pixels(some[start : start + evaluate.CHUNK], len(mean)).numpy()
         split = Split(images, np.zeros(len(images), np.int64))
         data = PreparedSet("pictures", Path(), net.card.classes, {"": split}, mean, np.eye(3), "", False, net.words)
-        yield Batches(data, "", net.shown, net.mean_image.device)
+        for shown, _ in Batches(data, "", net.shown, ready.group.device).in_order(evaluate.CHUNK, views):
+            found.append(sum(then(evaluate.run(ready, view, layer)) for view in shown) / len(shown))
+    return torch.cat(found)
 
 
 def draw(pictures: Sequence[Picture], found: Sequence[list[tuple[str, float]]], to: Path) -> None:

@@ -12,6 +12,7 @@ from alexnet.experiments import plan, readiness, recording, runs
 from alexnet.experiments.artefacts import Trained
 from alexnet.model import weights
 from alexnet.model.weights import LoadedNet, ModelCard
+from alexnet.pictures import Ready
 from alexnet.preprocessing import PreparedSet, open_set
 from alexnet.training import evaluate
 from alexnet.training.distributed import Group
@@ -69,7 +70,7 @@ def of_file(file: Path, data: str | None, views: str | None = None) -> Iterator[
     opened = _as_trained(opened, loaded.card.classes, str(file), loaded.mean_image.cpu().numpy())
     net = loaded.card.net if isinstance(loaded.card.net, CifarNet) else ColumnNet(num_classes=len(opened.classes))
     config = RunConfig(data=data, net=net, augmentation=loaded.shown)
-    yield from _lines(Trained(config, evaluate.Ready(loaded.net, Group(readiness.device())), opened, file.parent), views)
+    yield from _lines(Trained(config, Ready(loaded.net, Group(readiness.device())), opened, file.parent), views)
 
 
 def _as_trained(data: PreparedSet, classes: Sequence[str], net: str, mean: np.ndarray) -> PreparedSet:

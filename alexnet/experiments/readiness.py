@@ -74,15 +74,12 @@ def details() -> list[tuple[str, str]]:
 
 def sets_as_text() -> str:
     """Return the sets: what is in those that are prepared, and how one gets the others."""
-    lines = []
-    for name in dict.fromkeys([*SETS, *(file.parent.name for file in sorted(data_dir().glob(f"*/{MANIFEST}")))]):
-        how = f"not prepared: {SETS[name].how}" if name in SETS else ""
-        if is_prepared(name):
-            said = files.read_json(data_dir() / name / MANIFEST, f"Make it again: alexnet prepare {name} --force")
-            counts = ", ".join(f"{sum(of_class.values()):,} {split}" for split, of_class in said["counts"].items())
-            how = f"{counts}; {len(said['classes']):,} classes"
-        lines.append((name, how))
-    return tabulate(lines, headers=("set", "images"), disable_numparse=True)
+    lines = {name: f"not prepared: {info.how}" for name, info in SETS.items()}
+    for file in sorted(data_dir().glob(f"*/{MANIFEST}")):
+        said = files.read_json(file, f"Make it again: alexnet prepare {file.parent.name} --force")
+        counts = ", ".join(f"{sum(of_class.values()):,} {split}" for split, of_class in said["counts"].items())
+        lines[file.parent.name] = f"{counts}; {len(said['classes']):,} classes"
+    return tabulate(lines.items(), headers=("set", "images"), disable_numparse=True)
 
 
 def largest_recorded() -> Scale:

@@ -153,16 +153,15 @@ def initial_of_file(config: RunConfig, file: Path) -> dict[str, Any]:
     """
     if not file.is_file() or file_digest(file) != config.start_file:
         raise UserError(f"{runs.name_of(config)} begins with weights that are not in {file}. Say where: --from FILE.")
-    loaded = weights.load(file).net
-    found = {name: weight for name, weight in loaded.plain_state().items() if loaded.layer_names[-1] not in name}
+    found = weights.load(file).net.plain_state()
     with torch.device("meta"):
         ours = blank(config.net)
-    shapes = {name: tuple(w.shape) for name, w in ours.plain_state().items() if ours.layer_names[-1] not in name}
-    for name in shapes.keys() | found.keys():
-        has, needs = (tuple(found[name].shape) if name in found else "none"), shapes.get(name, "none")
-        if has != needs:
-            raise UserError(f"{file} holds another net: its {name} is {has}, this run's {needs}. Choose an arm like it.")
-    return found
+    last = {name: weight for name, weight in ours.plain_state().items() if name.startswith(f"{ours.layer_names[-1]}.")}
+    try:
+        ours.load_plain_state(found | last)  # Why: on meta it compares names and shapes, and copies nothing
+    except ValueError as error:
+        raise UserError(f"{file} holds another net than this run's: {error} Choose an arm like it.") from error
+    return {name: weight for name, weight in found.items() if name not in last}
 
 
 class Record:

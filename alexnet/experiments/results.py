@@ -213,5 +213,6 @@ def recorded_scale(experiment: Experiment) -> Scale | None:
 
 def title_of(data: str) -> str:
     """Return what a set is called in prose; a stand-in is called one."""
-    info = SETS[data]
+    if (info := SETS.get(data)) is None:
+        return data
     return f"{info.title} (a stand-in, no photographs)" if info.stand_in else info.title

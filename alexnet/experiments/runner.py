@@ -102,23 +102,17 @@ class Worker:
             self.process.stdin.close()
 
 
-def train_missing(
-    scale: Scale,
-    claims: Iterable[str] | None = None,
-    threads: int | None = None,
-    devices: int | None = None,
-    seeds: int = 0,
-) -> list[str]:
+def train_missing(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0, **at: int | None) -> list[str]:
     """Train and measure every missing run of `claims` (None: all) at `scale`, those of other processes left alone.
 
     Returns a line for each training of this call that diverged or ended on the plateau, except in a search for a rate, to
     which that belongs. An error of one run is told at once and the others proceed; at the end UserError names the runs that
     failed. A signal ends the queue: nothing new is started, and what runs leaves a checkpoint. Raises KeyboardInterrupt
-    then. `threads` and `devices` are as in `places`; with `seeds` every arm has at least so many.
+    then. With `seeds` every arm has at least so many; `at` are the `threads` and `devices` of `places`.
     """
     from alexnet.training.distributed import StopRequests
 
-    work = Queue(scale, claims, threads, devices, seeds)
+    work = Queue(scale, claims, seeds, **at)
     with StopRequests() as stop:
         try:
             while work.advance():
@@ -137,14 +131,7 @@ def train_missing(
 class Queue:
     """The runs of a scale that are missing, and the workers that train them."""
 
-    def __init__(
-        self,
-        scale: Scale,
-        claims: Iterable[str] | None,
-        threads: int | None = None,
-        devices: int | None = None,
-        seeds: int = 0,
-    ) -> None:
+    def __init__(self, scale: Scale, claims: Iterable[str] | None, seeds: int, **at: int | None) -> None:
         self.scale = scale
         self.wanted = partial(plan.wanted, scale, None if claims is None else list(claims), seeds=seeds)
         self.replies: queue.Queue[Reply] = queue.Queue()
@@ -152,7 +139,7 @@ class Queue:
         self.idle: list[Worker] = []
         self.failed: dict[str, str] = {}
         self.warned: dict[str, str] = {}
-        self.free = places(self._startable(), threads, devices)
+        self.free = places(self._startable(), **at)
         self.bar = self._bar()
 
     def _startable(self) -> list[Wanted]:

@@ -20,6 +20,7 @@ Shapes: N images, H, W pixels, K classes.
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,23 +169,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except SafetensorError as error:
         raise _refused(path, _what_else(path) or f"it is not a whole safetensors file ({error})") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise _refused(path, _foreign(tensors) or "it has no model card of this library in its metadata") from error
+        why = "it has no model card of this library in its metadata"
+        raise _refused(path, why if MEAN in tensors else _what_else(path, tensors) or why) from error
 
 
-def _what_else(path: Path) -> str:
-    """Return what a file of PyTorch's own format is, or nothing for what is no such file."""
-    try:
-        found = dict(torch.load(path, map_location="cpu", weights_only=True))  # executes nothing
-    except Exception:  # Why all: a file of another kind raises whatever its first bytes lead to.
-        return ""
-    return _foreign(found) or "it is a file of torch.save, such as a run's own, without a model card"
-
-
-def _foreign(names: Iterable[str]) -> str:
-    """Return whose net it is whose tensors have these names, if it is one that people take for this one."""
-    if {"features.0.weight", "classifier.6.weight"} <= set(names):
+def _what_else(path: Path, tensors: Iterable[str] = ()) -> str:
+    """Return what a file of these tensors is, or one of PyTorch's own format, that people take for an exported net."""
+    with suppress(Exception):  # Why all: a file of another kind raises whatever its first bytes lead to.
+        tensors = tensors or torch.load(path, map_location="cpu", weights_only=True).keys()  # executes nothing
+    if {"features.0.weight", "classifier.6.weight"} <= set(tensors):
         return "it is torchvision's AlexNet, another net: one column, 64 kernels in conv1, no response normalisation"
-    return ""
+    return "it is a file of torch.save, such as a run's own, without a model card" if tensors else ""
 
 
 def _digest(written: dict[str, Any], tensors: dict[str, Tensor]) -> str:

@@ -18,12 +18,10 @@ from alexnet.config import UserError, nearest
 from alexnet.experiments import EXPERIMENTS, artefacts, runs
 from alexnet.experiments.declare import QUESTIONS, WHY_NONE, Experiment
 from alexnet.experiments.results import Result, Results, recorded_scale, title_of
-from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import SCALES, Scale
 from alexnet.experiments.statistics import ONE_RUN, rate_interval
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
-from alexnet.preprocessing import SETS
 from alexnet.report import figures
 from alexnet.report.chapter import NOTHING, noted, on, printed, with_unit
 from alexnet.report.tables import plain
@@ -207,41 +205,29 @@ def _placed(result: Result) -> tuple[float, tuple[float, float], float] | None:
     return place(interval.estimate), (low, high), place(value.paper + value.margin) - 1
 
 
-def _yours(claim: str, scale: Scale | None) -> list[tuple[str, str, str, str]]:
-    """Return (claim, what, errors, where) of trainings that a user made by changing an arm."""
-    groups: dict[tuple, list[Run]] = {}
+def _yours(claim: str, scale: Scale | None) -> list[tuple[str, ...]]:
+    """Return the rows of `as_text` for trainings that a user made by changing an arm: errors with intervals."""
+    found: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     for run in runs.recorded():
-        arm_of = tuple(run.facts.get("arm_of", ()))
-        if arm_of and run.status == "finished" and claim in ("all", arm_of[0]) and scale in (None, arm_of[2]):
-            groups.setdefault((*arm_of, run.folder.parent), []).append(run)
-    found = []
-    for (of, arm, at, folder), group in groups.items():
-        counted = [
-            artefacts.read_errors(r.folder) or [w for w in r.metrics if w["epoch"] == r.manifest["epochs"]] for r in group
-        ]
-        held = [[row for row in rows if row["split"] != "train"] for rows in counted]
-        if all(held):
-            split, views = max((row["split"], row["views"]) for row in held[0])
-            rates = {k: [(row["wrong"], row["total"]) for rows in held for row in rows
-                         if (row["split"], row["views"], row["k"]) == (split, views, k)] for k in (1, 5)}  # fmt: skip
-            ours = "; ".join(f"top-{k} error {rate_interval(counts)} %" for k, counts in rates.items() if counts)
-            data = group[0].config.data
-            title = title_of(data) if data in SETS else data
-            found.append((of, f"{folder.name}, as {arm!r}", ours, f"{on(title, split, views)}, scale {at}"))
-    return found
+        of, arm, at = run.facts.get("arm_of") or ("", "", "")
+        if of and run.status == "finished" and claim in ("all", of) and scale in (None, at):
+            rows = artefacts.read_errors(run.folder) or [w for w in run.metrics if w["epoch"] == run.manifest["epochs"]]
+            for row in filter(lambda row: row["split"] != "train", rows):
+                what = f"{run.folder.parent.name}, as {arm!r}: top-{row['k']} error"
+                where = f"{on(title_of(run.config.data), row['split'], row['views'])}, scale {at}"
+                found.setdefault((of, what, where), []).append((row["wrong"], row["total"]))
+    return [(*key[:2], NOTHING, NOTHING, f"{rate_interval(n)} %", key[2], "yours") for key, n in found.items()]
 
 
 def as_text(claim: str, scale: Scale) -> str:
     """Return the table of `alexnet compare`. Raises UserError for an unknown claim."""
     found = lines(None if claim == "all" else claim, scale)
     widths = (None, 34, None, None, 30, 24, 20)
+    told = [(line.claim.id, line.what, line.paper, line.notes2012, line.ours, line.where, line.word) for line in found]
     rows = [
         [cell if width is None else textwrap.fill(cell, width) for cell, width in zip(cells, widths, strict=True)]
-        for line in found
-        for cells in [(line.claim.id, line.what, line.paper, line.notes2012, line.ours, line.where, line.word)]
+        for cells in told + _yours(claim, scale)
     ]
-    rows += [(claim_, textwrap.fill(what, 34), NOTHING, NOTHING, textwrap.fill(ours, 30), textwrap.fill(where, 24), "yours")
-             for claim_, what, ours, where in _yours(claim, scale)]  # fmt: skip
     headers = ("claim", "what", "paper", "2012 run notes", "ours", "on", "verdict")
     text = tabulate(rows, headers=headers, disable_numparse=True)
     if claim == "all":

@@ -8,7 +8,6 @@ Shapes: N images, C maps, H, W pixels, K classes, Q queries, D features, M neigh
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from alexnet.config import RunConfig, UserError
 from alexnet.files import Rows
-from alexnet.model import Net, image_side_of
+from alexnet.model import image_side_of
 from alexnet.preprocessing import Batches, PreparedSet, batches
 from alexnet.preprocessing.loader import WHOLE, Part
-from alexnet.training.distributed import Group
 from alexnet.training.precision import autocast
 from alexnet.training.step import Learner
 
@@ -28,15 +26,6 @@ ONE_VIEW = ("whole", "central")
 KS = (1, 5)  # an image is wrong when its class is not among the k most probable
 CHUNK_BYTES = 2**28  # of vectors in float64 at a time
 SPARE = 16  # candidates among nearest neighbours beyond those asked for
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A net that is only evaluated: what the functions below need of a learner."""
-
-    net: Net
-    group: Group
-    precision: str = "fp32"
 
 
 def batches_for(config: RunConfig, data: PreparedSet, split: str, device: torch.device | None = None) -> Batches:
@@ -80,11 +69,7 @@ def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split:
 
     They are the mean over the views of an image of the softmax outputs (paper 4.1 and 6). Every rank gets all.
     """
-    return predict_batches(learner, batches_for(config, data, split, learner.group.device), views)
-
-
-def predict_batches(learner: Learner | Ready, shown: Batches, views: str) -> tuple[Tensor, Tensor]:
-    """Return the same of the images in batches."""
+    shown = batches_for(config, data, split, learner.group.device)
     scores, labels = zip(*_scores(learner, shown, views, WHOLE), strict=True)
     scores_NK = torch.cat(scores)
     return (scores_NK.double().softmax(1) if views in ONE_VIEW else scores_NK).float(), torch.cat(labels)
@@ -95,16 +80,11 @@ def features_split(learner: Learner, data: PreparedSet, config: RunConfig, split
 
     fc7 is the last hidden layer, whose 4096 outputs Figure 4 compares. Raises UserError for a layer that the net lacks.
     """
-    return features_of_batches(learner, batches_for(config, data, split, learner.group.device), layer)
-
-
-def features_of_batches(learner: Learner | Ready, shown: Batches, layer: str) -> Tensor:
-    """Return the same of the images in batches."""
-    views = shown.in_order(CHUNK, "whole" if shown.is_whole else "central")
+    views = batches_for(config, data, split, learner.group.device).in_order(CHUNK, views_of_training(config))
     return torch.cat([run(learner, view, layer).flatten(1) for (view,), _ in views])
 
 
-def _scores(learner: Learner | Ready, shown: Batches, views: str, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+def _scores(learner: Learner, shown: Batches, views: str, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each batch the logits of its only view, or the mean probabilities over several, and the labels."""
     for images, labels_N in shown.in_order(CHUNK, views, part):
         logits_VNK = [run(learner, view) for view in images]
@@ -114,7 +94,7 @@ def _scores(learner: Learner | Ready, shown: Batches, views: str, part: Part) ->
 
 
 @torch.no_grad()
-def run(learner: Learner | Ready, images_NCHW: Tensor, layer: str | None = None) -> Tensor:
+def run(learner: Learner, images_NCHW: Tensor, layer: str | None = None) -> Tensor:
     """Return the net's logits, or its outputs of `layer`, for images: in evaluation mode, fp32, on the CPU."""
     device, net, trains = learner.group.device, learner.net, learner.net.training
     net.eval()

@@ -153,3 +153,40 @@ def no_process_in(session):
     """Return whether no process of a session is left."""
     listed = subprocess.run(["ps", "-eo", "sess=,stat="], capture_output=True, text=True).stdout.split("\n")
     return not [line for line in listed if line.split()[:1] == [str(session)] and "Z" not in line]
+
+
+def test_more_seeds_are_trained_when_asked_for_and_count_in_the_verdict(toy):
+    runner.train_missing("toy", seeds=2, threads=2)
+    assert [each.config.seed for each in plan.wanted("toy", seeds=2)] == [0, 1, 0, 1]
+    assert {each.state for each in plan.wanted("toy", seeds=2)} == {"done"}
+    (answer,) = results.Results(toy, "toy").answers()
+    assert answer.interval.n == 2, "the declaration has one"
+    name = plan.wanted("toy", seeds=3)[2].name
+    assert plan.find(name).seed == 2, "a repetition can be asked for by its name"
+    assert plan.artefacts_wanted(plan.find(name)) == {"errors/test/whole"}
+
+
+def test_a_run_that_an_equal_task_began_meanwhile_is_no_failure(toy, monkeypatch):
+    """Both saw that it was missing; one was first to lock it."""
+    first, _ = (each.config for each in plan.wanted("toy"))
+    give = runner.Worker.give
+
+    def late(self, wanted):
+        if wanted.config == first and not locks:
+            locks.append(files.locked(runs.lock_of(first), "busy"))
+            locks[0].__enter__()
+        give(self, wanted)
+
+    locks = []
+    monkeypatch.setattr(runner.Worker, "give", late)
+    assert runner.train_missing("toy", threads=2) == []
+    assert [each.state for each in plan.wanted("toy")] == ["in work", "done"]
+    locks[0].__exit__(None, None, None)
+
+
+def test_a_divergence_is_returned_once(tiny, monkeypatch):
+    wild = cifar("19pct", epochs=80, width=0.25, rate=1e6)
+    monkeypatch.setattr(declared, "EXPERIMENTS", (Experiment("s3.3-lrn-cifar", {"with": wild}),), raising=False)
+    (told,) = runner.train_missing("toy", threads=2)
+    assert "rate that is too high" in told
+    assert runner.train_missing("toy", threads=2) == []
