@@ -70,7 +70,7 @@ def on_devices() -> list[dict[str, Any]]:
     found = []
     for kind in ("fp32", "bf16"):
         at = Setting(kind, DEVICE_BATCH, torch.device("cuda", 0))
-        rows = [replace(row, at_least={}, aim={}) for row in _shown(f"device in {kind}", device_rows(at))]
+        rows = [replace(row, at_least={}) for row in _shown(f"device in {kind}", device_rows(at))]
         print(f"{machine.name_of(at.device)}, {kind}\n{as_text(rows, kind)}")
         part = {"device": machine.name_of(at.device), "type": kind, "batch": at.batch}
         found.append(part | {"rows": [asdict(row) for row in rows]})
@@ -93,16 +93,11 @@ def as_text(rows: list[Row], kind: Kind) -> str:
     other: Kind = "fp32" if kind == "bf16" else "bf16"
     table = []
     for row in rows:
-        target, aim, elsewhere = (_number(numbers.get(k)) for numbers, k in
-                                  ((row.at_least, kind), (row.aim, kind), (row.at_least, other)))  # fmt: skip
-        table.append((row.what, row.against, f"{row.ratio:.2f}", target, aim, row.met(kind), elsewhere, row.figures))
-    headers = ("what", "against", "ratio", f"at least ({kind} machine)", "aim", "met",
+        target, elsewhere = (f"{row.at_least[k]:g}" if k in row.at_least else "" for k in (kind, other))
+        table.append((row.what, row.against, f"{row.ratio:.2f}", target, row.met(kind), elsewhere, row.figures))
+    headers = ("what", "against", "ratio", f"at least ({kind} machine)", "met",
                f"at least ({other} machine, not measured here)", "speeds")  # fmt: skip
-    return tabulate(table, headers=headers, disable_numparse=True, maxcolwidths=[38, 38, None, 9, None, None, 12, None])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return tabulate(table, headers=headers, disable_numparse=True, maxcolwidths=[38, 38, None, 9, None, 12, None])
 
 
 def write(rows: list[Row], kind: Kind, threads: int, compiled: bool, more: dict[str, Any]) -> Path:

@@ -25,7 +25,7 @@ from alexnet.preprocessing.augment import SOURCE2012
 from alexnet.preprocessing.prepared_set import JpegImages
 from alexnet.training.distributed import Group
 from alexnet.training.evaluate import count_batches
-from alexnet.training.step import Learner, to_device
+from alexnet.training.step import Learner
 
 BATCH, NUM_IMAGES = 128, 512
 STEPS = 15  # compared, of each kind
@@ -104,7 +104,7 @@ def training_against_one_batch(data: PreparedSet, at: Setting, width: float) -> 
     train, times = data.splits["train"], -(-(STEPS + 3) * BATCH // NUM_IMAGES)
     long = Split(np.concatenate([train.images] * times), np.tile(train.labels, times))
     shown = batches(replace(data, splits={"train": long}), "train", SOURCE2012, at.device)
-    stream, steps = (to_device(batch, at.device) for batch in shown.epoch(0, 0, BATCH)), count()
+    stream, steps = ([x.to(at.device) for x in batch] for batch in shown.epoch(0, 0, BATCH)), count()
     one = next(stream)
 
     def step(learner: Learner, batch: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -17,14 +17,13 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: what, against what, the median ratio of their speeds, and the targets on each kind of machine."""
+    """One comparison: what, against what, the median ratio of their speeds, and the target on each kind of machine."""
 
     what: str
     against: str
     ratio: float
     figures: str  # the absolute speeds, for the curious
     at_least: dict[Kind, float] = field(default_factory=dict)  # "bf16": on a machine that multiplies bf16 natively
-    aim: dict[Kind, float] = field(default_factory=dict)
 
     def met(self, kind: Kind) -> str:
         """Whether the target of this kind of machine is met, in a word; nothing where there is none."""

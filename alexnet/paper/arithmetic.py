@@ -59,10 +59,6 @@ def _printed_layers(config: NetConfig) -> Numbers:
     return found
 
 
-def _sizes(config: NetConfig) -> Numbers:
-    return {"parameters": sum(layer_parameters(config).values()), "neurons": sum(count_neurons(config).values())}
-
-
 def _layers(config: NetConfig) -> Numbers:
     names = list(filter(config.learns, config.layer_names))
     conv = sum(name in CONV for name in names)
@@ -83,7 +79,10 @@ def _neurons(config: NetConfig) -> Numbers:
 
 # Claim -> its numbers that can be counted on the net.
 COMPUTED: dict[str, Callable[[NetConfig], Numbers]] = {
-    "abstract-size": _sizes,
+    "abstract-size": lambda net: {
+        "parameters": sum(layer_parameters(net).values()),
+        "neurons": sum(count_neurons(net).values()),
+    },
     "s1-shares": lambda net: {"largest share of a convolutional layer": largest_share(net)},
     "s3.2-one-gpu-net": lambda net: _printed_layers(presets.one_column(net)),
     "s3.4-pooling": lambda net: {"side of a window": net.pooling.side, "stride": net.pooling.stride},

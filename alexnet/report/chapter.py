@@ -84,16 +84,13 @@ class Chapter:
     def verdicts(self) -> Markdown:
         """Return every answer beside the paper and the 2012 run notes."""
         headers = ("what", "verdict", "ours", "paper", "2012 run notes")
-        rows = [
-            (result.about, f"**{result.verdict.word}**", self._ours(result), printed(result.value), noted(result.value))
-            for result in self.answers
-        ]
+        rows = []
+        for result in self.answers:
+            ours = with_unit(result.interval, result.value) if result.interval else NOTHING
+            rows.append((result.about, f"**{result.verdict.word}**", ours, printed(result.value), noted(result.value)))
         where = {on(title_of(r.where.data), r.where.split, r.where.views) for r in self.answers}
         caption = f"What was measured at scale {stamp(self.scale)}, on {'; '.join(sorted(where))}."
         return numbered(rows, headers, caption, f"tbl-verdicts-{self.experiment.claim}")
-
-    def _ours(self, result: Result) -> str:
-        return NOTHING if result.interval is None else with_unit(result.interval, result.value)
 
     def runs_table(self) -> Markdown:
         """Return the runs of each arm: seeds, minutes, machine, commit, with links to their folders."""
@@ -141,8 +138,8 @@ class Chapter:
         """Return how many trainings the experiment takes, and about how long, in words that no machine changes."""
         wanted = plan.wanted(self.scale, [self.experiment.claim], assume=True)
         images = [each.expected_epochs * SETS[each.config.data].counts["train"] for each in wanted]
-        nets = [each.config.net for each in wanted]
-        work = sum(n * _operations(net) for n, net in zip(images, nets, strict=True) if isinstance(net, ColumnNet))
+        pairs = zip(images, (each.config.net for each in wanted), strict=True)
+        work = sum(n * sum(operations(layers_of(net)).values()) for n, net in pairs if isinstance(net, ColumnNet))
         hours = f", some {plan.as_time(work / GPU)} on a device that sustains {GPU / 1e12:.0f} TFLOP/s" if work else ""
         millions = sum(images) / 1e6
         shown = f"{millions:,.0f}" if millions >= 10 else f"{millions:.2g}"
@@ -214,10 +211,6 @@ def on(dataset: str, split: str, views: str) -> str:
     """Return on what something was measured, in words: "ImageNet-20, val, ten views"."""
     words = {"": "", "central": "central view", "as trained": views}
     return ", ".join(filter(None, [dataset, split, words.get(views, f"{views} views")]))
-
-
-def _operations(net: ColumnNet) -> int:
-    return sum(operations(layers_of(net)).values())
 
 
 def _listed(numbers: Iterable[int]) -> str:

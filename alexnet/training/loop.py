@@ -24,7 +24,7 @@ from alexnet.training.checkpoint import Checkpoint, Progress, State
 from alexnet.training.distributed import Group, StopRequests
 from alexnet.training.evaluate import batches_for, count_batches, num_wrong, views_of_training
 from alexnet.training.optimizer import Rates, rates_of
-from alexnet.training.step import Learner, to_device
+from alexnet.training.step import Learner
 
 EXPLODED = 100.0  # a mean loss of an epoch that is so many times ln K does not come back
 STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so many epochs is on the plateau
@@ -91,7 +91,7 @@ class Training(Learner):
             self.waited += time.perf_counter() - asked
             total = min(size, num_train - at.step * size)
             key = StepKey(config.seed, at.epoch, at.step, rows_of(total, self.group.part).start)
-            images, labels = to_device(batch, self.group.device)
+            images, labels = (tensor.to(self.group.device, non_blocking=True) for tensor in batch)
             loss, logits = self.step(images, labels, key, len(labels) / total)
             counted = self.group.total([loss.item() * len(labels), num_wrong(logits, labels)])
             at.loss_sum, at.wrong = at.loss_sum + counted[0], at.wrong + round(counted[1])

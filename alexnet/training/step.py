@@ -23,7 +23,6 @@ from alexnet.training.precision import autocast, settle_cuda
 
 WARM_UP = 3  # steps before the capture, in which libraries choose their kernels and find their memory
 
-Batch = tuple[Tensor, Tensor]  # images (N, 3, H, W) and labels (N,)
 Found = tuple[Tensor, Tensor]  # the mean loss (nats) and the logits (N, K)
 Step = Callable[[Tensor, Tensor, StepKey | None, float], Found]
 
@@ -88,12 +87,6 @@ class Learner:
 
     def _velocity(self, parameter: nn.Parameter) -> Tensor:
         return self.optimiser.state[parameter]["velocity"]
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return images and labels on `device`; nothing is copied where they are there already."""
-    images, labels = batch
-    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 class GraphedStep:

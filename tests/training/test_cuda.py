@@ -14,7 +14,7 @@ from alexnet.training.distributed import Group
 from alexnet.training.evaluate import batches_for
 from alexnet.training.optimizer import build_optimiser
 from alexnet.training.precision import decide, use_kernels
-from alexnet.training.step import Learner, to_device
+from alexnet.training.step import Learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -47,7 +47,7 @@ def losses(data, device, dtype=torch.float32, wanted=False):
     batches, found = batches_for(CONFIG, data, "train", device), []
     for epoch in range(STEPS // 4):
         for step, batch in enumerate(batches.epoch(0, epoch, 10)):
-            images, labels = to_device(batch, device)
+            images, labels = (tensor.to(device) for tensor in batch)
             found.append(learner.step(images.to(dtype), labels, StepKey(0, epoch, step))[0].item())
     return found, {name: weight.double().cpu() for name, weight in learner.weights().items()}
 
