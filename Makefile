@@ -23,7 +23,7 @@ endif
 
 ifeq ($(shell test -w . && echo yes),yes)
 
-.PHONY: help setup plan reproduce book serve test check bench baseline rehearse clean
+.PHONY: help setup plan reproduce book serve test check bench baseline rehearse kills fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,12 @@ baseline: setup ## classify ImageNet-20 (SCALE=toy: its stand-in) by hand-crafte
 
 rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives like ImageNet's
 	@$(RUN) tests/experiments/rehearsal.py
+
+kills: setup ## kill trainings and preparations at random moments, 60 times; they must end with the same bits
+	@OMP_NUM_THREADS=1 $(RUN) tests/kill_sweep.py
+
+fuzz: setup ## show the readers of images, archives, weights and checkpoints damaged files, for five minutes
+	@OMP_NUM_THREADS=1 $(RUN) tests/fuzz.py
 
 clean: ## delete what can be made again: runs on images made by formula, rehearsals, executed notebooks, the book
 	rm -rf runs/formula* rehearsal book/_executed book/_build .pytest_cache .ruff_cache

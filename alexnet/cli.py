@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
-from alexnet import machine
+from alexnet import files, machine
 from alexnet.config import (
     PROJECT_DIR,
     Augmentation,
@@ -107,18 +107,22 @@ class Prepare:
     """Make a prepared set, which trainings read from: uint8 images, labels, mean image, checksums.
 
     Sets: cifar10, imagenet20 and imagenette (downloaded, or read from --source); ilsvrc2010, ilsvrc2012, fall2009, fall2011
-    (your own copies, archives or folders); folders (any train/<class> and val/<class> or test/<class>); formula32 and
-    formula256 (computed from a seed: the stand-ins for CIFAR-10 and ILSVRC). An interrupted call resumes where it stopped.
+    (your own copies, archives or folders, as published, or from Kaggle or Hugging Face); folders (any train/<class> and
+    val/<class> or test/<class>, or <class> with --val-fraction); formula32 and formula256 (computed from a seed: the
+    stand-ins for CIFAR-10 and ILSVRC). An interrupted call resumes where it stopped.
 
     For example
 
       alexnet prepare cifar10 --source ~/cifar10
       alexnet prepare ilsvrc2012 --source /data/ILSVRC2012
+      alexnet prepare folders --source ~/pets --val-fraction 0.1 --name pets
     """
 
-    name: Positional[str]  # of the set, see above
+    kind: Positional[str]  # of set, see above
     source: Path | None = None  # the folder to read from, instead of a download
-    force: bool = False  # start again even if the set is there
+    name: str | None = None  # of a set of class folders, which trainings then know as --data NAME
+    val_fraction: float | None = None  # of each class of such a set, drawn from a seed and put aside for validation
+    force: bool = False  # make the set again although it is there; it is replaced when the new one is complete
     processes: int | None = None  # that decode photographs; the default is one on each core
     codec: Literal["raw", "jpeg"] | None = (
         None  # raw: 197 kB a photograph; jpeg: a fifth, decoded at each use; default by size
@@ -131,8 +135,7 @@ class Prepare:
         from alexnet.preprocessing import prepare
 
         check_range("processes", self.processes)
-        how = {"processes": self.processes, "codec": self.codec, "accept_bad": self.accept_bad}
-        data = prepare(self.name, self.source, self.force, **how, verify=self.verify or None)
+        data = prepare(**vars(self) | {"verify": self.verify or None})
         counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
         kind = "a stand-in, not photographs" if data.stand_in else "photographs"
         print(f"{data.folder}: {counts} images in {len(data.classes)} classes ({kind}); fingerprint {data.fingerprint}.")
@@ -500,6 +503,8 @@ COMMANDS = [command.__name__.lower() for command in typing.get_args(Command)]
 
 def main(words: list[str] | None = None) -> None:
     """Run the command given by `words`, by default the process's arguments."""
+    if os.name == "nt":
+        sys.exit("error: Windows itself is not supported. Inside WSL (install it with: wsl --install) it works as on Linux.")
     words = sys.argv[1:] if words is None else words
     try:
         if words and not words[0].startswith("-") and words[0] not in COMMANDS:
@@ -517,6 +522,11 @@ def main(words: list[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in files.FULL + files.REFUSED:
+            raise
+        where = "ALEXNET_DATA says where prepared sets are, ALEXNET_RUNS where results are"
+        sys.exit(f"error: {files.shown(error.filename)}: {error.strerror}. {where}.")
     except KeyboardInterrupt as stop:
         print(f"\nstopped. {stop}", file=sys.stderr)
         sys.exit(130)

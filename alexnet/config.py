@@ -8,7 +8,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import re
+import sys
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,6 +24,14 @@ Precision = Literal["auto", "fp32", "bf16", "tf32"]
 Preset = Literal["paper", "source2012"]
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
+
+
+def home_dir() -> Path:
+    """Return where data and results are by default: the checkout, or, installed without one, a folder of the user's."""
+    if (PROJECT_DIR / "pyproject.toml").is_file():
+        return PROJECT_DIR
+    usual = Path.home() / ("Library/Application Support" if sys.platform == "darwin" else ".local/share")
+    return Path(os.environ.get("XDG_DATA_HOME") or usual) / "alexnet"
 
 
 class UserError(ValueError):

@@ -17,7 +17,7 @@ import numpy as np
 from alexnet.config import UserError
 
 PARTIAL = ".partial"  # ends the name of a file that is being written; git ignores it
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL, REFUSED = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
 Rows = list[dict[str, Any]]  # of a table, each by the names of its columns
 
 
@@ -27,7 +27,7 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
 
     The content is on the disk before it takes the name, so that neither a kill nor a power cut leaves half a file.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     partial = file.with_name(file.name + PARTIAL)
     try:
         with partial.open("wb") as stream:
@@ -35,10 +35,20 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, file)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(file)  # a full disk does not say whose
         partial.unlink(missing_ok=True)
         raise
     sync_folder(file.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those around it, so that a power cut loses neither what is in it nor the folder itself."""
+    new = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in new:
+        sync_folder(made.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -104,16 +114,21 @@ def _said(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
+def shown(name: object) -> str:
+    """Return a name that others gave as it may be printed: control characters and undecodable bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
 class BusyError(UserError):
     """Another process holds the lock."""
 
 
 @contextmanager
-def locked(file: Path, otherwise: str) -> Iterator[None]:
-    """Hold the lock `file` for a block. Raises BusyError with the text `otherwise` when another process holds it."""
+def locked(file: Path, otherwise: str | None = None) -> Iterator[None]:
+    """Hold the lock `file` for a block, waiting for it, or raising BusyError with the text `otherwise` when it is held."""
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        held = filelock.FileLock(file).acquire(timeout=0)
+        held = filelock.FileLock(file).acquire(timeout=-1 if otherwise is None else 0)
     except filelock.Timeout:
         raise BusyError(otherwise) from None
     with held:
@@ -131,12 +146,13 @@ def is_locked(file: Path) -> bool:
 
 @contextmanager
 def disk_errors_named(folder: Path, variable: str) -> Iterator[None]:
-    """Turn a full disk or a refused write into a UserError that names the folder and the variable that moves it."""
+    """Turn a full disk or a refused access into a UserError that names the place and the variable that moves the folder."""
     try:
         yield
     except OSError as error:
+        where = Path(error.filename or folder)
+        if error.errno not in FULL + REFUSED or not (where.is_relative_to(folder) or folder.is_relative_to(where)):
+            raise
         if error.errno in FULL:
             raise UserError(f"The disk of {folder} is full. Free some space, or set {variable} to another.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"{folder} may not be written to. Set {variable} to a folder that may.") from error
-        raise
+        raise UserError(f"{shown(where)} may not be read or written to. Set {variable} to a folder that may.") from error

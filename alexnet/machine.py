@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet.config import PROJECT_DIR, UserError
+from alexnet.config import PROJECT_DIR, UserError, home_dir
 
 if TYPE_CHECKING:
     import torch
@@ -136,12 +136,14 @@ def report(more: Iterable[tuple[str, str]] = ()) -> str:
 
     has, found = hardware(), versions()
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    on_macos, away = platform.system() == "Darwin", f"installed without a checkout: data and results are in {home_dir()}"
     cores = f"{available_cores()} of {has['cores']} cores usable"
     lines = [
         ("processor", f"{has['processor']}, {cores}, {has['memory_gb']} GB, {has['cpu_capability']}"),
         ("threads", str(torch.get_num_threads())),
         ("torch", f"{found['torch']} ({build}), torchvision {found['torchvision']}, Python {found['python']}"),
-        ("devices", ", ".join(has["devices"]) or "no CUDA device"),
+        ("devices", ", ".join(has["devices"]) or "no CUDA device" + ": the CPU computes, not Apple's GPU" * on_macos),
+        *[("package", f"{away}; the recorded results and the book are in the checkout")] * (home_dir() != PROJECT_DIR),
         *more,
     ]
     return "\n".join(f"{title:12} {text}" for title, text in lines)

@@ -9,6 +9,7 @@ shown as the net is tested: in ten views, where it was trained on crops (paper 4
 Shapes: N pictures, K classes, D features.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,16 +45,19 @@ def _is_one(pictures: Picture | Sequence[Picture]) -> bool:
 
 
 def _square(picture: Picture, side: int) -> np.ndarray:
+    data = b""
     try:
         if isinstance(picture, str | Path):
-            with Path(picture).open("rb") as stream:
-                return photograph.read(stream, side)
+            if Path(picture).exists() and not Path(picture).is_file():  # Why: opening a pipe waits for ever
+                raise ValueError("it is no plain file")
+            data = Path(picture).read_bytes()
+            return photograph.read(io.BytesIO(data), side)
         if not isinstance(picture, Image.Image):
             picture = Image.fromarray(_checked(np.asarray(picture)))
         return photograph.square(photograph.to_rgb(photograph.upright(picture)), side)
     except photograph.UNREADABLE as error:
         what = f"{picture}" if isinstance(picture, str | Path) else "A picture"
-        why = getattr(error, "strerror", None) or ("it is no image" if "cannot identify" in str(error) else str(error))
+        why = getattr(error, "strerror", None) or photograph.why_not(error, data)
         raise UserError(f"{what} cannot be read: {why}. Pictures are JPEG, PNG, GIF, BMP, TIFF, WebP or PPM.") from error
 
 

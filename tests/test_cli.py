@@ -1,3 +1,5 @@
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -302,3 +304,29 @@ def test_a_mistake_is_one_line(tiny, capsys, words, said):
     status, _, err = run(capsys, *words)
     assert (status, len(err.splitlines())) == (1, 1)
     assert said in err
+
+
+def test_windows_is_told_of_wsl_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(cli.os, "name", "nt")
+    status, _, err = run(capsys, "plan")
+    monkeypatch.undo()
+    assert status == 1
+    assert "Inside WSL (install it with: wsl --install)" in err
+    assert "\n" not in err
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_refused_access_is_one_line_with_the_file_and_the_variables(capsys, monkeypatch, number):
+    def refused(self):
+        raise OSError(number, os.strerror(number), "/data/a\x1b[2J")
+
+    monkeypatch.setattr(cli.Plan, "run", refused)
+    status, _, err = run(capsys, "plan")
+    assert (status, err.count("\n")) == (1, 0)
+    assert f"error: /data/a\\x1b[2J: {os.strerror(number)}. ALEXNET_DATA says where" in err
+
+
+def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli.Plan, "run", lambda self: os.stat("/nowhere/at/all"))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["plan"])

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from alexnet import config as configs
 from alexnet.config import (
     Augmentation,
     ColumnNet,
@@ -73,3 +74,20 @@ def test_an_unknown_field_is_named():
 def test_what_differs_is_named_with_both_values():
     ours, theirs = (to_dict(RunConfig(optimiser=Optimiser(batch_size=size))) for size in (32, 64))
     assert differing_fields(ours, theirs) == [("optimiser.batch_size", 32, 64)]
+
+
+@pytest.mark.parametrize(
+    ("system", "variable", "expected"),
+    [
+        ("linux", "", "home/.local/share/alexnet"),
+        ("linux", "elsewhere", "elsewhere/alexnet"),
+        ("darwin", "", "home/Library/Application Support/alexnet"),
+    ],
+)
+def test_without_a_checkout_data_and_results_are_in_a_folder_of_the_users(monkeypatch, tmp_path, system, variable, expected):
+    assert configs.home_dir() == configs.PROJECT_DIR
+    monkeypatch.setattr(configs, "PROJECT_DIR", tmp_path / "site-packages")
+    monkeypatch.setattr(configs.sys, "platform", system)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_DATA_HOME", variable and str(tmp_path / variable))
+    assert configs.home_dir() == tmp_path / expected

@@ -9,6 +9,8 @@ import torch
 from alexnet import machine
 from alexnet.config import PROJECT_DIR
 
+HARDWARE = {"processor": "Apple M1", "cores": 8, "memory_gb": 8.0, "cpu_capability": "NO AVX", "devices": []}
+
 
 def laid_out(root, files):
     for name, text in files.items():
@@ -102,6 +104,17 @@ def test_the_report_has_this_machine_and_what_is_added():
     assert f"{machine.available_cores()} of " in lines["processor"]
     assert lines["torch"].startswith(torch.__version__.partition("+")[0])
     assert set(lines) == {"processor", "threads", "torch", "devices", "kernels"}
+
+
+def test_a_mac_is_told_that_its_gpu_is_not_used(monkeypatch):
+    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(machine, "hardware", lambda: HARDWARE)
+    assert "no CUDA device: the CPU computes, not Apple's GPU" in machine.report()
+
+
+def test_an_installation_without_a_checkout_says_where_things_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "home_dir", lambda: tmp_path)
+    assert f"data and results are in {tmp_path}; the recorded results and the book are in the checkout" in machine.report()
 
 
 def test_the_module_is_imported_without_torch():

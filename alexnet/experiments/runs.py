@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import files
-from alexnet.config import PROJECT_DIR, Augmentation, RunConfig, UserError, config_hash, from_dict, to_dict
+from alexnet.config import Augmentation, RunConfig, UserError, config_hash, from_dict, home_dir, to_dict
 from alexnet.files import Rows
 from alexnet.model import label
 
@@ -92,8 +92,8 @@ class Run:
 
 
 def runs_dir() -> Path:
-    """Return the folder of all runs: `$ALEXNET_RUNS`, else `runs` in the project."""
-    return Path(os.environ.get("ALEXNET_RUNS") or PROJECT_DIR / "runs").expanduser().absolute()
+    """Return the folder of all runs: `$ALEXNET_RUNS`, else `runs` in `home_dir()`."""
+    return Path(os.environ.get("ALEXNET_RUNS") or home_dir() / "runs").expanduser().absolute()
 
 
 def name_of(config: RunConfig) -> str:

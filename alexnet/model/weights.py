@@ -160,6 +160,8 @@ def _built(card: ModelCard, tensors: dict[str, Tensor]) -> LoadedNet:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if path.exists() and not path.is_file():  # Why: opening a pipe waits for ever
+        raise UserError(f"{path} cannot be read (it is no plain file). Give the path of an exported net.")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

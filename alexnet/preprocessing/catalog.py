@@ -52,7 +52,13 @@ class SetInfo:
         return bytes_of(self.num_images, self.side, default_codec(self.num_images, self.side))
 
 
-SETS: dict[str, SetInfo] = {
+class _Sets(dict[str, SetInfo]):
+    def __missing__(self, name: str) -> SetInfo:  # class folders under a name that the user gave them
+        return SetInfo(name, 0, 256, {})
+
+
+SETS: dict[str, SetInfo] = _Sets()
+SETS |= {
     "cifar10": SetInfo("CIFAR-10", 10, 32, {"train": 50_000, "test": 10_000}, DOWNLOAD),
     "formula32": SetInfo("Formula-32", 10, 32, {"train": 4000, "test": 1000}, FORMULA),
     "formula256": SetInfo("Formula-256", 20, 256, {"train": 1500, "val": 300, "test": 300}, FORMULA),
@@ -68,3 +74,8 @@ SETS: dict[str, SetInfo] = {
     "fall2011": SetInfo("ImageNet, fall 2011", 21_843, 256, {"train": 15_000_000}, is_exact=False),
     "folders": SetInfo("class folders", 0, 256, {}),
 }
+
+
+def command(name: str) -> str:
+    """Return the command that makes a set."""
+    return f"alexnet prepare {name}" if name in SETS else f"alexnet prepare folders --name {name} --source DIR"

@@ -1,20 +1,22 @@
-"""CIFAR-10: torchvision's download (checksummed), a folder in torchvision's layout, or class folders of PNGs."""
+"""CIFAR-10: torchvision's download (checksummed), a copy of it or of the binary version, or class folders of PNGs."""
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from alexnet import files
 from alexnet.config import UserError
-from alexnet.preprocessing.image_index import ImageIndex, Source, index_classes
-from alexnet.preprocessing.photograph import UNREADABLE
+from alexnet.preprocessing import photograph
+from alexnet.preprocessing.image_index import ImageIndex, Source, files_in, index_classes
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OF_EACH = {"train": 5000, "test": 1000}  # images of each class
 SIDE = 32
+BINARY = {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]}
+RECORD = 1 + 3 * SIDE**2  # bytes of an image in these: the class, and the colours one after another
 
 
 def find(source: Path | None, download_dir: Path, accept_bad: bool = False) -> Source:
@@ -22,11 +24,19 @@ def find(source: Path | None, download_dir: Path, accept_bad: bool = False) -> S
 
     Raises UserError, naming the file or class, for what is missing or damaged, and for other numbers without `accept_bad`.
     """
-    splits, is_folders = {}, source is not None and any((source / split).is_dir() for split in OF_EACH)
-    listed = {split: _list_folders(source / split, accept_bad) for split in OF_EACH} if is_folders else {}
-    for split in OF_EACH:
-        splits[split] = _in_order(*(_read_all(listed[split]) if is_folders else _read_batches(source, download_dir, split)))
-    return Source(CLASSES, CLASSES, splits, facts={"source": "class folders" if is_folders else "torchvision"})
+    if source is not None and any((source / split).is_dir() for split in OF_EACH):
+        kind = "class folders"
+        splits = {split: _read_all(index_classes([source / split], CLASSES)) for split in OF_EACH}
+    elif source is not None and (found := _files_of(source, "cifar-10-batches-bin", "cifar-10-binary.tar.gz", BINARY)):
+        kind, splits = "binary version", {split: _read_binary(found, split) for split in OF_EACH}
+    else:
+        kind, splits = "torchvision", _read_batches(source, download_dir)
+    for split, (_, labels) in splits.items():
+        for name, count in zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)), strict=True):
+            if count != OF_EACH[split] and not accept_bad:
+                what = f"{source}/{split}/{name} holds {count} images where CIFAR-10 has {OF_EACH[split]}"
+                raise UserError(f"{what}. Complete the folder, or leave out --source to download the set.")
+    return Source(CLASSES, CLASSES, {s: _in_order(*found) for s, found in splits.items()}, facts={"source": kind})
 
 
 def _in_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,41 +46,63 @@ def _in_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     return images[order], labels[order]
 
 
-def _list_folders(split_dir: Path, any_number: bool) -> ImageIndex:
-    """Index the images of `{train,test}/<class>/`. Raises UserError for other classes or counts."""
-    index = index_classes([split_dir], CLASSES)
-    for name, count in zip(CLASSES, np.bincount(index.labels, minlength=len(CLASSES)), strict=True):
-        if count != OF_EACH[split_dir.name] and not any_number:
-            what = f"{split_dir / name} holds {count} images where CIFAR-10 has {OF_EACH[split_dir.name]}"
-            raise UserError(f"{what}. Complete the folder, or leave out --source to download the set.")
-    return index
-
-
 def _read_all(index: ImageIndex) -> tuple[np.ndarray, np.ndarray]:
     images = np.empty((len(index), SIDE, SIDE, 3), np.uint8)
     for i in range(len(index)):
+        data = b""
         try:
-            with Image.open(io.BytesIO(index.read(i)), formats=("PNG",)) as image:
-                if image.size != (SIDE, SIDE):
-                    raise ValueError(f"{image.width}x{image.height} pixels where {SIDE}x{SIDE} are needed")
-                images[i] = image.convert("RGB")
-        except UNREADABLE as error:
-            raise UserError(f"{index.name(i)} cannot be read as an image ({error}). Replace it and repeat.") from error
+            data = index.read(i)
+            images[i] = photograph.read(io.BytesIO(data), SIDE, only="PNG")
+        except photograph.UNREADABLE as error:
+            why = photograph.why_not(error, data)
+            raise UserError(f"{index.name(i)} cannot be read as an image ({why}). Replace it and repeat.") from error
     return images, index.labels
 
 
-def _read_batches(source: Path | None, download_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a split through torchvision, which checks the MD5 sums; download it when no source is given."""
-    from torchvision.datasets import CIFAR10  # Why here: it takes two seconds, which most commands can do without
+def _files_of(source: Path, folder: str, archive: str, names_of: dict[str, list[str]]) -> dict[str, bytes]:
+    """Return the files of a version, unpacked or in their archive; none where it is not there."""
+    names = [name for split in OF_EACH for name in names_of[split]]
+    there = [file for place in (source / folder, source) for name in names if (file := place / name).is_file()]
+    zipped = files_in(source / archive, names) if not there and (source / archive).is_file() else {}
+    return {file.name: file.read_bytes() for file in there} | zipped
 
-    root = source or download_dir
+
+def _read_binary(found: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
+    data = b"".join(found.get(name, b"") for name in BINARY[split])
+    rows = np.frombuffer(data[: len(data) // RECORD * RECORD], np.uint8).reshape(-1, RECORD)
+    if len(data) % RECORD or not len(rows) or rows[:, 0].max() >= len(CLASSES):
+        raise UserError(f"{', '.join(BINARY[split])} of CIFAR-10's binary version are missing or damaged. Copy them again.")
+    return _pixels(rows[:, 1:]), rows[:, 0].astype(np.int64)
+
+
+def _pixels(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+
+
+def _read_batches(source: Path | None, download_dir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read the version for Python, whose MD5 sums torchvision knows; download it when no source is given."""
+    from torchvision.datasets import CIFAR10, utils  # Why here: it takes two seconds, which most commands can do without
+
+    lists = {"train": CIFAR10.train_list, "test": CIFAR10.test_list}
     try:
-        data = CIFAR10(str(root), train=split == "train", download=source is None)
+        if source is None:
+            utils.download_url(CIFAR10.url, str(download_dir), CIFAR10.filename, CIFAR10.tgz_md5)
+        names = {split: [name for name, _ in lists[split]] for split in lists}
+        found = _files_of(source or download_dir, CIFAR10.base_folder, CIFAR10.filename, names)
+        for name, md5 in (pair for split in lists for pair in lists[split]):
+            if hashlib.md5(found.get(name, b"")).hexdigest() != md5:
+                raise RuntimeError(f"{name} is damaged" if name in found else f"{name} is missing")
     except (RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno in files.FULL:
             raise
         raise UserError(
-            f"CIFAR-10 could not be read or downloaded below {root} ({error}). Without a network, give a copy: alexnet "
-            "prepare cifar10 --source DIR, where DIR has {train,test}/<class>/*.png or the unpacked cifar-10-batches-py."
+            f"CIFAR-10 could not be read or downloaded below {source or download_dir} ({error}). Without a network, give a "
+            "copy: alexnet prepare cifar10 --source DIR, where DIR has {train,test}/<class>/*.png, or the unpacked "
+            "cifar-10-batches-py, or one of the archives cifar-10-python.tar.gz and cifar-10-binary.tar.gz."
         ) from error
-    return data.data, np.array(data.targets)
+    # Unpickling executes what a file says; these are known by their sums.
+    read = {split: [pickle.loads(found[name], encoding="latin1") for name in names[split]] for split in lists}
+    return {
+        split: (_pixels(np.vstack([part["data"] for part in parts])), np.concatenate([part["labels"] for part in parts]))
+        for split, parts in read.items()
+    }

@@ -5,24 +5,35 @@ by class and, within a class, by file name, so that folders and archives of the 
 one array, so that 14 million images need no 14 million objects.
 """
 
+import gzip
 import hashlib
 import os
+import re
+import shutil
+import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
+from alexnet import files
 from alexnet.config import UserError
+from alexnet.files import shown
 
 # Why: an image's bytes are held in memory, in every process; the largest file of ILSVRC has 15 MB.
 LARGEST_FILE = 256 * 2**20
+LARGEST_PART = 64 * 2**20  # bytes that are read of an archive at a time; a header may announce any number
 LONGEST_NAME = 255  # bytes, as in folders; the index is as wide as its longest name
 BLOCK = 512  # a tar file is made of such blocks, and ends with two of zeros
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+LEFT_LYING = re.compile(r"(ILSVRC.*|images|train|val|valid|validation|test)\.tar", re.IGNORECASE)  # unpacked, not a class
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,8 @@ class ImageIndex:
     def name(self, i: int) -> str:
         """Return where image `i` is, for people."""
         place, _, name, offset, _ = self.rows[i]
-        return f"{os.fsdecode(name)} in {self.places[place]}" if offset else f"{self.places[place]}/{os.fsdecode(name)}"
+        where, name = self.places[place], os.fsdecode(name)
+        return shown(f"{name} in {where}" if offset else f"{where}/{name}")
 
     def read(self, i: int) -> bytes:
         """Return the bytes of image `i`. Raises OSError, or zlib.error, or ValueError when it is absurdly long."""
@@ -96,9 +108,14 @@ def class_places(root: Path) -> dict[str, Place]:
     if root.is_file():
         inner = [(name, start, length) for _, name, start, length, _, why in _in_tar(Place(root)) if not why]
         return {os.fsdecode(n[:-4]): Place(root, start, start + length) for n, start, length in inner if n.endswith(b".tar")}
-    _, folders, names = next(os.walk(root), ("", [], []))
-    tars = {name.removesuffix(".tar"): name for name in names if name.endswith(".tar")}
+    _, folders, names = next(os.walk(root, onerror=_refused), ("", [], []))
+    tars = {n.removesuffix(".tar"): n for n in names if n.endswith(".tar") and not LEFT_LYING.fullmatch(n)}
     return {stem: Place(root / n) for stem, n in ({n: n for n in folders} | tars).items() if not n.startswith(".")}
+
+
+def _refused(error: OSError) -> None:
+    if error.errno in files.REFUSED:  # Why: `os.walk` else takes a folder that may not be read for an empty one
+        raise error
 
 
 def index_classes(roots: Sequence[Path], classes: Sequence[str], others: bool = False) -> ImageIndex:
@@ -109,8 +126,8 @@ def index_classes(roots: Sequence[Path], classes: Sequence[str], others: bool = 
     places = {name: place for root in roots for name, place in class_places(root).items()}
     surplus, missing = [] if others else sorted(places.keys() - set(classes)), sorted(set(classes) - places.keys())
     if surplus or missing:
-        odd = f"{places[surplus[0]].path} should not be there" if surplus else f"{roots[0] / missing[0]} is missing"
-        few = f": {', '.join(classes)}" if len(classes) <= 10 else ""
+        odd = f"{shown(places[surplus[0]].path)} should not be there" if surplus else f"{roots[0] / missing[0]} is missing"
+        few = f": {shown(', '.join(classes))}" if len(classes) <= 10 else ""
         raise UserError(f"{odd}: {roots[0]} must hold the {len(classes):,} classes of the set and no others{few}.")
     # Why a bar: reading the headers of 1.3 million images in archives takes a minute, on a slow disk more.
     named = enumerate(tqdm(classes, f"indexing {roots[0].name}", unit=" classes", leave=False, delay=2))
@@ -148,13 +165,13 @@ def _row_type(width: int) -> np.dtype:
 
 
 def _in_folder(folder: Path) -> Iterator[Listed]:
-    """Yield the files of a folder, also those that are links, but no hidden ones."""
+    """Yield the files of a folder, also those that are links, but no hidden ones and no archives left there."""
     with os.scandir(folder) as entries:
         for entry in entries:
             is_file, name = os.path.isfile(entry.path), os.fsencode(entry.name)
-            if not entry.name.startswith("."):
+            if not entry.name.startswith(".") and not (is_file and entry.name.endswith(ARCHIVES)):
                 size, when = (entry.stat().st_size, entry.stat().st_mtime_ns) if is_file else (0, 0)
-                yield entry.path, name, 0, size, when, "" if is_file else "no file"
+                yield shown(entry.path), name, 0, size, when, "" if is_file else "no file"
 
 
 def _in_tar(place: Place) -> Iterator[Listed]:
@@ -168,25 +185,74 @@ def _in_tar(place: Place) -> Iterator[Listed]:
                 why = "a path that leaves the archive, or is too long"
             elif not member.isreg() or member.issparse():
                 why = "a link, or no plain file"
-            yield f"{member.name} in {place.path}", name, member.offset_data, member.size, changed, why
+            yield shown(f"{member.name} in {place.path}"), name, member.offset_data, member.size, changed, why
 
 
 def _members(place: Place) -> Iterator[tarfile.TarInfo]:
     """Yield the members of an archive. Raises UserError when it is cut short, damaged or compressed."""
-    where = f"{place.path}" + (f" (its part from byte {place.start:,})" if place.start else "")
+    where = shown(place.path) + (f" (its part from byte {place.start:,})" if place.start else "")
+    if not place.path.is_file():
+        raise UserError(f"{where} is neither a folder nor a plain file, and is not opened.")
     end, stop = place.start, place.stop or place.path.stat().st_size
+    with _damage_named(f"{where} cannot be read as a tar file"), place.path.open("rb") as stream:
+        stream.seek(end)
+        with tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # Why: tarfile remembers every member, 1 kB each
+                if not end < tar.offset <= stop:  # Why: a damaged header may say any length
+                    break
+                end = tar.offset  # where the next header is
+                yield member
+        stream.seek(end)
+        if end + BLOCK > stop or any(stream.read(BLOCK)):
+            raise UserError(f"{where} is cut short or damaged at byte {end:,}. Copy it again and repeat the command.")
+
+
+class _Bounded:
+    """A stream for `tarfile` that reads no part of absurd length."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, length: int) -> bytes:
+        if not 0 <= length <= LARGEST_PART:
+            raise tarfile.ReadError(f"a header announces {length:,} bytes")
+        return self.stream.read(length)
+
+
+@contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    """Turn whatever damaged archives raise into a UserError that begins with `what`."""
     try:
-        with place.path.open("rb") as stream:
-            stream.seek(end)
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members.clear()  # Why: tarfile remembers every member, 1 kB each
-                    if not end < tar.offset <= stop:  # Why: a damaged header may say any length
-                        break
-                    end = tar.offset  # where the next header is
-                    yield member
-            stream.seek(end)
-            if end + BLOCK > stop or any(stream.read(BLOCK)):
-                raise UserError(f"{where} is cut short or damaged at byte {end:,}. Copy it again and repeat the command.")
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{where} cannot be read as a tar file ({error}). Unpack or copy it again.") from error
+        yield
+    except UserError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in files.FULL:
+            raise
+        raise UserError(f"{what} ({shown(error)}). Unpack or copy it again, and repeat the command.") from error
+
+
+def files_in(archive: Path, names: Collection[str]) -> dict[str, bytes]:
+    """Return those plain files of a zipped tar file, by their names without folders. Raises UserError for a damaged one."""
+    found = {}
+    with (
+        _damage_named(f"{archive} cannot be unpacked"),
+        gzip.open(archive) as stream,
+        tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar,
+    ):
+        for member in tar:
+            if (name := PurePosixPath(member.name).name) in names and member.isreg() and member.size <= LARGEST_PART:
+                found[name] = tar.extractfile(member).read()
+    return found
+
+
+def unzipped(archive: Path, folder: Path) -> Path:
+    """Return the tar file that a .tar.gz becomes in `folder`, made once: what is zipped cannot be read from the middle."""
+    tar, changed = folder / archive.name.removesuffix(".gz"), archive.stat().st_mtime_ns
+    if not tar.is_file() or tar.stat().st_mtime_ns != changed:
+        tqdm.write(f"unzipping {archive} to {tar}, which is deleted when the set is made", file=sys.stderr)
+        with _damage_named(f"{archive} cannot be unpacked"), gzip.open(archive) as stream, files.replacing(tar) as whole:
+            shutil.copyfileobj(stream, whole, 2**20)
+        os.utime(tar, ns=(changed, changed))
+    return tar

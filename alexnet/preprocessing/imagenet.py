@@ -3,36 +3,46 @@
 ilsvrc2010, ilsvrc2012   as they were handed out, with a development kit that has the labels: training images in tars inside
                          a tar, or a folder or tar for each class; others in one folder or tar, or in class folders.
                          Classes are numbered in the order of their wnids. torchvision's ImageNet unpacks 145 GB first.
+                         Also Kaggle's folders with LOC_val_solution.csv, Caffe's val.txt, and Hugging Face's tar.gz files,
+                         whose images have their labels in their names (the tars are unzipped for the time being).
 fall2009, fall2011       the whole of ImageNet as it was then: a tar file or a folder for each wnid
 imagenet20, imagenette   twenty classes, or ten, of ILSVRC for machines that cannot hold it all: Imagenette v2, Imagewoof v2
-folders                  a set of one's own: train/<class>/ and val/<class>/ or test/<class>/
+folders                  a set of one's own: train/<class>/ and val/<class>/ or test/<class>/, or <class>/ and a fraction
 """
 
 import io
-import tarfile
-import zlib
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from alexnet import randomness
-from alexnet.config import UserError
+from alexnet.config import PROJECT_DIR, UserError
+from alexnet.files import shown
 from alexnet.preprocessing.catalog import SETS
 from alexnet.preprocessing.image_index import (
     ImageIndex,
     Place,
     Source,
     class_places,
+    files_in,
     index_classes,
     index_place,
     joined,
+    unzipped,
 )
+from alexnet.preprocessing.prepared_set import data_dir
 
 HALVES_SEED = 2009
-LARGEST_KIT_FILE = 64 * 2**20  # bytes; more is not unpacked into memory
+WNID_LAST = re.compile(rb"_(n\d{8})\.\w+$")  # n01440764_10026_n01440764.JPEG, as Hugging Face has them
+READ_KIT = "from alexnet.preprocessing import imagenet; imagenet.print_leaves()"
+KIT_SECONDS, KIT_MEMORY = 60, 8 * 2**30  # that reading a meta.mat may take
 
 
 def _words(text: str) -> dict[str, str]:
@@ -59,81 +69,124 @@ DOWNLOADS = {  # Why 320 pixels: the archives of that size are a fifth of the fu
 def find_ilsvrc(source: Path, year: int) -> Source:
     """Find the images and labels of ILSVRC-2010 or 2012 (paper Tables 1 and 2). Raises UserError for what is missing."""
     official = dict(SETS[f"ilsvrc{year}"].counts)
-    roots = {split: _root(source, year, split) for split in official}
+    roots = {split: _roots(source, year, split) for split in official}
     truths = {"val": f"ILSVRC{year}_validation_ground_truth.txt", "test": f"ILSVRC{year}_test_ground_truth.txt"}
     kit = _kit_files(source, ("meta.mat", *truths.values()))
     label_of_id: dict[int, int] = {}
     if "meta.mat" in kit:
         wnids, words, label_of_id, official["train"] = _classes(kit["meta.mat"], source, year)
     else:
-        wnids = tuple(sorted(class_places(roots["train"])))
+        wnids = tuple(sorted(class_places(roots["train"][0]))) or _index_named(roots["train"])[1]
         words = _read_words(source, wnids)
-    splits = {"train": index_classes([roots["train"]], wnids)}
-    for split in list(official)[1:]:
-        if truths[split] in kit:
+    splits = {}
+    for split, places in roots.items():
+        if truths.get(split) in kit:
             official[split] = len(kit[truths[split]].split())
-        if any(path.is_dir() for path in roots[split].glob("*")):
-            splits[split] = index_classes([roots[split]], wnids)
-        else:
-            label_of = _label_of(kit, truths[split], label_of_id, f"{source} (ILSVRC-{year}, {split} images)")
-            splits[split] = index_place(Place(roots[split]), label_of)
+        if class_places(places[0]) if split == "train" else any(path.is_dir() for path in places[0].glob("*")):
+            splits[split] = index_classes(places, wnids)
+        elif not len(splits.setdefault(split, _index_named(places, wnids)[0])):
+            label_of = _label_of(source, split, wnids, kit, truths.get(split, "meta.mat"), label_of_id)
+            splits[split] = index_place(Place(places[0]), label_of)
     patches = source / "patch_images.tar"
     if patches.is_file():  # Why: some images of 2010's archives say "not available"; this later archive has them
         splits = {split: _patched(index, patches) for split, index in splits.items()}
     return Source(wnids, words, splits, official, {"source": f"ILSVRC-{year}"})
 
 
-def _root(source: Path, year: int, split: str) -> Path:
-    """Return the folder or tar file of a split."""
+def _roots(source: Path, year: int, split: str) -> list[Path]:
+    """Return the folder or tar file of a split, or its several tar files."""
     stems = [f"ILSVRC{year}_{word}_{split}" for word in ("img", "images")]
-    names = [f"{stem}.tar" for stem in stems] + [split, *stems]
+    names = [f"{stem}.tar" for stem in stems] + [split, *stems, f"ILSVRC/Data/CLS-LOC/{split}"]
     if found := [source / name for name in names if (source / name).exists()]:
-        return found[0]
-    raise UserError(f"{source} has none of {', '.join(names)}, where the {split} images of ILSVRC-{year} could be.")
+        return found[:1]
+    if zipped := sorted(file for where in ("", "data/") for file in source.glob(f"{where}{split}_images*.tar.gz")):
+        return [unzipped(part, data_dir() / f"ilsvrc{year}.download") for part in zipped]
+    known = f"{', '.join(names)} and {split}_images*.tar.gz"
+    raise UserError(f"{source} has none of {known}, where the {split} images of ILSVRC-{year} could be.")
+
+
+def _index_named(places: list[Path], wnids: tuple[str, ...] = ()) -> tuple[ImageIndex, tuple[str, ...]]:
+    """Index images whose names end with their classes, in the order of the official archives; return the classes, too."""
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+
+    def label(name: bytes) -> int | None:
+        wnid = found[1].decode() if (found := WNID_LAST.search(name)) else ""
+        return label_of.get(wnid) if wnids or not wnid else label_of.setdefault(wnid, len(label_of))
+
+    index = joined([index_place(Place(place), label) for place in places])
+    if len(index):
+        index.rows["label"] = np.searchsorted(sorted(label_of), list(label_of))[index.labels]
+        names = np.array([WNID_LAST.sub(b"", name) for name in index.rows["name"].tolist()])
+        index = replace(index, rows=index.rows[np.lexsort((names, index.labels))])
+    return index, tuple(sorted(label_of))
 
 
 def _kit_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """Return those files of the development kit that are in `source`, also unpacked or in the kit's archive."""
     patterns = [folder + name for name in names for folder in ("*devkit*/**/", "data/", "")]
-    found = {file.name: file.read_bytes() for pattern in patterns for file in sorted(source.glob(pattern), reverse=True)}
+    there = [file for pattern in patterns for file in sorted(source.glob(pattern), reverse=True) if file.is_file()]
+    found = {file.name: file.read_bytes() for file in there}
     for archive in [] if "meta.mat" in found else sorted(source.glob("*devkit*.tar.gz")):
-        try:
-            with tarfile.open(archive, "r:gz") as tar:
-                members = {PurePosixPath(member.name).name: member for member in tar if member.isreg()}
-                small = [name for name in names if name in members and members[name].size <= LARGEST_KIT_FILE]
-                found = {name: tar.extractfile(members[name]).read() for name in small} | found
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{archive} cannot be unpacked ({error}). Copy it again and repeat the command.") from error
+        found = files_in(archive, names) | found
     return found
 
 
 def _classes(meta: bytes, source: Path, year: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[int, int], int]:
     """Return what a kit says: wnids, words, the label of each of its numbers, and the number of training images."""
-    from scipy.io import loadmat  # Why here: it takes a while to import, and only this needs it
-
+    # Why another process: a damaged MATLAB file may crash SciPy's reader, or have it ask for any amount of memory.
+    command = [sys.executable, "-c", READ_KIT, str(year)]
     try:
-        synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
-        columns = ("WNID", "words", f"ILSVRC{year}_ID", "num_train_images", "num_children")
-        rows = zip(*(synsets[column] for column in columns), strict=True)
-        leaves = sorted((str(w), str(words), int(k), int(count)) for w, words, k, count, children in rows if children == 0)
-        wnids, words, numbers, counts = zip(*leaves, strict=True)
-    except (ValueError, KeyError, NotImplementedError, TypeError) as error:
-        raise UserError(f"The meta.mat in {source} is not ILSVRC-{year}'s ({error}). Copy its kit again.") from error
+        done = subprocess.run(command, input=meta, capture_output=True, timeout=KIT_SECONDS, cwd=PROJECT_DIR)
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"its reader ended with {done.returncode}"]
+        leaves = [] if done.returncode else json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        said, leaves = ["it takes too long to read"], []
+    if not leaves:
+        raise UserError(f"The meta.mat in {source} is not ILSVRC-{year}'s ({shown(said[-1])}). Copy its kit again.")
+    wnids, words, numbers, counts = zip(*leaves, strict=True)
     return wnids, words, {number: label for label, number in enumerate(numbers)}, sum(counts)
 
 
-def _label_of(kit: dict[str, bytes], truth: str, label_of_id: dict[int, int], where: str) -> Callable[[bytes], int | None]:
-    """Return the function from an image's name to its label, for a split that has no folders for classes."""
-    if missing := [name for name in (truth, "meta.mat") if name not in kit]:
+def print_leaves() -> None:
+    """Print the classes of the meta.mat on standard input that are no groups: wnid, words, number, training images; JSON."""
+    import resource
+
+    from scipy.io import loadmat
+
+    resource.setrlimit(resource.RLIMIT_AS, (KIT_MEMORY, KIT_MEMORY))
+    synsets = np.atleast_1d(loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"])
+    columns = ("WNID", "words", f"ILSVRC{sys.argv[1]}_ID", "num_train_images", "num_children")
+    rows = zip(*(synsets[column] for column in columns), strict=True)
+    print(json.dumps(sorted((str(w), str(words), int(k), int(n)) for w, words, k, n, children in rows if children == 0)))
+
+
+def _label_of(
+    source: Path, split: str, wnids: tuple[str, ...], kit: dict[str, bytes], truth: str, label_of_id: dict[int, int]
+) -> Callable[[bytes], int | None]:
+    """Return the function from an image's name to its label, for a split that has no folders for classes.
+
+    The labels are in the kit's file `truth`, or in Caffe's list (name and number), or in Kaggle's (name and wnid).
+    """
+    known = {wnid: label for label, wnid in enumerate(wnids)} | {str(label): label for label in range(len(wnids))}
+    lists = [name for name in (f"{split}.txt", f"LOC_{split}_solution.csv") if (source / name).is_file()]
+    if truth in kit and label_of_id:
+        known, lists = {str(number): label for number, label in label_of_id.items()}, [truth]
+        pairs = [(f"{i:08d}", number) for i, number in enumerate(kit[truth].decode("latin1").split(), 1)]
+    elif lists:
+        lines = (source / lists[0]).read_text(errors="replace").replace(",", " ").splitlines()
+        pairs = [(*line.split(), "", "")[:2] for line in lines if line.strip() and not line.startswith("ImageId")]
+    else:
+        missing = truth if truth not in kit else "meta.mat"
         raise UserError(
-            f"{missing[0]} is missing in {where}, which are not sorted into classes. Put the development kit there, and for "
-            "test images the file of their labels, and repeat the command."
+            f"{missing} is missing in {source} ({split} images), which are not sorted into classes. Put the development kit "
+            f"there, and for test images the file of their labels, or {split}.txt or LOC_{split}_solution.csv, and repeat "
+            "the command."
         )
-    try:
-        labels = {b"%08d" % i: label_of_id[int(number)] for i, number in enumerate(kit[truth].split(), 1)}
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{truth} has {error}, which is no class of {where}. Copy the development kit again.") from error
-    return lambda name: labels.get(name.split(b".")[0][-8:])  # ILSVRC2012_val_00000293.JPEG is the 293rd
+    if odd := [word for _, word in pairs if word not in known]:
+        raise UserError(f"{lists[0]} has {shown(odd[0])}, which is no class of {source} ({split} images). Copy it again.")
+    # ILSVRC2012_val_00000293.JPEG is the 293rd
+    labels = {name.encode().split(b".")[0][-8:]: known[word] for name, word in pairs}
+    return lambda name: labels.get(name.split(b".")[0][-8:])
 
 
 def _patched(index: ImageIndex, patches: Path) -> ImageIndex:
@@ -146,9 +199,9 @@ def _patched(index: ImageIndex, patches: Path) -> ImageIndex:
 
 
 def _read_words(source: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what people call each wnid, from `words.txt` or `synset_words.txt` in `source`, or else the wnid itself."""
-    words = {}
-    for file in filter(Path.is_file, (source / "words.txt", source / "synset_words.txt")):
+    """Return what people call each wnid, from one of the usual files in `source`, or else the wnid itself."""
+    words, usual = {}, ("words.txt", "synset_words.txt", "LOC_synset_mapping.txt")
+    for file in filter(Path.is_file, (source / name for name in usual)):
         lines = file.read_text(encoding="utf-8", errors="replace").replace("\t", " ").splitlines()
         words |= {wnid: word.strip() for wnid, _, word in (line.partition(" ") for line in lines)}
     return tuple(words.get(wnid, wnid) for wnid in wnids)
@@ -218,14 +271,44 @@ def download_imagenet20(folder: Path, name: str) -> Path:
     return folder
 
 
-def find_folders(source: Path) -> Source:
-    """Find a user's own images: train/<class>/ and val/<class>/, test/<class>/ or both; classes in the order of names."""
+def find_folders(source: Path, val_fraction: float | None = None) -> Source:
+    """Find a user's own images: train/<class>/ and val/<class>/, test/<class>/ or both; classes in the order of names.
+
+    With `val_fraction` such a part of each class, drawn from a seed, is for validation: of train/<class>/ or <class>/.
+    """
     splits = [split for split in ("train", "val", "test") if (source / split).is_dir()]
-    if splits[:1] != ["train"] or len(splits) == 1:
-        found = ", ".join(splits) or "neither train, val nor test"
-        raise UserError(f"{source} has {found}; a set needs train/<class>/ and val/<class>/ or test/<class>/.")
-    names = tuple(sorted(class_places(source / "train")))
-    return Source(names, names, {split: index_classes([source / split], names) for split in splits})
+    root, facts = source / "train" if splits else source, {}
+    if val_fraction is not None and splits in ([], ["train"]):
+        names = tuple(sorted(class_places(root)))
+        index = index_classes([root], names)
+        is_val = part_of_each(index.labels, names, val_fraction)
+        facts = {"val_fraction": val_fraction, "split_seed": HALVES_SEED}
+        rest = replace(index, rows=index.rows[is_val], refused=())
+        found = {"train": replace(index, rows=index.rows[~is_val]), "val": rest}
+    elif splits[:1] != ["train"] or len(splits) == 1 or val_fraction is not None:
+        there = ", ".join(splits) or "neither train, val nor test"
+        needs = "a set needs train/<class>/ and val/<class>/ or test/<class>/, or --val-fraction 0.1 and no val or test."
+        raise UserError(f"{source} has {there}; {needs}")
+    else:
+        names = tuple(sorted(class_places(root)))
+        found = {split: index_classes([source / split], names) for split in splits}
+    if empty := set(range(len(names))) - set(found["train"].labels.tolist()):
+        raise UserError(
+            f"The class {shown(names[min(empty)])} has no training image in {root}. Add some, or remove the class."
+        )
+    return Source(names, tuple(map(shown, names)), found, facts={"source": "class folders", **facts})
+
+
+def part_of_each(labels: np.ndarray, names: tuple[str, ...], fraction: float) -> np.ndarray:
+    """Return which images are put aside: the fraction of each class, at least one, but never the last."""
+    chosen = np.zeros(len(labels), bool)
+    for label, name in enumerate(names):
+        rows = np.flatnonzero(labels == label)
+        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        chosen[
+            randomness.generator(HALVES_SEED, f"validation images of {shown(name)}").permutation(rows)[: max(0, count)]
+        ] = True
+    return chosen
 
 
 FINDERS: dict[str, Callable[[Path], Source]] = {

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 # Why: Pillow knows some forty formats, some of which call other programs; no data set needs more than these.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+APPLE = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1", b"ftypavif")  # what telephones write
 # Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
 RESAMPLING = Image.Resampling.BICUBIC
 LARGE = 8 * 10**6  # pixels; a decoded photograph takes 4 bytes for each, and up to twice that while it is converted
@@ -18,20 +19,30 @@ UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, s
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def read(stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None = None) -> np.ndarray:
+def read(stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None = None, only: str = "") -> np.ndarray:
     """Read a photograph as (side, side, 3) uint8: turned upright, made RGB, shorter side scaled to `side`, centre cropped.
 
     Raises what is in UNREADABLE for one that is damaged, in a mode without a defined range, or so large (Pillow's limit, 89
     million pixels) that it may be a decompression bomb. Paper 2. Of the processes that share the lock `turn`, one at a time
-    holds a photograph of more than LARGE pixels.
+    holds a photograph of more than LARGE pixels. A format `only` is read only where the size is right already.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-        image = Image.open(stream, formats=FORMATS)
+        image = Image.open(stream, formats=(only,) if only else FORMATS)
+        if only and image.size != (side, side):
+            raise ValueError(f"{image.width}x{image.height} pixels where {side}x{side} are needed")
         is_alone = turn if turn and image.width * image.height > LARGE else nullcontext()
         with image, is_alone:
             return square(to_rgb(upright(image)), side)
+
+
+def why_not(error: BaseException, data: bytes) -> str:
+    """Return why an image with these first bytes cannot be read, given one of the errors in UNREADABLE."""
+    if data[4:12] in APPLE:
+        return "a HEIC or AVIF image: convert it to JPEG or PNG"
+    said = str(error) or type(error).__name__
+    return "not an image" if "cannot identify image file" in said else said
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -26,8 +26,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from alexnet import files
-from alexnet.config import PROJECT_DIR, UserError
-from alexnet.preprocessing.catalog import Codec
+from alexnet.config import UserError, home_dir
+from alexnet.preprocessing.catalog import Codec, command
 
 IMAGE_FILES: dict[Codec, str] = {"raw": "images.npy", "jpeg": "images.jpegs"}
 OFFSETS, SHARDS, MANIFEST = "offsets.npy", "shards.json", "prepare.json"
@@ -108,8 +108,8 @@ class PreparedSet:
 
 
 def data_dir() -> Path:
-    """Return the folder of the prepared sets: `$ALEXNET_DATA`, else `data` in the project."""
-    return Path(os.environ.get("ALEXNET_DATA") or PROJECT_DIR / "data").expanduser()
+    """Return the folder of the prepared sets: `$ALEXNET_DATA`, else `data` in `home_dir()`."""
+    return Path(os.environ.get("ALEXNET_DATA") or home_dir() / "data").expanduser()
 
 
 def is_prepared(name: str) -> bool:
@@ -125,8 +125,8 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
     """
     folder = data_dir() / name
     if not is_prepared(name):
-        raise UserError(f"No prepared set {name!r} in {data_dir()}. Make it with: alexnet prepare {name}")
-    mend = f"Make the set again with: alexnet prepare {name} --force"
+        raise UserError(f"No prepared set {name!r} in {data_dir()}. Make it with: {command(name)}")
+    mend = f"Make the set again with: {command(name)} --force"
     manifest = files.read_json(folder / MANIFEST, mend)
     if wrong := _difference(folder, manifest, verify):
         raise UserError(f"{wrong}. {mend}")

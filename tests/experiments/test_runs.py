@@ -241,5 +241,5 @@ def test_results_that_may_not_be_written_are_one_line(tiny, config, monkeypatch)
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(recording.files, "locked", refused)
-    with pytest.raises(UserError, match=r"may not be written to\. Set ALEXNET_RUNS"):
+    with pytest.raises(UserError, match=r"may not be read or written to\. Set ALEXNET_RUNS"):
         train_run(config)

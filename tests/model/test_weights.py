@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -158,8 +159,9 @@ def test_a_file_cut_short_is_refused(exported, tmp_path, kept):
     assert "not a whole safetensors file" in refusal(path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    for path in (tmp_path / "none.safetensors", tmp_path):
+def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "none.safetensors", tmp_path, tmp_path / "pipe"):
         assert "cannot be read" in refusal(path)
 
 

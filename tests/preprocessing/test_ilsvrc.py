@@ -11,7 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from alexnet.config import UserError
-from alexnet.preprocessing import photograph, prepared_set
+from alexnet.preprocessing import imagenet, photograph, prepared_set
 from alexnet.preprocessing.catalog import SETS
 from alexnet.preprocessing.prepare import prepare
 
@@ -159,7 +159,7 @@ def test_class_folders_need_no_development_kit(small, photographs, write_folder,
         ("ILSVRC2010_images_test.tar", r"where the test images of ILSVRC-2010 could be"),
         (
             "ILSVRC2010_test_ground_truth.txt",
-            r"ILSVRC2010_test_ground_truth.txt is missing in .* \(ILSVRC-2010, test",
+            r"ILSVRC2010_test_ground_truth.txt is missing in .* \(test images\)",
         ),
         (
             "ILSVRC2010_devkit-1.0.tar.gz",
@@ -185,8 +185,18 @@ def test_another_year_s_or_a_damaged_kit_is_refused_in_words(official, tar_of):
     with pytest.raises(UserError, match=r"devkit_t12.tar.gz cannot be unpacked"):
         prepare("ilsvrc2012", source)
     tar_of(kit, {"data/meta.mat": meta_mat(2012), "data/ILSVRC2012_validation_ground_truth.txt": b"1\n9\n"}, "w:gz")
-    with pytest.raises(UserError, match=r"validation_ground_truth.txt has 9, which is no class of .*ILSVRC-2012"):
+    with pytest.raises(UserError, match=r"validation_ground_truth.txt has 9, which is no class of .*val images"):
         prepare("ilsvrc2012", source)
+
+
+def test_a_kit_that_crashes_its_reader_or_keeps_it_for_ever_is_one_line(official, monkeypatch):
+    source = official(2012)
+    for code, said in (("import os; os.kill(os.getpid(), 11)", "its reader ended with -11"),
+                       ("while True: pass", "it takes too long to read")):  # fmt: skip
+        monkeypatch.setattr(imagenet, "READ_KIT", code)
+        monkeypatch.setattr(imagenet, "KIT_SECONDS", 1)
+        with pytest.raises(UserError, match=rf"The meta.mat in .* is not ILSVRC-2012's \({said}\)"):
+            prepare("ilsvrc2012", source)
 
 
 def test_images_without_a_label_and_labels_without_an_image_are_reported(official, photographs, tar_of, capsys):

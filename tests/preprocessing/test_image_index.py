@@ -2,12 +2,13 @@
 
 import gzip
 import io
+import os
 import tarfile
 
 import pytest
 
 from alexnet.config import UserError
-from alexnet.preprocessing.image_index import Place, class_places, index_place
+from alexnet.preprocessing.image_index import Place, class_places, index_classes, index_place
 
 MEMBERS = {"a.JPEG": b"A" * 700, "b.JPEG": b"B" * 512, "c.JPEG": b""}
 
@@ -84,6 +85,45 @@ def test_tars_in_a_tar_are_read_without_unpacking(tmp_path, tar_of):
     assert list(inner) == ["n01", "n02"]
     assert read(index(inner["n01"])) == MEMBERS
     assert read(index(inner["n02"])) == {"z.JPEG": b"Z"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe"])
+def test_what_is_no_plain_file_is_never_opened(tmp_path, kind):
+    """Opening a pipe would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.tar")
+    (tmp_path / "link.tar").symlink_to(tmp_path / "pipe.tar")
+    file = tmp_path / ("pipe.tar" if kind == "pipe" else "link.tar")
+    with pytest.raises(UserError, match=r"is neither a folder nor a plain file, and is not opened"):
+        index(Place(file))
+    with pytest.raises(UserError, match=r"is neither a folder nor a plain file, and is not opened"):
+        index_classes([tmp_path], ("link", "pipe"))
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def refused(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError):
+        class_places(tmp_path)
+
+
+def test_a_header_that_announces_a_name_of_gigabytes_is_refused_without_reading_it(tmp_path, tar_of):
+    file = tmp_path / "a.tar"
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 2**33
+    file.write_bytes(long.tobuf(tarfile.GNU_FORMAT) + tar_of(None, MEMBERS))
+    with pytest.raises(UserError, match=r"a\.tar cannot be read as a tar file \(a header announces 8,589,934,592 bytes\)"):
+        index(Place(file))
+
+
+def test_control_characters_of_names_are_escaped_where_they_are_told(tmp_path, tar_of):
+    file = tmp_path / "a.tar"
+    tar_of(file, {"\x1b[2Ja.JPEG": b"a"})
+    add(file, "b\n.JPEG", tarfile.SYMTYPE)
+    found = index(Place(file))
+    assert found.name(0) == f"\\x1b[2Ja.JPEG in {file}"
+    assert found.refused[0][0] == f"b\\n.JPEG in {file}"
 
 
 CUTS = {

@@ -84,7 +84,9 @@ def test_a_changed_byte_is_refused_by_the_name_of_its_file(folder, file):
     content = bytearray((folder / file).read_bytes())
     content[-1] ^= 1
     (folder / file).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{file} is changed since .* alexnet prepare pictures --force"):
+    with pytest.raises(
+        UserError, match=rf"{file} is changed since .* alexnet prepare folders --name pictures --source DIR --force"
+    ):
         prepared_set.open_set("pictures")
     prepared_set.open_set("pictures", verify=False)
 
@@ -104,5 +106,5 @@ def test_a_damaged_manifest_is_refused_by_its_name(folder):
 
 
 def test_a_set_that_was_never_prepared_says_how_to_make_it(folder):
-    with pytest.raises(UserError, match=r"No prepared set 'pictures' in .* alexnet prepare pictures"):
+    with pytest.raises(UserError, match=r"No prepared set 'pictures' in .* alexnet prepare folders --name pictures"):
         prepared_set.open_set("pictures")
