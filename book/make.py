@@ -3,9 +3,10 @@
     python book/make.py                  at the largest scale with recorded runs
     python book/make.py --scale toy      executed notebooks go to book/_executed/toy, pages to book/_build/html
 
-Sources in book/ carry no outputs; `_toc.yml` is the only list of chapters. Each notebook declares its parameters in a tagged
-cell with typed defaults. A notebook is not executed again unless it, the code, the versions or the runs behind it changed:
-the runs on the sets of the claims that its parameters name (`claim` or `claims`), or all runs if they name none.
+Sources in book/ carry no outputs; `_toc.yml` is the only list of chapters; a page without code is Markdown. Each notebook
+declares its parameters in a tagged cell with typed defaults. A notebook is not executed again unless it, the code, the
+versions or the runs behind it changed: the runs on the sets of the claims that its parameters name (`claim` or `claims`),
+or all runs if they name none.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from typing import Any
 BOOK_DIR = Path(__file__).resolve().parent
 BUILD_DIR, EXECUTED_DIR = BOOK_DIR / "_build", BOOK_DIR / "_executed"
 STATIC = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
+PAGE = re.compile(r"^\s*(?:- file|root): *([\w-]+) *$", re.M)  # a page in the contents
 FIGURES = "figures"  # the folder of pictures beside executed notebooks and pages
 IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
 RECORDS = (".json", ".jsonl", ".csv", ".npz")
@@ -90,7 +92,12 @@ def quiet_profile() -> Path:
 
 def chapters() -> list[str]:
     """Return the names of all notebooks in the order of `_toc.yml`."""
-    return re.findall(r"^\s*(?:- file|root): *([\w-]+) *$", (BOOK_DIR / "_toc.yml").read_text(), re.M)
+    return [name for name in PAGE.findall((BOOK_DIR / "_toc.yml").read_text()) if not is_plain(name)]
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a page has no code: it is Markdown then, and nothing of it is executed."""
+    return (BOOK_DIR / f"{name}.md").is_file()
 
 
 def execute_all(scale: str) -> Path:
@@ -280,7 +287,8 @@ def build(executed: Path) -> Path:
     source = BUILD_DIR / "source"
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
-    for path in [*(BOOK_DIR / name for name in STATIC), executed / FIGURES, *(executed / f"{n}.ipynb" for n in chapters())]:
+    sources = [*(BOOK_DIR / name for name in STATIC), *BOOK_DIR.glob("*.md"), executed / FIGURES]
+    for path in [*sources, *(executed / f"{name}.ipynb" for name in chapters())]:
         if path.is_dir():
             shutil.copytree(path, source / path.name)
         else:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from IPython.display import Markdown
 from tabulate import tabulate
 
@@ -22,14 +23,16 @@ from alexnet.experiments.scales import SCALES, Scale
 from alexnet.experiments.statistics import ONE_RUN, rate_interval
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
-from alexnet.report import figures
+from alexnet.report import figures, links
 from alexnet.report.chapter import NOTHING, noted, on, printed, with_unit
-from alexnet.report.tables import plain
+from alexnet.report.tables import numbered, plain
 
 NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "of the sets"
 EFFECTS = ("agrees", "compatible", "smaller", "larger", "direction seen")  # the paper's effect was seen
 COLOURS = {"agrees": figures.GREEN, "compatible": figures.GREEN, "smaller": figures.ORANGE, "larger": figures.BLUE,
            "opposite": figures.ORANGE}  # fmt: skip
+BADGES = dict.fromkeys(("agrees", "compatible"), "success") | dict.fromkeys(("smaller", "larger", "opposite"), "warning")
+PRINTED = 0.05 + 1e-9  # half of the last digit of an error rate or a gain
 
 
 @dataclass(frozen=True)
@@ -110,19 +113,27 @@ def _untested(claim: Claim, key: str, value: Value) -> Line:
     return Line(claim, key, printed(value), noted(value), ours, where, word)
 
 
+def frame() -> pd.DataFrame:
+    """Return the whole scorecard as a table to download."""
+    columns = ("what", "paper", "notes2012", "ours", "where", "word")
+    rows = [{"claim": e.claim.id, "section": e.claim.section} | {c: getattr(e, c) for c in columns} for e in lines()]
+    return pd.DataFrame(rows)
+
+
 def table() -> Markdown:
-    """Return what experiments test, a row for each answer, and what no experiment tests yet."""
-    rows, before = [], ""
-    for line in lines():
+    """Return what experiments test, a row for each answer, and what no experiment tests yet; it can be filtered."""
+    rows = []
+    for line in sorted(lines(), key=lambda line: (not line.is_judged, not line.is_measured)):
         if line.result is None and line.word != NO_EXPERIMENT:
             continue
-        head = f"`{line.claim.id}` ({line.claim.section})" if line.claim.id != before else ""
-        before = line.claim.id
+        _, _, chapter = links.of_claim(line.claim.id).rpartition("](")
+        head = f"[{line.claim.id}]({chapter}" if chapter.endswith(")") else line.claim.id
+        badge = f"{{bdg-{BADGES.get(line.word, 'muted')}}}`{line.word}`"
         ours = ", ".join(text for text in (line.ours, line.where) if text and text != NOTHING) or NOTHING
-        rows.append(
-            (head, line.what, f"**{line.word}**" if line.is_measured else line.word, ours, line.paper, line.notes2012)
-        )
-    return plain(rows, ("claim (section)", "what", "verdict", "ours", "paper", "2012 run notes"))
+        rows.append((head, line.claim.section, line.what, badge, ours, line.paper, line.notes2012))
+    headers = ("claim", "section", "what", "verdict", "ours", "paper", "2012 run notes")
+    caption = "Judged numbers first, then those that were measured and not judged, then the rest, each in the paper's order."
+    return numbered(rows, headers, caption, "tbl-scorecard", "filterable stacked compact")
 
 
 def table_by_construction() -> Markdown:
@@ -139,24 +150,25 @@ def table_by_construction() -> Markdown:
 
 
 def answer_sentences() -> dict[str, str]:
-    """Return what the front page says, from the record: "counts", "words", "arithmetic"."""
+    """Return what the front page says, from the record: "notes", "counts", "words", "arithmetic"."""
     everything = [line for line in lines() if line.claim.id in CLAIMS]
     tested = [line for line in everything if line.claim.is_measured]
-    claims = list(dict.fromkeys(line.claim.id for line in tested))
-    seen = [line for line in tested if line.is_measured]
-    photographs = [line for line in seen if line.is_judged]
-    scales = Counter(line.result.scale for line in seen)
-    at = ", ".join(f"{scales[scale]} at scale {scale}" for scale in SCALES if scales[scale]) or "none yet"
-    words = Counter(line.word for line in photographs)
-    false = sum(line.word == "arithmetic: false" for line in everything)
-    true = sum(line.word == "arithmetic: true" for line in everything)
-    of_claims = len({line.claim.id for line in photographs})
-    found = ", ".join(f"{n} {word}" for word, n in words.most_common()) or "none yet"
+    judged = [line for line in tested if line.is_judged]
+    claims, found = (len({line.claim.id for line in some}) for some in (tested, judged))
+    noted2012 = [v for e in CLAIMS.values() if e.is_measured for v in e.values if v.notes2012 is not None]
+    noted2012 = [value for value in noted2012 if value.unit in ("%", "points")]
+    same = sum(abs(value.notes2012 - value.paper) <= PRINTED for value in noted2012)
+    words = Counter(line.word for line in judged)
+    listed = ", ".join(f"{n} {word}" for word, n in words.most_common())
+    counts = Counter(line.word for line in everything)
     return {
-        "counts": f"Claims that only trainings can test: {len(claims)}, of which {of_claims} so far on photographs "
-        f"(answers: {at}).",
-        "words": f"Verdicts on photographs: {found}.",
-        "arithmetic": f"Of the numbers of the text that are arithmetic, {true} are true and {false} false.",
+        "notes": f"Of the {len(noted2012)} results of the paper that its authors' run notes of 2012 have too, "
+        f"{same} are the same to the last printed digit.",
+        "counts": f"Of the {claims} claims that only trainings can test, {found or 'none'} "
+        f"{'has' if found < 2 else 'have'} so far been judged here on photographs.",
+        "words": f"Verdicts so far: {listed}." if listed else "There is no verdict so far.",
+        "arithmetic": f"Of the numbers of the text that are arithmetic, {counts['arithmetic: true']} are true and "
+        f"{counts['arithmetic: false']} false.",
     }
 
 
@@ -174,9 +186,10 @@ def strip(name: str = "fig-scorecard") -> Markdown:
         inside = colour if line.word in EFFECTS else figures.PAPER
         axes.plot(ours, place, "o", color=colour, markerfacecolor=inside, zorder=3)
         axes.text(0.02, place + 0.36, f"{line.claim.id}: {line.what}", fontsize=11, va="center")
-        axes.text(max(ends[1], 1 + margin) + 0.04, place, line.word, color=colour, va="center")
-    for x, look in ((0, ":"), (1, "-")):
-        axes.axvline(x, color=figures.GREY, linewidth=0.9, linestyle=look, zorder=0)
+        label = f"{line.word}: {line.result.interval.estimate:.3g},\npaper {line.result.value.paper:g}"
+        axes.text(max(ends[1], 1 + margin) + 0.04, place, label, color=colour, va="center", fontsize=11)
+    for place in range(len(rows)):  # one line for each, so that none runs through a label
+        axes.vlines([0, 1], place - 0.4, place + 0.2, figures.GREY, [":", "-"], linewidth=0.9, zorder=0)
     lows, highs = zip(*(ends for _, (_, ends, _) in rows), strict=True)
     axes.set(xlim=(min(-0.1, *lows), max(1.75, max(highs) + 0.6)), ylim=(-0.5, len(rows) - 0.3))
     axes.set(yticks=[], xticks=[0, 1], xticklabels=["no effect", "the paper's number"])
