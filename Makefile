@@ -23,7 +23,7 @@ endif
 
 ifeq ($(shell test -w . && echo yes),yes)
 
-.PHONY: help setup plan reproduce book serve test check bench baseline rehearse kills fuzz clean
+.PHONY: help setup plan reproduce book pdf serve test check bench baseline rehearse kills fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ reproduce: setup ## train what is missing, execute the notebooks, build the book
 
 book: setup ## build the book from the results that are here, training nothing
 	@$(RUN) book/make.py --scale $(SCALE)
+
+pdf: setup ## the same, and the whole book as one file to print; needs Chromium
+	@$(RUN) book/make.py --scale $(SCALE) --pdf
 
 serve: book ## build the book and show it at http://localhost:8000
 	@$(RUN) -m http.server --bind localhost --directory book/_build/html 8000

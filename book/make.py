@@ -2,6 +2,7 @@
 
     python book/make.py                  at the largest scale with recorded runs
     python book/make.py --scale toy      executed notebooks go to book/_executed/toy, pages to book/_build/html
+    python book/make.py --pdf            and the whole of it as one file, which Chromium prints
 
 Sources in book/ carry no outputs; `_toc.yml` is the only list of chapters; a page without code is Markdown. Each notebook
 declares its parameters in a tagged cell with typed defaults. A notebook is not executed again unless it, the code, the
@@ -27,6 +28,8 @@ BOOK_DIR = Path(__file__).resolve().parent
 BUILD_DIR, EXECUTED_DIR = BOOK_DIR / "_build", BOOK_DIR / "_executed"
 STATIC = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
 PAGE = re.compile(r"^\s*(?:- file|root): *([\w-]+) *$", re.M)  # a page in the contents
+PDF = "alexnet-book.pdf"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FIGURES = "figures"  # the folder of pictures beside executed notebooks and pages
 IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
 RECORDS = (".json", ".jsonl", ".csv", ".npz")
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=("auto", "ready", *scales.SCALES), default="auto", help=words)
     parser.add_argument("--figures", metavar="CLAIM", help="only draw the figures of the chapter on a claim")
     parser.add_argument("--to", type=Path, default=Path(), help="the folder for --figures")
+    parser.add_argument("--pdf", action="store_true", help=f"print the whole book to {PDF} too, by a Chromium that is here")
     options = parser.parse_args()
     wanted = options.scale
     try:
@@ -56,7 +60,11 @@ def main() -> None:
         scale = {"auto": readiness.largest_recorded, "ready": lambda: readiness.choose("auto")[0]}.get(
             wanted, lambda: wanted
         )()
-        print(f"The book at scale {scale}: {build(execute_all(scale))}")
+        program = chromium() if options.pdf else ""
+        page = build(execute_all(scale))
+        if program:
+            print(f"To print: {to_pdf(program, page.parent)}")
+        print(f"The book at scale {scale}: {page}")
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -282,7 +290,6 @@ def plotly_script() -> Path:
 
 def build(executed: Path) -> Path:
     """Build the book from the notebooks in `executed` and return its first page. Raises UserError when sphinx warns."""
-    from alexnet.config import UserError
 
     source = BUILD_DIR / "source"
     shutil.rmtree(source, ignore_errors=True)
@@ -293,20 +300,54 @@ def build(executed: Path) -> Path:
             shutil.copytree(path, source / path.name)
         else:
             shutil.copy(path, source)
-    program = Path(sys.executable).with_name("jupyter-book")
-    strict = ["--all", "-W", "-n", "--keep-going", "--quiet"]
-    command = [str(program), "build", str(source), "--path-output", str(BUILD_DIR / "jupyter-book"), *strict]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise UserError(f"jupyter-book failed, and a warning counts as failure:\n{done.stdout}{done.stderr}")
     html = BUILD_DIR / "html"
     shutil.rmtree(html, ignore_errors=True)
-    shutil.copytree(BUILD_DIR / "jupyter-book" / "_build" / "html", html)
+    shutil.copytree(jupyter_book("html"), html, ignore=shutil.ignore_patterns("*.map"))
     if any("data-figure=" in (executed / f"{name}.ipynb").read_text() for name in chapters()):
         # Why into the pages: every page would load a script that jupyter-book finds in `_static`.
         shutil.copy(plotly_script(), html / "_static")
     (html / ".nojekyll").touch()
     return html / "index.html"
+
+
+def jupyter_book(builder: str) -> Path:
+    """Build the pages of `_build/source` and return their folder. Raises UserError when sphinx warns."""
+    from alexnet.config import UserError
+
+    program = Path(sys.executable).with_name("jupyter-book")
+    strict = ["--all", "-W", "-n", "--keep-going", "--quiet"]
+    kind = [] if builder == "html" else ["--builder", "custom", "--custom-builder", builder]
+    command = [str(program), "build", str(BUILD_DIR / "source"), "--path-output", str(BUILD_DIR / "jupyter-book"), *strict]
+    done = subprocess.run([*command, *kind], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise UserError(f"jupyter-book failed, and a warning counts as failure:\n{done.stdout}{done.stderr}")
+    return BUILD_DIR / "jupyter-book" / "_build" / builder
+
+
+def chromium() -> str:
+    """Return the program that prints the book. Raises UserError where there is none."""
+    from alexnet.config import UserError
+
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        raise UserError("Printing the book takes Chromium or Chrome, and none is here: apt install chromium. Then: make pdf")
+    return found
+
+
+def to_pdf(program: str, html: Path) -> Path:
+    """Print all pages as one file into `html`, and link it where a page names it. Raises UserError if that fails."""
+    from alexnet.config import UserError
+
+    pdf, page = html / PDF, jupyter_book("singlehtml") / "intro.html"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", "--generate-pdf-document-outline"]
+    command = [program, *options, "--virtual-time-budget=20000", f"--print-to-pdf={pdf}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not pdf.is_file():
+        raise UserError(f"{program} printed nothing:\n{done.stderr}")
+    citing = html / "citing.html"
+    named = re.compile(f"<code[^>]*>(<span[^>]*>)?{re.escape(PDF)}(</span>)?</code>")
+    citing.write_text(named.sub(f'<a href="{PDF}">{PDF}</a>', citing.read_text()))
+    return pdf
 
 
 if __name__ == "__main__":

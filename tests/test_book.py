@@ -3,26 +3,34 @@
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from alexnet import files
 from alexnet.config import PROJECT_DIR, UserError, to_dict
 from alexnet.experiments import EXPERIMENTS, artefacts, plan, results, runs
+from alexnet.experiments.declare import QUESTIONS
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.scales import table
 from alexnet.model import num_columns_of
+from alexnet.paper import CLAIMS
+from alexnet.paper.ledger import ROWS
 from alexnet.preprocessing import SETS
 from alexnet.report.chapter import REPOSITORY
 
 BOOK = PROJECT_DIR / "book"
-sys.path.insert(0, str(BOOK))
+sys.path[:0] = [str(BOOK), str(PROJECT_DIR / "tests")]
+import browser  # noqa: E402
 import make as book  # noqa: E402
 
 SOURCES = [BOOK / f"{name}.ipynb" for name in book.chapters()]
@@ -88,6 +96,21 @@ def test_no_folded_cell_hides_a_single_call(path):
     for cell in folded:
         body = ast.parse(cell.source).body
         assert len(body) > 1, cell.source
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted(BOOK.glob("*.md"))], ids=by_name)
+def test_commands_that_a_page_proposes_name_claims_and_arms_that_exist(path):
+    text = path.read_text() if path.suffix == ".md" else "\n".join(c.source for c in nbformat.read(path, as_version=4).cells)
+    arms = {name: set() for name in (*CLAIMS, *QUESTIONS)}
+    for experiment in EXPERIMENTS:
+        arms[experiment.claim] |= set(experiment.arms)
+    for words in re.findall(r"(?:`| {4})alexnet (?:train|compare|plan|list) ([^`\n]+)", text):
+        claim, *options = shlex.split(words.split("#")[0])
+        if claim.startswith("-") or claim in ("all", "CLAIM"):
+            continue
+        assert claim in arms, words
+        if "--arm" in options and options[options.index("--arm") + 1] != "ARM":
+            assert options[options.index("--arm") + 1] in arms[claim], words
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=by_name)
@@ -304,6 +327,23 @@ def pages(checkout):
     return sorted((checkout / "book" / "_build" / "html").glob("*.html"))
 
 
+class Page(HTMLParser):
+    """What a page has: ids, links, pictures, and what its head says of it."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.ids, self.links, self.images, self.said = set(), [], [], {}
+        self.feed(file.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        has = dict(attrs)
+        self.ids |= {has[name] for name in ("id", "name") if has.get(name) and tag != "meta"}
+        self.links += [has[name] for name in ("href", "src") if has.get(name)]
+        self.images += [has] * (tag == "img")
+        if tag == "meta":
+            self.said[has.get("property") or has.get("name")] = has.get("content")
+
+
 def test_the_chapter_shows_a_toy_figure_that_is_marked_as_such(checkout):
     html = (checkout / "book" / "_build" / "html" / "relu.html").read_text()
     assert re.search(r"At scale .*toy", html)
@@ -323,8 +363,112 @@ def test_every_picture_has_an_alt_text_and_a_rendering_for_dark_pages(checkout):
 def test_tables_and_figures_of_chapters_are_numbered_by_chapter(checkout):
     numbers = [n for page in pages(checkout) for n in re.findall(r'caption-number">(\w+ [\d.]+) ?<', page.read_text())]
     assert "Table 1.1" in numbers
-    assert {n for n in numbers if "." not in n} <= {"Figure 1"}, "the front page's, whose number book.css takes away"
-    assert "#fig-scorecard .caption-number { display: none; }" in (BOOK / "_static" / "book.css").read_text()
+    assert {n for n in numbers if "." not in n} <= {"Figure 1", "Figure 2"}, "the front page's, which book.css takes away"
+    for name in ("fig-scorecard", "fig-front"):
+        assert f"#{name} .caption-number {{ display: none; }}" in (BOOK / "_static" / "book.css").read_text()
+
+
+def test_no_link_within_the_book_is_dead_and_no_anchor(checkout):
+    html = checkout / "book" / "_build" / "html"
+    found = {file.name: Page(file) for file in pages(checkout)}
+    dead = []
+    for name, page in found.items():
+        for link in page.links:
+            url = urlsplit(link)
+            if url.scheme or url.netloc or link.startswith("data:"):
+                continue
+            target = unquote(url.path) or name
+            ids = found[target].ids if target in found else None
+            if not (html / target).exists() or (url.fragment and ids is not None and unquote(url.fragment) not in ids):
+                dead.append(f"{name}: {link}")
+    assert not [link for link in dead if not link.endswith(": #")]
+    assert len(found) > len(SOURCES)
+
+
+def test_every_picture_says_what_one_sees_and_no_page_is_heavy(checkout):
+    for file in pages(checkout):
+        assert all(image.get("alt") for image in Page(file).images), file.name
+        assert file.stat().st_size < 1.5e6, file.name
+    assert not list((checkout / "book" / "_build" / "html").rglob("*.map")), "source maps are of no use to a reader"
+    assert (checkout / "book" / "_build" / "html" / ".nojekyll").is_file()
+
+
+def test_a_page_says_what_it_is_to_those_who_share_it(checkout):
+    shown = [page for page in pages(checkout) if page.stem in ("intro", "relu", "disagree", "citing")]
+    for file in shown:
+        said = Page(file).said
+        assert said["og:title"], file.name
+        assert len(said["description"]) > 60, file.name
+        assert said["og:url"].endswith(file.name)
+        assert "favicon.svg" in file.read_text()
+    assert len(shown) == 4
+
+
+def test_the_front_page_says_what_the_table_to_download_has(checkout):
+    """The counts in its sentences, counted again from the scorecard's rows."""
+    html = checkout / "book" / "_build" / "html"
+    (table,) = html.glob("_downloads/*/scorecard.csv")
+    rows = pd.read_csv(table)
+    text = re.sub(r"<[^>]+>|\s+", " ", (html / "intro.html").read_text())
+    for word in ("true", "false"):
+        count = int((rows.word == f"arithmetic: {word}").sum())
+        assert re.search(rf"\b{count} (are )?{word}\b", text)
+    assert re.search(r"Of the (\d+) claims that only trainings can test", text)
+    downloads = {file.name for file in html.glob("_downloads/*/*.csv")}
+    assert {"claims.csv", "scorecard.csv", "ledger.csv", "run-notes.csv", "reproductions.csv", "runs.csv"} <= downloads
+
+
+@pytest.mark.skipif(not browser.PROGRAM, reason="no Chromium is installed, so nobody looks at the pages")
+def test_on_a_phone_nothing_juts_out_and_no_script_complains(checkout):
+    shown = [page for page in pages(checkout) if page.name not in ("index.html", "genindex.html")]
+    seen = browser.look(shown, browser.PHONE)
+    assert len(seen) >= len(SOURCES)
+    assert not {name: found for name, found in seen.items() if found != ([], [])}
+
+
+FILTER = """(() => {
+  const rows = [...document.querySelectorAll("table.filterable tbody tr")];
+  const shown = () => rows.filter((r) => !r.hidden).length;
+  const all = shown(), chip = [...document.querySelectorAll(".filter-chip")].find((c) => c.textContent === "slip");
+  chip.click();
+  const slips = shown(), badges = rows.filter((r) => r.textContent.includes("slip") && !r.hidden).length;
+  chip.click();
+  const text = document.querySelector(".filter-text");
+  text.value = "eigenvalues"; text.dispatchEvent(new Event("input"));
+  const one = shown();
+  text.value = ""; text.dispatchEvent(new Event("input"));
+  const first = () => rows[0].parentElement.rows[0].textContent, before = first();
+  document.querySelector("button.sort").click();
+  return [all, slips, badges, one, shown(), before !== first()];
+})()"""
+ANSWER = """(() => {
+  const card = document.querySelector(".question"), details = card.querySelector("details"), closed = !details.open;
+  [...card.querySelectorAll(".choice button")].find((b) => b.textContent === "half true").click();
+  return [closed, details.open, document.querySelector(".filter-count").textContent];
+})()"""
+
+
+@pytest.mark.skipif(not browser.PROGRAM, reason="no Chromium is installed, so nobody tries the filters")
+def test_rows_can_be_filtered_and_sorted_and_a_statement_answered(checkout):
+    html = checkout / "book" / "_build" / "html"
+    kinds = [row.kind for row in ROWS]
+    slips = sum("slip" in kind for kind in kinds)
+    (found, errors) = browser.look([html / "ledger.html"], browser.DESK, script=FILTER)["ledger.html"]
+    assert not errors
+    assert found == [len(ROWS), slips, slips, 1, len(ROWS), True]
+    (found, errors) = browser.look([html / "misreadings.html"], browser.DESK, "dark", ANSWER)["misreadings.html"]
+    assert not errors
+    assert found[:2] == [True, True]
+    assert found[2].startswith("1 right of 1 answered")
+
+
+@pytest.mark.skipif(not browser.PROGRAM, reason="no Chromium is installed, so nobody measures the front page")
+def test_the_front_page_is_one_screen(checkout):
+    """At 1400 by 900 pixels its figures and the links to read on are seen without scrolling."""
+    front = checkout / "book" / "_build" / "html" / "intro.html"
+    bottom = """Math.max(...["#fig-front", "section > p:nth-of-type(3)"].map((name) =>
+      document.querySelector(name).getBoundingClientRect().bottom))"""
+    assert browser.look([front], browser.DESK, script=bottom)["intro.html"][0] < 900
 
 
 def test_pages_ask_nothing_of_the_network_and_math_is_in_them(checkout):
@@ -334,4 +478,6 @@ def test_pages_ask_nothing_of_the_network_and_math_is_in_them(checkout):
         loaded += re.findall(r'<link[^>]*\srel="(?:stylesheet|preload|icon)"[^>]*\shref="([^"]+)"', page.read_text())
         assert loaded or page.name == "index.html"  # which only leads on
         assert not [url for url in loaded if re.match(r"(https?:)?//", url)], page.name
+    for sheet in (checkout / "book" / "_build" / "html").rglob("*.css"):
+        assert not re.search(r"""(url\(|@import )['"]?(https?:)?//""", sheet.read_text()), sheet.name
     assert "<math" in next(page for page in pages(checkout) if page.name == "relu.html").read_text()
