@@ -303,6 +303,8 @@ def build(executed: Path) -> Path:
     html = BUILD_DIR / "html"
     shutil.rmtree(html, ignore_errors=True)
     shutil.copytree(jupyter_book("html"), html, ignore=shutil.ignore_patterns("*.map"))
+    if (card := executed / FIGURES / "card.png").is_file():  # which _ext/head.py names in every page
+        shutil.copy(card, html / "_static")
     if any("data-figure=" in (executed / f"{name}.ipynb").read_text() for name in chapters()):
         # Why into the pages: every page would load a script that jupyter-book finds in `_static`.
         shutil.copy(plotly_script(), html / "_static")

@@ -401,6 +401,7 @@ def test_a_page_says_what_it_is_to_those_who_share_it(checkout):
         assert len(said["description"]) > 60, file.name
         assert said["og:url"].endswith(file.name)
         assert "favicon.svg" in file.read_text()
+        assert (file.parent / "_static" / Path(said["og:image"]).name).is_file()
     assert len(shown) == 4
 
 
