@@ -116,6 +116,8 @@ async def _look(address, pages, width, palette, script, picture, whole):
             drawn = await tab.call("Page.captureScreenshot")
             Path(picture).write_bytes(base64.b64decode(drawn["data"]))
     connection.close()
+    while await connection.read_message() is not None:  # until it is closed on both sides
+        pass
     return found
 
 
