@@ -112,6 +112,7 @@ def train_missing(scale: Scale, claims: Iterable[str] | None = None, seeds: int 
     """
     from alexnet.training.distributed import StopRequests
 
+    claims = None if claims is None else list(claims)
     work = Queue(scale, claims, seeds, **at)
     with StopRequests() as stop:
         try:
@@ -120,7 +121,7 @@ def train_missing(scale: Scale, claims: Iterable[str] | None = None, seeds: int 
                     raise KeyboardInterrupt("The same command resumes what was begun.")
         finally:
             work.end()
-    for line in plan.gave_up(scale, work.claims):
+    for line in plan.gave_up(scale, claims):
         tqdm.write(f"warning: {line}", file=sys.stderr)
     failed = work.failed | work.left_out()
     if failed:
@@ -133,7 +134,7 @@ class Queue:
 
     def __init__(self, scale: Scale, claims: Iterable[str] | None, seeds: int, **at: int | None) -> None:
         self.scale = scale
-        self.wanted = partial(plan.wanted, scale, None if claims is None else list(claims), seeds=seeds)
+        self.wanted = partial(plan.wanted, scale, claims, seeds=seeds)
         self.replies: queue.Queue[Reply] = queue.Queue()
         self.busy: dict[str, Worker] = {}
         self.idle: list[Worker] = []
