@@ -5,6 +5,7 @@ with its loss at ln K, 130 stopped by a signal.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import typing
@@ -15,22 +16,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
-from alexnet import files, machine
-from alexnet.config import (
-    PROJECT_DIR,
-    Augmentation,
-    CifarNet,
-    Net,
-    Optimiser,
-    Precision,
-    RunConfig,
-    Schedule,
-    UserError,
-    check_range,
-    config_hash,
-    file_digest,
-    nearest,
-)
+from alexnet import config, files, machine
+from alexnet.config import CifarNet, RunConfig, UserError, check_range
 
 # Why so many imports inside functions: torch takes seconds, which `alexnet --help` can do without.
 
@@ -40,10 +27,7 @@ SCALE_HELP = (
 )
 ScaleOption = Annotated[Literal["auto", "toy", "small", "paper"], arg(help=SCALE_HELP)]
 DeviceOption = Annotated[str, arg(help="cpu, cuda, or cuda:1 and so on; auto: CUDA devices if there are any, else the CPU")]
-WEIGHTS_HELP = (
-    "a file that `alexnet export` wrote, or the name of a run; the default is the latest run with its weights here, those "
-    "on photographs first"
-)
+WEIGHTS_HELP = "a file that `alexnet export` wrote, or a run's name; else the latest net here, one of photographs first"
 WeightsOption = Annotated[str | None, arg(help=WEIGHTS_HELP)]
 UNHEALTHY = 3  # exit status
 
@@ -146,13 +130,13 @@ class Overrides:
     """The fields of a run's config that --arm sets and that you may change for a run of your own."""
 
     data: str = RunConfig.data
-    net: OmitSubcommandPrefixes[AvoidSubcommands[Net]] = field(default_factory=CifarNet)
-    optimiser: Optimiser = field(default_factory=Optimiser)
+    net: OmitSubcommandPrefixes[AvoidSubcommands[config.Net]] = field(default_factory=CifarNet)
+    optimiser: config.Optimiser = field(default_factory=config.Optimiser)
     epochs: int = RunConfig.epochs
     stop_at_train_error: float | None = None
-    precision: Precision = "auto"
-    schedule: AvoidSubcommands[Schedule | None] = None
-    augmentation: AvoidSubcommands[Augmentation | None] = None
+    precision: config.Precision = "auto"
+    schedule: AvoidSubcommands[config.Schedule | None] = None
+    augmentation: AvoidSubcommands[config.Augmentation | None] = None
 
 
 @dataclass
@@ -165,7 +149,7 @@ class Chosen:
     seed: int = 0  # which repetition of the arm
     device: DeviceOption = "auto"
 
-    def config(self) -> RunConfig:
+    def chosen(self) -> RunConfig:
         """Return the run. Raises UserError where there is none, and for options that have no effect on a name."""
         from alexnet.experiments import plan, readiness
 
@@ -216,7 +200,7 @@ class Train(Chosen):
         if "/" in self.what or self.arm is not None:
             if self.seeds:
                 raise UserError("--seeds is for all arms of a claim; of one run, --seed says which repetition.")
-            self._train(*(self._own() if self.arm is not None else (self.config(), {})))
+            self._train(*(self._own() if self.arm is not None else (self.chosen(), {})))
             return
         if is_changed or self.seed:
             raise UserError("--seed, --name, --from and the options that change a run need --arm, which says of which run.")
@@ -237,21 +221,21 @@ class Train(Chosen):
         from alexnet.experiments import readiness, recording
         from alexnet.preprocessing import is_prepared, open_set
 
-        arm = self.config()
-        config = replace(arm, **vars(self.options), name=self.name)
-        if config.data != arm.data and is_prepared(config.data) and config.net.num_classes == arm.net.num_classes:
-            classes = len(open_set(config.data, verify=False).classes)
-            config = replace(config, net=replace(config.net, num_classes=classes))
+        arm = self.chosen()
+        own = replace(arm, **vars(self.options), name=self.name)
+        if own.data != arm.data and is_prepared(own.data) and own.net.num_classes == arm.net.num_classes:
+            classes = len(open_set(own.data, verify=False).classes)
+            own = replace(own, net=replace(own.net, num_classes=classes))
         facts: dict[str, Any] = {"arm_of": [self.what, self.arm, readiness.choose(self.scale)[0]]}
         if self.from_file is not None:
             if not self.from_file.is_file():
                 raise UserError(f"--from {self.from_file} is no file. Write one with: alexnet export")
             facts["start_file"] = str(self.from_file.absolute())
-            config = replace(config, start_from=None, start_file=file_digest(self.from_file))
-            recording.initial_of_file(config, self.from_file)
-        return config, facts if config_hash(config) != config_hash(arm) else {}
+            own = replace(own, start_from=None, start_file=config.file_digest(self.from_file))
+            recording.initial_of_file(own, self.from_file)
+        return own, facts if config.config_hash(own) != config.config_hash(arm) else {}
 
-    def _train(self, config: RunConfig, facts: dict[str, Any]) -> None:
+    def _train(self, wanted: RunConfig, facts: dict[str, Any]) -> None:
         from alexnet.experiments import plan, readiness, recording, runs
         from alexnet.model.column_parallel import Layout
         from alexnet.training.distributed import columns_here, is_rank, joined, launch
@@ -259,9 +243,9 @@ class Train(Chosen):
         layout = Layout(self.devices, self.replicas)
         if layout.ranks > 1 and not is_rank():
             # Why first: what is wrong with the config should be said once, and not by every rank.
-            columns_here(config.net, layout)
-            recording.begin(config, **facts)
-            words = [runs.name_of(config), "--devices", self.devices, "--replicas", self.replicas]
+            columns_here(wanted.net, layout)
+            recording.begin(wanted, **facts)
+            words = [runs.name_of(wanted), "--devices", self.devices, "--replicas", self.replicas]
             words += ["--threads", self.threads] if self.threads else []
             status = launch(["train", *map(str, words)], layout)
             if status == 130:
@@ -270,11 +254,11 @@ class Train(Chosen):
                 sys.exit(status)
         else:
             if facts:
-                recording.begin(config, **facts)
+                recording.begin(wanted, **facts)
             with joined(layout, readiness.device()) as group:
-                recording.train_run(config, threads=self.threads, group=group)
+                recording.train_run(wanted, threads=self.threads, group=group)
         if not is_rank():
-            run = recording.train_run(config, threads=self.threads, measured=plan.artefacts_wanted(config))
+            run = recording.train_run(wanted, threads=self.threads, measured=plan.artefacts_wanted(wanted))
             print(f"{run.folder}: {run.status} after epoch {run.manifest['epochs']}.")
             _tell([run.manifest["warning"]] if run.manifest["warning"] else [])
 
@@ -305,13 +289,11 @@ class Evaluate(Chosen):
         from alexnet.experiments import evaluation
 
         if (self.weights is None) == (not (self.what or self.arm or self.seed)):
-            raise UserError(
-                "Say which net: a run (alexnet evaluate CLAIM --arm ARM), or a file (--weights FILE --data SET)."
-            )
+            raise UserError("Say which net: a run (CLAIM --arm ARM, or its name), or a file (--weights FILE --data SET).")
         if self.weights is not None:
             lines = evaluation.of_file(self.weights, self.data, self.views)
         else:
-            lines = evaluation.of_run(self.config(), self.data, self.views)
+            lines = evaluation.of_run(self.chosen(), self.data, self.views)
         for line in lines:
             print(line, flush=True)
 
@@ -333,7 +315,7 @@ class Export(Chosen):
         """Write the file."""
         from alexnet.experiments import evaluation
 
-        print(evaluation.export(self.config(), self.to))
+        print(evaluation.export(self.chosen(), self.to))
 
 
 @dataclass
@@ -387,7 +369,7 @@ class Features:
 
     def run(self) -> None:
         """Write the file."""
-        from alexnet import files, pictures
+        from alexnet import pictures
         from alexnet.experiments import evaluation
 
         found = pictures.files_in(self.folder)
@@ -415,7 +397,7 @@ class Figure:
 
         (experiment, *_) = plan.experiments_of([self.claim])
         scale = results.recorded_scale(experiment) or "toy" if self.scale == "auto" else self.scale
-        program = PROJECT_DIR / "book" / "make.py"
+        program = config.PROJECT_DIR / "book" / "make.py"
         if not program.is_file():
             raise UserError("Figures are drawn by the book's notebooks, which only a checkout of the repository has.")
         words = ["--scale", scale, "--figures", self.claim, "--to", self.to]
@@ -442,14 +424,14 @@ class Clean:
         found = [(path, size) for kind, path, size in plan.removable() if self.what in ("all", kind)]
         for path, size in found:
             print(f"{size / 1e6:10,.1f} MB  {path}")
-        if self.yes:
-            plan.remove([path for path, _ in found])
+            if self.yes:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         end = (
-            "removed"
+            "removed."
             if self.yes
-            else "in all. Add --yes to remove them; a net without weights is had only by training it again"
+            else "in all. Add --yes to remove them. A net without its weights has to be trained again."
         )
-        print(f"{sum(size for _, size in found) / 1e6:10,.1f} MB  {end}.")
+        print(f"{sum(size for _, size in found) / 1e6:10,.1f} MB  {end}")
 
 
 @dataclass
@@ -509,7 +491,7 @@ def main(words: list[str] | None = None) -> None:
     try:
         if words and not words[0].startswith("-") and words[0] not in COMMANDS:
             raise UserError(
-                f"There is no command {words[0]!r}{nearest(words[0], COMMANDS)}. Commands: {', '.join(COMMANDS)}."
+                f"There is no command {words[0]!r}{config.nearest(words[0], COMMANDS)}. Commands: {', '.join(COMMANDS)}."
             )
         if words[:1] == ["train"]:
             command: Any = tyro.cli(Train, args=words[1:], default=_train_defaults(words[1:]), prog="alexnet train")
@@ -539,9 +521,8 @@ def _train_defaults(words: list[str]) -> Train:
     machine.use_device(chosen.device)
     if chosen.arm is None or "/" in chosen.what:
         return Train()
-    config = chosen.config()
-    changeable = {name: getattr(config, name) for name in vars(Overrides())}
-    return Train(what=chosen.what, options=Overrides(**changeable))
+    arm = chosen.chosen()
+    return Train(what=chosen.what, options=Overrides(**{name: getattr(arm, name) for name in vars(Overrides())}))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,9 @@
-"""What a trained net says of anybody's pictures (`alexnet predict`, `alexnet features`, and from Python):
+"""What a trained net says of anybody's pictures: files, PIL images or arrays, of any size (examples: alexnet/__init__.py).
 
-    net = alexnet.load("alexnet.safetensors")
-    alexnet.predict(net, ["dog.jpg", picture, array])    # for each the top five: [("English springer", 0.71), ...]
-
-A picture is a file, a PIL image or an array, of any size. It is made a square as the training images were (paper 2) and
-shown as the net is tested: in ten views, where it was trained on crops (paper 4.1, 6).
-
-Shapes: N pictures, K classes, D features.
+They are made squares as the training images were (paper 2) and shown as nets are tested: in ten views, where they were
+trained on crops (paper 4.1, 6). Shapes: N pictures, K classes, D features.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -45,19 +39,17 @@ def _is_one(pictures: Picture | Sequence[Picture]) -> bool:
 
 
 def _square(picture: Picture, side: int) -> np.ndarray:
-    data = b""
+    first = b""
     try:
         if isinstance(picture, str | Path):
-            if Path(picture).exists() and not Path(picture).is_file():  # Why: opening a pipe waits for ever
-                raise ValueError("it is no plain file")
-            data = Path(picture).read_bytes()
-            return photograph.read(io.BytesIO(data), side)
-        if not isinstance(picture, Image.Image):
-            picture = Image.fromarray(_checked(np.asarray(picture)))
-        return photograph.square(photograph.to_rgb(photograph.upright(picture)), side)
+            with Path(picture).open("rb") as stream:
+                first = stream.peek(16)
+                return photograph.read(stream, side)
+        image = picture.copy() if isinstance(picture, Image.Image) else Image.fromarray(_checked(np.asarray(picture)))
+        return photograph.square(photograph.to_rgb(photograph.upright(image)), side)
     except photograph.UNREADABLE as error:
-        what = f"{picture}" if isinstance(picture, str | Path) else "A picture"
-        why = getattr(error, "strerror", None) or photograph.why_not(error, data)
+        what = picture if isinstance(picture, str | Path) else "A picture"
+        why = getattr(error, "strerror", None) or photograph.why_not(error, first)
         raise UserError(f"{what} cannot be read: {why}. Pictures are JPEG, PNG, GIF, BMP, TIFF, WebP or PPM.") from error
 
 

@@ -1,7 +1,6 @@
 """What the declared experiments need at a scale: each distinct run once, its state, what it costs here."""
 
 import math
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -377,9 +376,3 @@ def removable() -> Iterator[tuple[str, Path, int]]:
         if not files.is_locked(data_dir() / f"{manifest.parent.name}.lock"):
             sizes = [file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file()]
             yield "sets", manifest.parent, sum(sizes)
-
-
-def remove(paths: Iterable[Path]) -> None:
-    """Remove files and folders."""
-    for path in paths:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()

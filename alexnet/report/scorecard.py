@@ -229,7 +229,10 @@ def _yours(claim: str, scale: Scale | None) -> list[tuple[str, ...]]:
                 what = f"{run.folder.parent.name}, as {arm!r}: top-{row['k']} error"
                 where = f"{on(title_of(run.config.data), row['split'], row['views'])}, scale {at}"
                 found.setdefault((of, what, where), []).append((row["wrong"], row["total"]))
-    return [(*key[:2], NOTHING, NOTHING, f"{rate_interval(n)} %", key[2], "yours") for key, n in found.items()]
+    return [
+        (*key[:2], NOTHING, NOTHING, str(rate_interval(n)).replace(" (", " % ("), key[2], "yours")
+        for key, n in found.items()
+    ]
 
 
 def as_text(claim: str, scale: Scale) -> str:
