@@ -16,7 +16,21 @@ from packaging.utils import canonicalize_name
 
 from alexnet.config import PROJECT_DIR
 
-TARGETS = ["help", "setup", "plan", "reproduce", "book", "serve", "test", "check", "bench", "baseline", "rehearse", "kills"]
+TARGETS = [
+    "help",
+    "setup",
+    "plan",
+    "reproduce",
+    "book",
+    "pdf",
+    "serve",
+    "test",
+    "check",
+    "bench",
+    "baseline",
+    "rehearse",
+    "kills",
+]
 TARGETS += ["fuzz", "clean"]
 PROJECT = tomllib.loads((PROJECT_DIR / "pyproject.toml").read_text())["project"]
 MINORS = [line.rpartition(" ")[2] for line in PROJECT["classifiers"]]
