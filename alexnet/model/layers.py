@@ -17,8 +17,6 @@ from alexnet.config import Activation
 from alexnet.model import kernels
 from alexnet.model.presets import MapNorm, ResponseNorm, num_windows
 
-PIECE = 2**18  # values normalised at once on a CPU: 1 MB of fp32 stays in its cache
-
 
 @dataclass(frozen=True)
 class StepKey:
@@ -77,62 +75,18 @@ def _window_matrix(x: Tensor, count: int, size: int) -> Tensor:
 
 def _normalise(x_NCHW: Tensor, windows: dict[int, Tensor], k: float, alpha: float, beta: float) -> Tensor:
     """Return x * (k + alpha * energy)^-beta, the energy summed over the window of each dimension in `windows`."""
-    if x_NCHW.is_contiguous() or not x_NCHW.is_contiguous(memory_format=torch.channels_last):
-        return _Normalise.apply(x_NCHW.contiguous(), windows, k, alpha, beta)
     # Why: the sums are matrix products over memory as it lies; this permutation only renames dimensions.
-    last = {1: 3, 2: 1, 3: 2}
-    windows = {last[dim]: window for dim, window in windows.items()}
-    return _Normalise.apply(x_NCHW.permute(0, 2, 3, 1), windows, k, alpha, beta).permute(0, 3, 1, 2)
-
-
-class _Normalise(torch.autograd.Function):
-    """Normalisation in pieces that fit a CPU's cache; the backward pass computes the energies again.
-
-    With s = k + alpha * energy, y = x s^-beta and the incoming gradient g, the gradient is
-    g s^-beta - 2 alpha beta x * (sum of g x s^(-beta - 1) over the windows that x is in).
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, windows: dict[int, Tensor], k: float, alpha: float, beta: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.constants = windows, k, alpha, beta
-        y = torch.empty_like(x)
-        with _no_autocast(x):
-            for part, out in zip(_pieces(x), _pieces(y), strict=True):
-                x32, s = _energies(part, windows, k, alpha)
-                out.copy_(_negative_power(s, beta).mul_(x32))
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        windows, k, alpha, beta = ctx.constants
-        result = torch.empty_like(x)
-        with _no_autocast(x):
-            for part, g, out in zip(_pieces(x), _pieces(gradient), _pieces(result), strict=True):
-                x32, s = _energies(part, windows, k, alpha)
-                scaled = _negative_power(s, beta).mul_(g)
-                shared = (scaled * x32).div_(s)
-                for dim, window in windows.items():
-                    shared = _sum_along(shared, dim, window.T)
-                out.copy_(shared.mul_(x32).mul_(-2 * alpha * beta).add_(scaled))
-        return result, None, None, None, None
-
-
-def _negative_power(s: Tensor, beta: float) -> Tensor:
-    if beta != 0.75:
-        return s.pow(-beta)
-    root = s.rsqrt()  # Why: two roots cost a tenth of a general power.
-    return root.sqrt().mul_(root)
-
-
-def _energies(part: Tensor, windows: dict[int, Tensor], k: float, alpha: float) -> tuple[Tensor, Tensor]:
-    x32 = part.to(next(iter(windows.values())).dtype)
-    energy = x32 * x32
-    for dim, window in windows.items():
-        energy = _sum_along(energy, dim, window)
-    return x32, energy.mul_(alpha).add_(k)
+    maps_last = x_NCHW.is_contiguous(memory_format=torch.channels_last) and not x_NCHW.is_contiguous()
+    x, place = (x_NCHW.permute(0, 2, 3, 1), (0, 3, 1, 2)) if maps_last else (x_NCHW.contiguous(), range(4))
+    with _no_autocast(x):  # Why: it would take the products, and with them the sum of squares, in bf16.
+        x32 = x.to(next(iter(windows.values())).dtype)
+        energy = x32 * x32
+        for dim, window in windows.items():
+            energy = _sum_along(energy, place[dim], window)
+        s = energy * alpha + k
+        root = s.rsqrt()  # Why: two roots cost a tenth of a general power.
+        power = root.sqrt() * root if beta == 0.75 else s.pow(-beta)
+        return (x32 * power).to(x.dtype).permute(*place)
 
 
 def _sum_along(x: Tensor, dim: int, window: Tensor) -> Tensor:
@@ -144,13 +98,7 @@ def _sum_along(x: Tensor, dim: int, window: Tensor) -> Tensor:
     return torch.matmul(window, x.reshape(outer, count, math.prod(x.shape[dim + 1 :]))).view_as(x)
 
 
-def _pieces(x: Tensor) -> tuple[Tensor, ...]:
-    images = max(1, PIECE // max(1, math.prod(x.shape[1:]))) if x.device.type == "cpu" else len(x)
-    return x.split(max(1, images))
-
-
 def _no_autocast(x: Tensor) -> torch.autocast:
-    # Why: autocast would take the products, and with them the sum of squares, in bf16.
     return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
 
 

@@ -110,19 +110,15 @@ NORMALISATIONS = {
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", NORMALISATIONS)
-def test_gradients_of_normalisation_are_right(name, memory, monkeypatch):
-    """Image by image, as large maps are normalised on a CPU."""
-    monkeypatch.setattr(layers, "PIECE", 1)
+def test_gradients_of_normalisation_are_right(name, memory):
     x = draw(2, 4, 3, 3).to(memory_format=memory).requires_grad_()
     assert torch.autograd.gradcheck(NORMALISATIONS[name], (x,))
 
 
 @pytest.mark.parametrize("normalise", [NORMALISATIONS["paper"], NORMALISATIONS["within maps"]])
-def test_layout_and_pieces_of_a_batch_change_nothing(normalise, monkeypatch):
+def test_the_layout_in_memory_changes_nothing(normalise):
     x = draw(5, 6, 4, 3)
     whole = normalise(x)
-    monkeypatch.setattr(layers, "PIECE", 6 * 4 * 3 * 2)
-    torch.testing.assert_close(normalise(x), whole)
     last = normalise(x.to(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(last, whole)
