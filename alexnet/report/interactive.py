@@ -39,12 +39,16 @@ def show(
     provenance: str = "",
 ) -> Markdown:
     """Return a figure whose drawing becomes a chart; axes of `layout` ("xaxis", "yaxis2", ...) have the book's look."""
-    drawn = figures.show(figure, name, caption, alt, stamp, provenance)
+    return chart(figures.show(figure, name, caption, alt, stamp, provenance), traces, layout, name)
+
+
+def chart(drawn: Markdown, traces: list[dict[str, Any]], layout: dict[str, Any], name: str) -> Markdown:
+    """Return a figure that is drawn already, with the chart that takes its place."""
     if os.environ.get(figures.FOLDER) is None:
         return drawn
     axes = {key: AXIS | value for key, value in layout.items() if key[1:5] == "axis"}
-    chart = {"data": traces, "layout": LAYOUT | layout | axes, "dark": figures.DARK}
-    text = json.dumps(chart, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    content = {"data": traces, "layout": LAYOUT | layout | axes, "dark": figures.DARK}
+    text = json.dumps(content, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     html = f'<script type="application/json" class="chart" data-figure="{name}">{text}</script>'
     return Markdown(f"{drawn.data}\n\n:::{{raw}} html\n{html}\n:::")
 

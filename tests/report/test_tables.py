@@ -14,7 +14,7 @@ def test_numbers_are_shown_as_they_are_given():
 
 
 def test_no_line_breaks_within_a_pair_of_errors():
-    assert "40.66\u00a0/\u00a018.21 %" in tables.markdown([("40.66 / 18.21 %",)], ("errors",))
+    assert "40.66\u00a0/\u00a018.21\u00a0%" in tables.markdown([("40.66 / 18.21 %",)], ("errors",))
 
 
 def test_a_table_has_a_caption_and_a_name():
