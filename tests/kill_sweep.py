@@ -128,11 +128,14 @@ def trial(kind, folder, expected, seconds, draws):
         time.sleep(draws.uniform(0, seconds))
         alive = [process for process in processes if process.is_alive()]
         if draws.integers(2):
-            alive = alive[:1]  # the others notice
+            alive = alive[:1]
         for process in alive:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
         kills += bool(alive)
+        for process in processes:  # as torchrun does with the others when it has lost a rank
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
         if not ended(processes):
             return kills, "a process that was not killed hangs"
         if kills == wanted or not alive:
