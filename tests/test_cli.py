@@ -330,3 +330,10 @@ def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(cli.Plan, "run", lambda self: os.stat("/nowhere/at/all"))
     with pytest.raises(FileNotFoundError):
         cli.main(["plan"])
+
+
+def test_without_a_checkout_it_is_said_where_the_recorded_results_are(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli.config, "home_dir", lambda: tmp_path)
+    status, out, _ = run(capsys, "compare", "fig1-relu", "--scale", "toy")
+    assert status == 0
+    assert "The recorded results are in the project's checkout (git clone)" in out
