@@ -5,6 +5,7 @@ with its traceback, in the folder that the last line names; once mended, such an
 """
 
 import argparse
+import gzip
 import io
 import multiprocessing
 import pickle
@@ -75,7 +76,7 @@ def cifar_archives():
     rows = DRAWS.integers(0, 10, (4, cifar10.RECORD)).astype(np.uint8)
     names = [name for split in cifar10.BINARY.values() for name in split]
     batch = pickle.dumps({"data": rows[:, 1:], "labels": [0, 1, 2, 3]})
-    return [tar_of({f"b/{name}": rows.tobytes() for name in names}, "w:gz"), tar_of({"p/data_batch_1": batch}, "w:gz")]
+    return [tar_of({f"b/{name}": rows.tobytes() for name in names}), tar_of({"p/data_batch_1": batch})]
 
 
 def kits():
@@ -193,8 +194,11 @@ def worker(kind, seeds, seed, folder, seconds, counter):
     expected = (UserError, *photograph.UNREADABLE) if kind == "images" else (UserError,)
     while time.monotonic() < until:
         data = damaged(seeds[draws.integers(len(seeds))], draws)
-        if kind == "tar files" and draws.integers(4):
+        if kind in ("tar files", "CIFAR-10 archives") and draws.integers(4):
             data = repaired(data)
+        if kind == "CIFAR-10 archives":
+            data = gzip.compress(data, 1)
+            data = data if draws.integers(4) else damaged(data, draws)
         (folder / "last").write_bytes(data)
         counter.value += 1
         signal.alarm(SECONDS)
@@ -235,13 +239,16 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--minutes", type=float, default=5.0)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     options.add_argument("--to", type=Path, default=None, help="folder for what fails; the default is a new temporary one")
     asked = options.parse_args()
     torch.set_num_threads(1)
     folder = asked.to or Path(tempfile.mkdtemp(prefix="fuzz-"))
     found = {}
-    for kind, (_, _, part) in KINDS.items():
-        found[kind] = fuzz(kind, asked.seed, folder / kind.replace(" ", "-"), 60 * asked.minutes * part)
+    parts = {kind: KINDS[kind][2] for kind in asked.kinds}
+    for kind, part in parts.items():
+        seconds = 60 * asked.minutes * part / sum(parts.values())
+        found[kind] = fuzz(kind, asked.seed, folder / kind.replace(" ", "-"), seconds)
         print(f"{kind}: {found[kind][0]:,} damaged inputs, {found[kind][1]} failed", flush=True)
     failed = sum(bad for _, bad in found.values())
     print(f"{sum(count for count, _ in found.values()):,} inputs (seed {asked.seed}), {failed} failed; see {folder}")

@@ -221,21 +221,25 @@ def find_fall(source: Path, year: int) -> Source:
     index = index_classes([root], wnids)
     splits, facts = {"train": index}, {"source": f"ImageNet, fall {year}"}
     if year == 2009:
-        is_first = first_halves(index.labels, wnids)
+        is_first = drawn(index.labels, wnids, "halves", half)
         splits["train"] = replace(index, rows=index.rows[is_first])
         splits["test"] = replace(index, rows=index.rows[~is_first], refused=())
         facts["split_seed"] = HALVES_SEED
     return Source(wnids, _read_words(source, wnids), splits, facts=facts)
 
 
-def first_halves(labels: np.ndarray, wnids: tuple[str, ...]) -> np.ndarray:
-    """Return which images, sorted by class, are in the first half of theirs; of odd numbers it gets one more in turn."""
-    chosen = np.zeros(len(labels), bool)
-    starts = np.searchsorted(labels, np.arange(len(wnids) + 1))
-    for label, wnid in enumerate(wnids):
+def half(count: int, label: int) -> int:
+    """Return half of a number of images; of an odd one the classes get one more in turn."""
+    return count // 2 + count % 2 * (label % 2)
+
+
+def drawn(labels: np.ndarray, names: tuple[str, ...], purpose: str, size: Callable[[int, int], int]) -> np.ndarray:
+    """Return which images, sorted by class, are drawn from a seed: `size(n, k)` of the n images of class k."""
+    chosen, starts = np.zeros(len(labels), bool), np.searchsorted(labels, np.arange(len(names) + 1))
+    for label, name in enumerate(names):
         count = starts[label + 1] - starts[label]
-        order = randomness.generator(HALVES_SEED, f"halves of {wnid}").permutation(count)
-        chosen[starts[label] + order[: count // 2 + count % 2 * (label % 2)]] = True
+        order = randomness.generator(HALVES_SEED, f"{purpose} of {shown(name)}").permutation(count)
+        chosen[starts[label] + order[: size(count, label)]] = True
     return chosen
 
 
@@ -274,14 +278,15 @@ def download_imagenet20(folder: Path, name: str) -> Path:
 def find_folders(source: Path, val_fraction: float | None = None) -> Source:
     """Find a user's own images: train/<class>/ and val/<class>/, test/<class>/ or both; classes in the order of names.
 
-    With `val_fraction` such a part of each class, drawn from a seed, is for validation: of train/<class>/ or <class>/.
+    With `val_fraction` such a part of each class of train/<class>/ or <class>/, drawn from a seed, is for validation: at
+    least one image, but never the last.
     """
     splits = [split for split in ("train", "val", "test") if (source / split).is_dir()]
     root, facts = source / "train" if splits else source, {}
     if val_fraction is not None and splits in ([], ["train"]):
         names = tuple(sorted(class_places(root)))
         index = index_classes([root], names)
-        is_val = part_of_each(index.labels, names, val_fraction)
+        is_val = drawn(index.labels, names, "validation", lambda n, _: max(0, min(max(1, round(val_fraction * n)), n - 1)))
         facts = {"val_fraction": val_fraction, "split_seed": HALVES_SEED}
         rest = replace(index, rows=index.rows[is_val], refused=())
         found = {"train": replace(index, rows=index.rows[~is_val]), "val": rest}
@@ -297,18 +302,6 @@ def find_folders(source: Path, val_fraction: float | None = None) -> Source:
             f"The class {shown(names[min(empty)])} has no training image in {root}. Add some, or remove the class."
         )
     return Source(names, tuple(map(shown, names)), found, facts={"source": "class folders", **facts})
-
-
-def part_of_each(labels: np.ndarray, names: tuple[str, ...], fraction: float) -> np.ndarray:
-    """Return which images are put aside: the fraction of each class, at least one, but never the last."""
-    chosen = np.zeros(len(labels), bool)
-    for label, name in enumerate(names):
-        rows = np.flatnonzero(labels == label)
-        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        chosen[
-            randomness.generator(HALVES_SEED, f"validation images of {shown(name)}").permutation(rows)[: max(0, count)]
-        ] = True
-    return chosen
 
 
 FINDERS: dict[str, Callable[[Path], Source]] = {

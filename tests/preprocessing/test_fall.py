@@ -44,7 +44,8 @@ def test_fall_2009_is_divided_into_halves_that_every_layout_shares(small, classe
 
 @pytest.mark.parametrize("count", [0, 1, 2, 101])
 def test_a_class_is_divided_as_evenly_as_it_can_be(count):
-    first = imagenet.first_halves(np.repeat([0, 1, 2], [count, 3, count]), ("n01440764", "n02510455", "n03000684"))
+    wnids = ("n01440764", "n02510455", "n03000684")
+    first = imagenet.drawn(np.repeat([0, 1, 2], [count, 3, count]), wnids, "halves", imagenet.half)
     halves = [part.sum() for part in np.split(first, [count, count + 3])]
     assert halves == [count // 2, 2, count // 2]  # of odd numbers one half gets one more, in turn
 
