@@ -151,6 +151,15 @@ def test_a_picture_that_is_missing_makes_a_notebook_stale(tmp_path):
     assert book.missing_figures(chapter) == [f"{tmp_path / 'figures/fig-x.svg'} is missing"]
 
 
+def test_a_new_set_makes_a_notebook_stale_unless_it_is_made_by_formula(monkeypatch, tmp_path):
+    """A first `make book` makes such a set on its way, and the next one must find every notebook fresh."""
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
+    before = book.fingerprint(SOURCES[0], "toy", "code")
+    for name, is_same in (("formula256", True), ("imagenet20", False)):
+        files.write_json(tmp_path / name / "prepare.json", {})
+        assert (book.fingerprint(SOURCES[0], "toy", "code") == before) is is_same
+
+
 def test_the_kernels_environment_is_the_books_own(monkeypatch, tmp_path):
     """A backend that the user has exported made a book without figures; a relative folder was another one in notebooks."""
     monkeypatch.setattr(book, "BUILD_DIR", tmp_path)
