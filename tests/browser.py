@@ -25,7 +25,10 @@ JUTTING = """(() => {
     getComputedStyle(one).overflowX) || scrolls(one.parentElement));
   const out = [...document.querySelectorAll(".bd-article *")].filter((one) => one.getClientRects().length &&
     one.getBoundingClientRect().right > page.clientWidth + 1 && !scrolls(one.parentElement));
-  return [page.scrollWidth > page.clientWidth + 1 ? "the page is " + page.scrollWidth + " wide" : "",
+  const silent = [...document.querySelectorAll(".bd-article table")].filter((one) => one.scrollWidth > one.clientWidth + 1 &&
+    !getComputedStyle(one).backgroundAttachment.includes("local"));  // the shadows of book.css
+  return [...silent.map((one) => "a table that scrolls and does not show it: " + one.id),
+    page.scrollWidth > page.clientWidth + 1 ? "the page is " + page.scrollWidth + " wide" : "",
     ...out.slice(0, 5).map((one) => one.tagName + "." + one.className + " " + one.textContent.slice(0, 60))].filter(Boolean);
 })()"""
 

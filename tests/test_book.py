@@ -174,6 +174,17 @@ def test_the_kernels_environment_is_the_books_own(monkeypatch, tmp_path):
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(PROJECT_DIR)
 
 
+def test_without_chromium_nothing_is_printed_and_the_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(book.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="takes Chromium or Chrome, and none is here: apt install chromium"):
+        book.chromium()
+
+
+def test_pages_without_code_are_no_notebooks():
+    assert book.is_plain("glossary")
+    assert {"glossary", "disagree"}.isdisjoint(book.chapters())
+
+
 def test_another_checkouts_library_is_refused():
     with pytest.raises(UserError, match=r"alexnet is imported from /elsewhere, and this book is of "):
         book.refuse_other_checkout(Path("/elsewhere/alexnet/__init__.py"))
