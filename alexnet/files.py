@@ -116,7 +116,8 @@ def _said(error: Exception) -> str:
 
 def shown(name: object) -> str:
     """Return a name that others gave as it may be printed: control characters and undecodable bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    text = str(name)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class BusyError(UserError):

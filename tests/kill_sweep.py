@@ -153,15 +153,16 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--trials", type=int, default=60)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     asked = options.parse_args()
     torch.set_num_threads(1)  # Why: a process that has threads must not be forked
     draws, failed, total = np.random.default_rng(asked.seed), [], 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_sources(folder)
-        expected = {kind: uninterrupted(kind, folder / f"whole-{number}") for number, kind in enumerate(KINDS)}
+        expected = {kind: uninterrupted(kind, folder / f"whole-{number}") for number, kind in enumerate(asked.kinds)}
         for number in range(asked.trials):
-            kind, place = KINDS[number % len(KINDS)], folder / f"trial-{number}"
+            kind, place = asked.kinds[number % len(asked.kinds)], folder / f"trial-{number}"
             kills = 0
             while not kills:  # it may have ended first
                 shutil.rmtree(place, ignore_errors=True)

@@ -99,7 +99,7 @@ def _roots(source: Path, year: int, split: str) -> list[Path]:
     names = [f"{stem}.tar" for stem in stems] + [split, *stems, f"ILSVRC/Data/CLS-LOC/{split}"]
     if found := [source / name for name in names if (source / name).exists()]:
         return found[:1]
-    if zipped := sorted(file for where in ("", "data/") for file in source.glob(f"{where}{split}_images*.tar.gz")):
+    if zipped := sorted(f for where in ("", "data/") for f in source.glob(f"{where}{split}_images*.tar.gz") if f.is_file()):
         return [unzipped(part, data_dir() / f"ilsvrc{year}.download") for part in zipped]
     known = f"{', '.join(names)} and {split}_images*.tar.gz"
     raise UserError(f"{source} has none of {known}, where the {split} images of ILSVRC-{year} could be.")
@@ -126,7 +126,7 @@ def _kit_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     patterns = [folder + name for name in names for folder in ("*devkit*/**/", "data/", "")]
     there = [file for pattern in patterns for file in sorted(source.glob(pattern), reverse=True) if file.is_file()]
     found = {file.name: file.read_bytes() for file in there}
-    for archive in [] if "meta.mat" in found else sorted(source.glob("*devkit*.tar.gz")):
+    for archive in [] if "meta.mat" in found else sorted(filter(Path.is_file, source.glob("*devkit*.tar.gz"))):
         found = files_in(archive, names) | found
     return found
 
