@@ -214,5 +214,5 @@ def recorded_scale(experiment: Experiment) -> Scale | None:
 def title_of(data: str) -> str:
     """Return what a set is called in prose; a stand-in is called one."""
     if (info := SETS.get(data)) is None:
-        return data
+        return data.upper()  # ilsvrc: of no year that the paper says
     return f"{info.title} (a stand-in, no photographs)" if info.stand_in else info.title

@@ -30,7 +30,7 @@ from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
 from alexnet.paper.claims import EXACT_UNITS, Value
 from alexnet.preprocessing import SETS
-from alexnet.report import figures
+from alexnet.report import figures, links
 from alexnet.report.tables import numbered
 
 REPOSITORY = "https://github.com/alexnet-reproduction/alexnet"
@@ -73,10 +73,10 @@ class Chapter:
         claim = self.experiment.about
         rows = [("the paper says", claim.wording)]
         for value in claim.values:
-            where = on(value.dataset, value.split, value.views)
+            where = on(title_of(value.dataset), value.split, value.views)
             rows.append((value.key, f"{printed(value)}{f' ({where})' if where else ''}{_margin(value)}"))
             if value.notes2012 is not None:
-                rows.append(("2012 run notes", f"{noted(value)} ({value.notes_source})"))
+                rows.append(("2012 run notes", f"{noted(value)} ({links.source(value.notes_source)})"))
         notes = (("to be seen", claim.direction), ("looser band", claim.looser), ("note", claim.note))
         rows += [(name, text) for name, text in notes if text]
         return numbered(rows, ("section", claim.section), f"Claim `{claim.id}`.", f"tbl-claim-{claim.id}")
