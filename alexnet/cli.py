@@ -186,7 +186,7 @@ class Train(Chosen):
     replicas: int = 1  # nets, on as many devices each, that share every batch; the rate stays, as the batch does
     name: str | None = None  # of a run of your own: it stands in its folder's name
     from_file: Annotated[Path | None, arg(name="from")] = None  # an exported net: all but the last layer begins with it
-    options: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
+    changes: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
 
     def run(self) -> None:
         """Train what is missing."""
@@ -194,7 +194,7 @@ class Train(Chosen):
 
         for name in ("threads", "devices", "replicas", "seeds"):
             check_range(name, getattr(self, name))
-        is_changed = self.options != Overrides() or self.name or self.from_file
+        is_changed = self.changes != Overrides() or self.name or self.from_file
         if "/" in self.what and is_changed:
             raise UserError("A name says all of a run. To change one, name its claim and --arm, then what to change.")
         if "/" in self.what or self.arm is not None:
@@ -222,7 +222,7 @@ class Train(Chosen):
         from alexnet.preprocessing import is_prepared, open_set
 
         arm = self.chosen()
-        own = replace(arm, **vars(self.options), name=self.name)
+        own = replace(arm, **vars(self.changes), name=self.name)
         if own.data != arm.data and is_prepared(own.data) and own.net.num_classes == arm.net.num_classes:
             classes = len(open_set(own.data, verify=False).classes)
             own = replace(own, net=replace(own.net, num_classes=classes))
@@ -524,7 +524,7 @@ def _train_defaults(words: list[str]) -> Train:
     if chosen.arm is None or "/" in chosen.what:
         return Train()
     arm = chosen.chosen()
-    return Train(what=chosen.what, options=Overrides(**{name: getattr(arm, name) for name in vars(Overrides())}))
+    return Train(what=chosen.what, changes=Overrides(**{name: getattr(arm, name) for name in vars(Overrides())}))
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ class RunConfig:
             for name in RANGES.keys() & vars(part).keys():
                 value = getattr(part, name)
                 for number in value if isinstance(value, tuple) else (value,):
-                    check_range(name, number)
+                    check_range(name, number[1] if isinstance(number, tuple) else number)
         if self.name is not None and not re.fullmatch(r"[\w.-]{1,60}", self.name, re.ASCII):
             raise UserError(f"--name must be up to 60 letters, digits, dots, - and _, not {self.name!r}.")
 
@@ -148,12 +148,11 @@ class RunConfig:
 # The least and the largest value of each number, both included; what is beyond is a slip of the pen, or no training.
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31), "epochs": (1, 100_000), "batch_size": (1, 1_000_000), "width": (1e-3, 8), "num_classes": (1, 10**6),
-    "rate": (0, 1e6), "bias_rate_factor": (0, 1e6), "momentum": (0, 0.9999), "weight_decay": (0, 1e6),
-    "bias_decay": (0, 1e6), "first_sd": (0, 1e6), "image_side": (1, 4096), "stop_at_train_error": (0, 1), "factor": (0, 1),
-    "drops": (0, 1), "bias_drops": (0, 100),
-    "conv1_drop": (0, 1), "conv1_freeze": (0, 1), "patience": (1, 100_000), "crop_side": (1, 4096),
-    "images_per_decision": (1, 10**6), "noise": (0, 1e3), "threads": (1, 1024), "devices": (1, 8), "replicas": (1, 64),
-    "processes": (1, 1024), "seeds": (1, 100), "top": (1, 10**6),
+    "rate": (0, 1e6), "bias_rate_factor": (0, 1e6), "momentum": (0, 0.9999), "weight_decay": (0, 1e6), "noise": (0, 1e3),
+    "bias_decay": (0, 1e6), "layer_decay": (0, 1e6), "first_sd": (0, 1e6), "image_side": (1, 4096), "factor": (0, 1),
+    "drops": (0, 1), "bias_drops": (0, 100), "conv1_drop": (0, 1), "conv1_freeze": (0, 1), "patience": (1, 100_000),
+    "crop_side": (1, 4096), "images_per_decision": (1, 10**6), "stop_at_train_error": (0, 1), "threads": (1, 1024),
+    "devices": (1, 8), "replicas": (1, 64), "processes": (1, 1024), "seeds": (1, 100), "top": (1, 10**6),
 }  # fmt: skip
 
 
@@ -161,7 +160,7 @@ def check_range(name: str, number: float | None) -> None:
     """Raise UserError for a number that is not in the range of `name`, which is an option too."""
     low, high = RANGES[name]
     if number is not None and not low <= number <= high:
-        raise UserError(f"--{name.replace('_', '-')} must be from {low:g} to {high:g}, not {number}.")
+        raise UserError(f"--{name.replace('_', '-')} must be from {low:,.10g} to {high:,.10g}, not {number}.")
 
 
 def file_digest(file: Path) -> str:

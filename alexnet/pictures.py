@@ -118,5 +118,7 @@ def files_in(folder: Path) -> list[Path]:
     """Return the pictures in a folder and the folders in it, by name. Raises UserError where there are none."""
     found = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not found:
-        raise UserError(f"{folder} {'has no pictures in it' if folder.is_dir() else 'is no folder'}: {', '.join(SUFFIXES)}.")
+        raise UserError(
+            f"{folder} {'has no pictures in it' if folder.is_dir() else 'is no folder'} ({', '.join(SUFFIXES)})."
+        )
     return found

@@ -99,7 +99,7 @@ def test_options_of_a_run_without_an_arm_are_refused(tiny, capsys):
     [("--epochs", "0"), ("--epochs", "-3"), ("--batch-size", "0"), ("--width", "0"), ("--rate", "nan"), ("--rate", "-1"),
      ("--threads", "0"), ("--devices", "0"), ("--seed", "-1"), ("--momentum", "1"), ("--epochs", "1000000000"),
      ("--width", "1e9"), ("--rate", "inf"), ("--weight-decay", "-1"), ("--stop-at-train-error", "2"), ("--replicas", "-1"),
-     ("--name", "two words")],
+     ("--name", "two words"), ("--layer-decay", "fc4", "nan")],
 )  # fmt: skip
 def test_a_number_that_no_training_can_have_is_refused_by_its_option(tiny, capsys, options):
     status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", *options)

@@ -90,7 +90,7 @@ class CifarStack(Net):
             raise UserError(f"The net {config.topology} has no normalisations: leave out `norms` (={config.norms}).")
         maps, side = COLOURS, self.image_side
         for name, (kernels, _, then) in self.topology.items():
-            out = round(kernels * config.width)
+            out = max(1, round(kernels * config.width)) if kernels else 0
             if name.startswith("conv"):
                 self.add_module(name, nn.Conv2d(maps, out, 5, padding=2))
             elif name.startswith("local"):
