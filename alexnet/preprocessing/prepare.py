@@ -80,8 +80,7 @@ def prepare(
                 if force or not prepared_set.is_prepared(name):  # Why again: another process may have made it meanwhile
                     origin = _origin(source, val_fraction)  # Why first: what changes from here on is noticed later
                     found = _find(kind, source, folder.with_name(f"{name}.download"), accept_bad, val_fraction)
-                    found.facts["origin"] = origin
-                    _make(folder, found, accept_bad, processes or available_cores(), codec)
+                    _make(folder, found, origin, accept_bad, processes or available_cores(), codec)
         elif source is not None:
             _refuse_other(folder, source, val_fraction)
         data = prepared_set.open_set(name, verify)
@@ -135,12 +134,12 @@ def _swap(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _make(place: Path, found: Source, accept_bad: bool, processes: int, codec: Codec | None) -> None:
+def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, processes: int, codec: Codec | None) -> None:
     """Make the set in `place`, beside it while there is one: whatever happens, that one is not lost."""
     is_new = not prepared_set.is_prepared(place.name)
     folder = place if is_new else place.with_name(f"{place.name}{BESIDE}")
     (folder / prepared_set.MANIFEST).unlink(missing_ok=True)
-    facts = {"stand_in": catalog.SETS[place.name].stand_in, "words": found.words, **found.facts}
+    facts = {"stand_in": catalog.SETS[place.name].stand_in, "words": found.words, "origin": origin, **found.facts}
     if all(isinstance(images, ImageIndex) for images in found.splits.values()):
         codec = codec or catalog.default_codec(sum(map(len, found.splits.values())), SIDE)
         report = _write_photographs(folder, found, codec, processes, accept_bad)

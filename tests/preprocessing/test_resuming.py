@@ -186,3 +186,16 @@ def test_decoding_processes_end_with_a_killed_parent(source, tmp_path):
         time.sleep(0.02)
     assert len(pids) == 2
     assert not any(map(alive, pids))
+
+
+def wait_for(parent):
+    making._end_with(parent, 0)
+    time.sleep(60)
+
+
+def test_a_decoding_process_whose_parent_was_killed_before_it_began_ends(monkeypatch):
+    monkeypatch.setattr(making, "WAIT", 0.01)
+    child = FORK.Process(target=wait_for, args=(-1,))  # nobody's parent any more
+    child.start()
+    child.join(30)
+    assert child.exitcode == 1
