@@ -9,7 +9,7 @@ import pytest
 from alexnet import paper
 from alexnet.config import UserError
 from alexnet.paper import CLAIMS, Claim, Value, run_notes
-from alexnet.paper.claims import EXACT_UNITS, read_claims
+from alexnet.paper.claims import EXACT_UNITS, QUESTIONS, read_claims
 
 PLANNED_IDS = {
     "fig1-relu", "table1", "table2", "s3.2-two-gpus", "s3.3-lrn", "s3.3-lrn-cifar", "s3.4-overlap", "s4.1-crops", "s4.1-pca",
@@ -376,3 +376,12 @@ def test_the_notes_of_a_gain_are_the_difference_of_the_pair_of_runs_behind_it():
         first, fifth = (CLAIMS[claim_id].by_key(f"top-{k} gain") for k in (1, 5))
         assert (first.notes2012, fifth.notes2012) == pytest.approx((pair.top1_gain, pair.top5_gain), abs=1e-4)
         assert (first.dataset, first.split) == (pair.data, pair.split)
+
+
+def test_questions_are_directions_with_the_differences_of_the_run_notes():
+    for question in QUESTIONS.values():
+        assert question.kind == "question"
+        assert all(value.is_direction for value in question.values), question.id
+    pairs = zip(run_notes.errors("167"), run_notes.errors("170"), strict=True)
+    values = QUESTIONS["q-lrn-layer2"].values
+    assert [value.notes2012 for value in values] == pytest.approx([without - with_ for without, with_ in pairs], abs=1e-9)
