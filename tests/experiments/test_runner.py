@@ -45,6 +45,7 @@ def toy(tiny, monkeypatch):
 def test_the_queue_trains_every_missing_run_once_and_measures_what_is_lacking(toy, capfd):
     assert [each.state for each in plan.wanted("toy")] == ["missing", "missing"]
     runner.train_missing("toy", threads=2)
+    assert capfd.readouterr().err.count("epoch 2 of 2, loss") == 2, "without a terminal a line for each epoch of each run"
     for each in plan.wanted("toy"):
         assert each.state == "done"
         assert runs.read(each.config).status == "finished"
