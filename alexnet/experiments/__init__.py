@@ -2,7 +2,7 @@
 
     scales.py        toy, small and paper: which set stands for which, width, epochs, seeds
     declare.py       Experiment, arms and how a scale fills them in; answers.py: what is computed from arms
-    section3.py ...  the declarations, in the order of the paper; questions.py: those that the paper does not ask
+    sections.py      the declarations of the paper's claims; questions.py: of what the paper does not ask
     runs.py          the store of runs; artefacts.py: what is measured once of a finished run
     plan.py          which runs are wanted, their states and costs; runner.py: the queue over devices and cores
     rate_search.py   the fastest learning rate of Figure 1
@@ -19,9 +19,6 @@ __all__ = ["EXPERIMENTS"]
 def __getattr__(name: str) -> Any:
     if name != "EXPERIMENTS":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from alexnet.experiments import questions, section3, section4, section5, section6, section7
+    from alexnet.experiments import questions, sections
 
-    first = (section6.TABLE1,)  # the unmodified net, which a dozen others share
-    late = (section3.FIGURE1, section3.NORMALISATION_CIFAR, section6.TABLE2, section6.PRETRAINING, *questions.IDEAS)
-    rest = [e for part in (section3, section4, section5, section6, section7, questions) for e in part.EXPERIMENTS]
-    return (*first, *(e for e in rest if e not in (*first, *late)), *late)
+    return (*sections.EXPERIMENTS, *questions.EXPERIMENTS, *sections.LATE, *questions.LATE)

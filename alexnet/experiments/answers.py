@@ -5,10 +5,11 @@ and gives an `Interval` in the unit of the claim's value (points, percent or a r
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from alexnet.experiments.runs import Run
 
 Net = tuple[np.ndarray, np.ndarray]  # probabilities (N, K) and labels (N,) of the same images in the same order
+BY_CHANCE = 0.05  # how often the rule of `share_of_deals` sees a division where there is none
+# Vectors by which nearest training images were found -> the artefact that has them.
+FOUND_BY = {"features": "neighbours/fc7", "pixels": "neighbours/fc7", "codes": "codes/fc7"}
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,10 @@ class Where:
     split: str
     views: str
 
-    def counted(self, split: str | None = None, views: str | None = None) -> str:
-        """Return the name of the errors counted there, or in another split or other views."""
-        return f"errors/{split or self.split}/{views or self.views}"
+    @property
+    def counted(self) -> str:
+        """The name of the errors counted there."""
+        return f"errors/{self.split}/{self.views}"
 
     @property
     def predicted(self) -> str:
@@ -51,104 +56,106 @@ class Answer:
     gain: tuple[str, str, int] | None = None  # (without, with, top): a member of the family of gains over `with`
 
 
+def _over(interval_of: Callable[..., Interval | None], *found: Mapping[int, Any]) -> Interval | None:
+    """Return `interval_of` of what was found by seed, of the seeds that all have; None if there are none."""
+    seeds = sorted(set.intersection(*map(set, found)))
+    return interval_of(*([each[seed] for seed in seeds] for each in found)) if seeds else None
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> Interval:
+    return mean_interval([a - b for a, b in zip(first, second, strict=True)])
+
+
 def gain(without: str, with_: str, top: int) -> Answer:
     """Points of top-`top` error that `with_` has less than `without`; all arms compared with one control are a family."""
-
-    def interval(results: "Results", where: Where) -> Interval | None:
-        return results.family(with_, where, top).get(without)
-
-    return Answer((without, with_), lambda where: (where.counted(),), interval, (without, with_, top))
+    arms = (without, with_)
+    return Answer(
+        arms, lambda at: (at.counted,), lambda results, at: results.family(with_, at, top).get(without), (*arms, top)
+    )
 
 
 def error(arm: str, top: int) -> Answer:
     """Error of an arm in percent, the mean over seeds; of a single run, the interval is that of the count."""
-
-    def interval(results: "Results", where: Where) -> Interval | None:
-        counts = results.counts(arm, where, top)
-        return rate_interval(list(counts.values())) if counts else None
-
-    return Answer((arm,), lambda where: (where.counted(),), interval)
+    return Answer((arm,), lambda at: (at.counted,), lambda results, at: _over(rate_interval, results.counts(arm, at, top)))
 
 
 def difference(first: tuple[str, dict[str, str]], second: tuple[str, dict[str, str]], top: int) -> Answer:
     """Points of error of `first` beyond `second`, each an arm and what differs from the claim's split and views, by seed."""
-
-    def interval(results: "Results", where: Where) -> Interval | None:
-        return _paired(*(results.rates(arm, replace(where, **other), top) for arm, other in (first, second)))
-
-    def counted(where: Where) -> tuple[str, ...]:
-        return tuple(replace(where, **other).counted() for _, other in (first, second))
-
-    return Answer(tuple(dict.fromkeys([first[0], second[0]])), counted, interval)
+    sides = (first, second)
+    return Answer(
+        tuple(dict.fromkeys(arm for arm, _ in sides)),
+        lambda at: tuple(replace(at, **other).counted for _, other in sides),
+        lambda results, at: _over(_difference, *(results.rates(arm, replace(at, **other), top) for arm, other in sides)),
+    )
 
 
-def gap(of: str, than: str, top: int = 1) -> Answer:
+def gap(of: str, than: str) -> Answer:
     """By how many points the gap of `of` between held-out and training error exceeds that of `than`; paired by seed.
 
-    Both errors are counted with the final weights, in the central view, without dropout or noise.
+    Both errors are top-1, counted with the final weights, in the central view, without dropout or noise.
     """
 
-    def interval(results: "Results", where: Where) -> Interval | None:
-        gaps = []
-        for arm in (of, than):
-            seen, held = (results.rates(arm, Where(where.data, s, "central"), top) for s in ("train", where.split))
-            gaps.append({seed: held[seed] - seen[seed] for seed in seen.keys() & held.keys()})
-        return _paired(gaps[0], gaps[1])
+    def central(at: Where) -> tuple[Where, Where]:
+        return replace(at, split="train", views="central"), replace(at, views="central")
 
-    return Answer((of, than), lambda w: (w.counted("train", "central"), w.counted(views="central")), interval)
+    def gaps(results: "Results", at: Where, arm: str) -> dict[int, float]:
+        seen, held = (results.rates(arm, where, 1) for where in central(at))
+        return {seed: held[seed] - seen[seed] for seed in seen.keys() & held.keys()}
 
-
-def _paired(first: dict[int, float], second: dict[int, float]) -> Interval | None:
-    """Return the mean of first minus second over the seeds that both have, with Student's t interval."""
-    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
-    return mean_interval(differences) if differences else None
+    return Answer(
+        (of, than),
+        lambda at: tuple(where.counted for where in central(at)),
+        lambda results, at: _over(_difference, gaps(results, at, of), gaps(results, at, than)),
+    )
 
 
 def ratio(over: str, under: str, of: "Callable[[Run], float]") -> Answer:
     """How many times larger `of` is in the runs of `over` than of `under`, by seed; those that never arrive censor it."""
 
-    def interval(results: "Results", where: Where) -> Interval | None:
-        tops, bottoms = ({seed: of(run) for seed, run in results.runs[arm].items()} for arm in (over, under))
-        if not (seeds := sorted(tops.keys() & bottoms.keys())):
-            return None
-        limits = (float(results.epochs_allowed(over)), float(results.epochs_allowed(under)))
-        return ratio_interval([tops[s] for s in seeds], [bottoms[s] for s in seeds], limits=limits)
+    def interval(results: "Results", at: Where) -> Interval | None:
+        limits = (results.epochs_allowed(over), results.epochs_allowed(under))
+        found = ({seed: of(run) for seed, run in results.runs[arm].items()} for arm in (over, under))
+        return _over(partial(ratio_interval, limits=limits), *found)
 
-    return Answer((over, under), lambda where: (), interval)
+    return Answer((over, under), lambda at: (), interval)
 
 
 def time_ratio(over: str, under: str) -> Answer:
     """How many times longer an image takes in runs of `over` than of `under`, by seed; only with a GPU for each column."""
 
-    def seconds(run: "Run") -> float:
-        return 1 / median(row["images_per_second"] for row in run.timing)
-
     def fits(run: "Run") -> bool:
         return run.device != "cpu" and {s["ranks"] for s in run.manifest["segments"]} == {num_columns_of(run.config.net)}
 
-    def interval(results: "Results", where: Where) -> Interval | None:
-        tops, bottoms = ({s: run for s, run in results.runs[arm].items() if fits(run)} for arm in (over, under))
-        if not (seeds := tops.keys() & bottoms.keys()) or len({r.device for r in (*tops.values(), *bottoms.values())}) > 1:
-            return None
-        return ratio_interval(*([seconds(runs[seed]) for seed in sorted(seeds)] for runs in (tops, bottoms)))
+    def seconds(run: "Run") -> float:
+        return 1 / median(row["images_per_second"] for row in run.timing)
 
-    return Answer((over, under), lambda where: (), interval)
+    def interval(results: "Results", at: Where) -> Interval | None:
+        found = [{seed: run for seed, run in results.runs[arm].items() if fits(run)} for arm in (over, under)]
+        if len({run.device for runs in found for run in runs.values()}) > 1:
+            return None
+        return _over(ratio_interval, *({seed: seconds(run) for seed, run in runs.items()} for runs in found))
+
+    return Answer((over, under), lambda at: (), interval)
+
+
+def _of_nets(arms: tuple[str, ...], nets: int, interval_of: Callable[[list[Net]], Interval]) -> Answer:
+    """Return an answer from the predictions of so many nets, the first seeds of the arms in turn."""
+
+    def interval(results: "Results", at: Where) -> Interval | None:
+        found = [net for arm in arms for net in results.predictions(arm, at)][:nets]
+        return interval_of(found) if len(found) == nets else None
+
+    return Answer(arms, lambda at: (at.predicted,), interval)
 
 
 def ensemble(arms: tuple[str, ...], nets: int, top: int) -> Answer:
-    """Error in percent of the averaged predictions of several nets, the first seeds of the arms in turn.
+    """Error in percent of the averaged predictions of several nets. There is one ensemble: the interval is the count's."""
 
-    There is one ensemble, so the interval is that of the count.
-    """
-
-    def interval(results: "Results", where: Where) -> Interval | None:
-        found = [net for arm in arms for net in results.predictions(arm, where)][:nets]
-        if len(found) < nets:
-            return None
+    def interval_of(found: list[Net]) -> Interval:
         wrong_N = wrong_of_mean(found, top)
-        return rate_interval([(int(wrong_N.sum()), len(wrong_N))])
+        return count_interval(int(wrong_N.sum()), len(wrong_N))
 
-    return Answer(arms, lambda where: (where.predicted,), interval)
+    return _of_nets(arms, nets, interval_of)
 
 
 def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
@@ -157,16 +164,13 @@ def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
     There is one ensemble, so the interval is over images, on which the two are paired.
     """
 
-    def interval(results: "Results", where: Where) -> Interval | None:
-        found = results.predictions(arm, where)[:nets]
-        if len(found) < nets:
-            return None
+    def interval_of(found: list[Net]) -> Interval:
         alone_N = np.mean([wrong_of_mean([net], top) for net in found], axis=0)
         gained_N = 100 * (alone_N - wrong_of_mean(found, top))
         mean, half = float(gained_N.mean()), 1.96 * float(gained_N.std(ddof=1)) / math.sqrt(len(gained_N))
         return Interval(mean, mean - half, mean + half, 0.95, 1, f"paired over {len(gained_N):,} images", "ensemble")
 
-    return Answer((arm,), lambda where: (where.predicted,), interval)
+    return _of_nets((arm,), nets, interval_of)
 
 
 def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
@@ -181,53 +185,58 @@ def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
 def wrong_of_mean(nets: Sequence[Net], top: int) -> np.ndarray:
     """Return for each image (N,) whether its class is below the first `top` of the nets' mean probabilities; ties are."""
     mean_NK = mean_probabilities([probabilities_NK for probabilities_NK, _ in nets])
-    labels_N = nets[0][1]
-    true_N1 = mean_NK[np.arange(len(labels_N)), labels_N][:, None]
+    true_N1 = np.take_along_axis(mean_NK, nets[0][1].astype(np.int64)[:, None], axis=1)
     return (~(mean_NK < true_N1)).sum(axis=1) - 1 >= top
 
 
-# How nearest training images were found: (artefact, its arrays' prefix).
-FC7, PIXELS, CODES = ("neighbours/fc7", "features"), ("neighbours/fc7", "pixels"), ("codes/fc7", "codes")
-
-
-def neighbour_ratio(arm: str, of: tuple[str, str], than: tuple[str, str]) -> Answer:
+def neighbour_ratio(arm: str, of: str, than: str) -> Answer:
     """How many times more of the nearest training images have a query's class by `of` than by `than`; by seed."""
 
-    def interval(results: "Results", where: Where) -> Interval | None:
-        found = [
-            {s: float((near[f"{kind}_labels"] == near["labels"][:, None]).mean()) for s, near in by_seed.items()}
-            for name, kind in (of, than)
-            for by_seed in [results.measured(arm, name)]
-        ]
-        shares = [(found[0][s], found[1][s]) for s in sorted(found[0].keys() & found[1].keys())]
-        return ratio_interval(*zip(*shares, strict=True)) if shares and all(min(pair) > 0 for pair in shares) else None
+    def shares(results: "Results", kind: str) -> dict[int, float]:
+        found = results.measured(arm, FOUND_BY[kind])
+        return {seed: float((near[f"{kind}_labels"] == near["labels"][:, None]).mean()) for seed, near in found.items()}
 
-    return Answer((arm,), lambda where: tuple(dict.fromkeys([of[0], than[0]])), interval)
+    def interval_of(above: list[float], below: list[float]) -> Interval | None:
+        return ratio_interval(above, below) if min(above + below) > 0 else None
+
+    return Answer(
+        (arm,),
+        lambda at: (FOUND_BY[of], FOUND_BY[than]),
+        lambda results, at: _over(interval_of, shares(results, of), shares(results, than)),
+    )
 
 
 def divided(arm: str) -> Answer:
     """In how many percent of the arm's runs the columns divide the work, by the rule of `share_of_deals`."""
 
-    def interval(results: "Results", where: Where) -> Interval | None:
-        is_so = [share_of_deals(arrays["kernels"]) < BY_CHANCE for arrays in results.measured(arm, "kernels").values()]
+    def interval_of(found: list[dict[str, np.ndarray]]) -> Interval:
+        is_so = [share_of_deals(arrays["kernels"]) < BY_CHANCE for arrays in found]
         if len(is_so) < 2:
-            return mean_interval([100.0 * each for each in is_so]) if is_so else None
+            return mean_interval([100.0 * is_so[0]])
         return replace(count_interval(sum(is_so), len(is_so)), n=len(is_so), method=f"Wilson on {len(is_so)} runs")
 
-    return Answer((arm,), lambda where: ("kernels",), interval)
+    return Answer((arm,), lambda at: ("kernels",), lambda results, at: _over(interval_of, results.measured(arm, "kernels")))
 
 
-BY_CHANCE = 0.05  # how often the rule sees a division where there is none
+def rounding(arm: str) -> Answer:
+    """Points of error that counting adds when logits are rounded to bf16, where ties count as errors; by seed."""
+
+    def interval_of(found: list[dict[str, np.ndarray]]) -> Interval:
+        return mean_interval([float(100 * (a["rounded"] - a["wrong"]) / a["total"]) for a in found])
+
+    def name(at: Where) -> str:
+        return f"rounded/{at.split}"
+
+    return Answer((arm,), lambda at: (name(at),), lambda results, at: _over(interval_of, results.measured(arm, name(at))))
 
 
 def colour_index(kernels_CcHW: np.ndarray) -> float:
     """Return the share outside the grey axis of the energy of all kernels."""
-    energy = np.square(kernels_CcHW).sum()
     grey = 3 * np.square(kernels_CcHW.mean(axis=1)).sum()
-    return 1 - grey / energy
+    return 1 - grey / np.square(kernels_CcHW).sum()
 
 
-def share_of_deals(kernels_CcHW: np.ndarray, deals: int = 1000) -> float:
+def share_of_deals(kernels_CcHW: np.ndarray) -> float:
     """Return in what share of random deals the columns differ as much; less than one in twenty is a division."""
     draws = np.random.default_rng(0)
 
@@ -236,18 +245,7 @@ def share_of_deals(kernels_CcHW: np.ndarray, deals: int = 1000) -> float:
         return abs(colour_index(first) - colour_index(second))
 
     observed = difference(np.arange(len(kernels_CcHW)))
-    dealt = [difference(draws.permutation(len(kernels_CcHW))) for _ in range(deals)]
-    return np.mean(np.array(dealt) >= observed)
-
-
-def rounding(arm: str) -> Answer:
-    """Points of error that counting adds when logits are rounded to bf16, where ties count as errors; by seed."""
-
-    def interval(results: "Results", where: Where) -> Interval | None:
-        found = results.measured(arm, f"rounded/{where.split}").values()
-        return mean_interval([float(100 * (a["rounded"] - a["wrong"]) / a["total"]) for a in found]) if found else None
-
-    return Answer((arm,), lambda where: (f"rounded/{where.split}",), interval)
+    return np.mean([difference(draws.permutation(len(kernels_CcHW))) >= observed for _ in range(1000)])
 
 
 def first_epoch_below(line: float) -> "Callable[[Run], float]":
@@ -273,11 +271,8 @@ def training_errors(rows: Rows) -> list[tuple[int, float]]:
 
 def crossing_epoch(curve: Sequence[tuple[int, float]], line: float) -> float:
     """Return the first epoch at which a curve of (epoch, error) is at `line` or below, interpolated; inf if it never is."""
-    before: tuple[int, float] | None = None
-    for epoch, error in curve:
-        if error <= line:
-            if before is None:
-                return float(epoch)
-            return before[0] + (epoch - before[0]) * (before[1] - line) / (before[1] - error)
-        before = (epoch, error)
-    return math.inf
+    first = next((i for i, (_, error) in enumerate(curve) if error <= line), None)
+    if not first:  # never, or from the beginning
+        return math.inf if first is None else float(curve[0][0])
+    (before, above), (epoch, error) = curve[first - 1 : first + 1]
+    return before + (epoch - before) * (above - line) / (above - error)

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from alexnet.config import Activation, Augmentation, CifarNet, ColumnNet, Optimiser, Preset, RunConfig, Topology
-from alexnet.experiments.answers import Answer
+from alexnet.experiments.answers import Answer, gain, gap
 from alexnet.experiments.scales import OPTIMISERS, SCALES, Scale, ScaleTable, table
 from alexnet.paper.claims import QUESTIONS, Claim, Value
 from alexnet.paper.claims import get as get_claim
@@ -141,6 +141,20 @@ class Experiment:
                 yield name, arm
 
 
+def against(claim: str, arms: dict[str, Arm], tops: tuple[int, ...] = (1,), is_gap_closed: bool = False) -> Experiment:
+    """Return an experiment whose first arm is compared with all others: gains of top-1 or `tops`, and gaps closed.
+
+    Where there are several, a key ends in the other arm's name or, of "without conv2", in "conv2".
+    """
+    control, *others = arms
+    answers = {}
+    for arm in others:
+        end = f"{OTHER_NET}{arm.removeprefix('without ')}" if len(others) > 1 else ""
+        answers |= {f"top-{k} gain{end}": gain(arm, control, top=k) for k in tops}
+        answers |= {f"gap closed{end}": gap(arm, control)} if is_gap_closed else {}
+    return Experiment(claim, arms, answers)
+
+
 def base(
     ablation: str = "",
     preset: Preset = "source2012",
@@ -190,9 +204,6 @@ def cifar(
         )
 
     return Arm(recipe, changes, scales=scales)
-
-
-fastest_rate = FastestRate  # as declarations read: fastest_rate(cifar("19pct"), line=0.25, start={"small": 0.004})
 
 
 def changed(config: Any, changes: Mapping[str, Any]) -> Any:

@@ -12,8 +12,6 @@ from alexnet import files
 from alexnet.config import ColumnNet, RunConfig, UserError
 from alexnet.experiments import artefacts, plan, results, runs
 from alexnet.experiments.answers import (
-    FC7,
-    PIXELS,
     colour_index,
     difference,
     divided,
@@ -28,8 +26,8 @@ from alexnet.experiments.answers import (
     ratio,
     rounding,
     time_ratio,
-)  # fmt: skip
-from alexnet.experiments.declare import Experiment, base, cifar, fastest_rate
+)
+from alexnet.experiments.declare import Experiment, FastestRate, base, cifar
 from alexnet.experiments.results import Results
 from alexnet.experiments.scales import table
 from alexnet.experiments.statistics import dunnett_critical
@@ -127,7 +125,7 @@ def test_views_and_gaps_are_paired_by_seed(monkeypatch):
 
 
 def test_figure_1_takes_the_rate_that_the_search_found_and_censors_seeds_that_never_arrive(monkeypatch):
-    arms = {name: fastest_rate(cifar("19pct", name), 0.25, {"small": 0.004}) for name in ("relu", "tanh")}
+    arms = {name: FastestRate(cifar("19pct", name), 0.25, {"small": 0.004}) for name in ("relu", "tanh")}
     key = "tanh epochs over ReLU epochs"
     figure1 = declare(monkeypatch, Experiment("fig1-relu", arms, {key: ratio("tanh", "relu", of=first_epoch_below(0.25))}))
     small = table("small")
@@ -170,7 +168,9 @@ def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_ima
 
 def test_neighbours_are_compared_by_the_share_that_has_the_querys_class(monkeypatch):
     key = "neighbours of the true class, in fc7 over in pixels"
-    found = declare(monkeypatch, Experiment("fig4-neighbours", {"net": base()}, {key: neighbour_ratio("net", FC7, PIXELS)}))
+    found = declare(
+        monkeypatch, Experiment("fig4-neighbours", {"net": base()}, {key: neighbour_ratio("net", "features", "pixels")})
+    )
     for seed in range(2):
         folder = record(found.config("net", "small", seed))
         near = {"features_labels": np.array([[1, 1], [2, 0]]), "pixels_labels": np.array([[1, 0], [0, 0]])}
@@ -325,7 +325,7 @@ def test_counting_from_rounded_logits_adds_errors(monkeypatch):
 
 
 def test_rates_that_nearly_tie_are_run_with_fresh_seeds_too(monkeypatch):
-    arms = {"relu": fastest_rate(cifar("19pct"), 0.25, {"small": 0.004})}
+    arms = {"relu": FastestRate(cifar("19pct"), 0.25, {"small": 0.004})}
     figure1 = declare(monkeypatch, Experiment("fig1-relu", arms))
     search, small = figure1.arms["relu"], table("small")
     for rate, last in ((0.004, 0.1), (0.002, 0.15), (0.008, 0.9)):
