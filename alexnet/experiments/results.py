@@ -12,7 +12,7 @@ import pandas as pd
 
 from alexnet.config import RunConfig
 from alexnet.experiments import artefacts, plan, runs
-from alexnet.experiments.answers import Answer, Net, Where
+from alexnet.experiments.answers import Net, Where
 from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.runs import Run
@@ -56,26 +56,19 @@ class Results:
         found: dict[str, dict[int, Run]] = {arm: {} for arm in self.experiment.arms}
         for arm, declared in self.experiment.arms.items():
             if isinstance(declared, Arm) and self.scale in declared.scales:
-                config = self.experiment.config(arm, self.scale)
-                found[arm] = _finished(config, declared.seeds(table(self.scale)))
-        for arm, result in self.searches.items():
-            if result.best_rate is not None and result.bracketed:
-                found[arm] = self.at_rate(arm, result.best_rate)
-        return found
+                found[arm] = _finished(self.experiment.config(arm, self.scale), declared.seeds(table(self.scale))[0])
+        return found | {arm: self.at_rate(arm, s.best_rate) for arm, s in self.searches.items() if s.bracketed}
 
     def at_rate(self, arm: str, rate: float) -> dict[int, Run]:
         """Return seed -> finished run of a searched arm at one rate, the best or one that nearly tied with it."""
-        seeds = self.experiment.arms[arm].seeds
-        return _finished(self._at(arm, rate, seeds[0]), seeds)
+        search = self.experiment.arms[arm]
+        config = search.config(table(self.scale), self.experiment.dataset(), rate, search.seeds[0])
+        return _finished(config, search.seeds[0])
 
     @cached_property
     def searches(self) -> dict[str, Search]:
         """Arm -> search for its rate, as far as it is recorded."""
         return {arm: plan.search_of(self.experiment, s, self.scale) for arm, s in self.experiment.searches(self.scale)}
-
-    def _at(self, arm: str, rate: float, seed: int) -> RunConfig:
-        search = dict(self.experiment.searches(self.scale))[arm]
-        return search.config(table(self.scale), self.experiment.dataset(), rate, seed)
 
     def rates(self, arm: str, where: Where, top: int) -> dict[int, float]:
         """Return seed -> error in percent of the arm's finished runs."""
@@ -83,27 +76,28 @@ class Results:
 
     def counts(self, arm: str, where: Where, top: int) -> dict[int, tuple[int, int]]:
         """Return seed -> (wrong, total)."""
-        wanted = (where.split, where.views, top)
-        found = {seed: artefacts.read_errors(run.folder) for seed, run in sorted(self.runs[arm].items())}
-        rows = [(seed, row) for seed, of_run in found.items() for row in of_run]
-        return {s: (row["wrong"], row["total"]) for s, row in rows if (row["split"], row["views"], row["k"]) == wanted}
+        found = {}
+        for seed, run in sorted(self.runs[arm].items()):
+            for row in artefacts.read_errors(run.folder):
+                if (row["split"], row["views"], row["k"]) == (where.split, where.views, top):
+                    found[seed] = (row["wrong"], row["total"])
+        return found
 
     def epochs_allowed(self, arm: str) -> int:
         """Return the epochs after which a run of the arm ends in any case."""
-        search = self.experiment.arms[arm]
-        config = self.experiment.config(arm, self.scale) if isinstance(search, Arm) else self._at(arm, 1.0, 0)
-        return config.epochs
+        declared = self.experiment.arms[arm]
+        trained = declared if isinstance(declared, Arm) else declared.arm
+        return trained.config(table(self.scale), self.experiment.dataset()).epochs
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Arm -> hash of its config whatever the seed, of those that run here at a fixed rate."""
+        return {arm: runs.config_hash(c, seed=False) for arm, c in self.experiment.configs(self.scale)}
 
     def family(self, control: str, where: Where, top: int) -> Mapping[str, Interval]:
         """Return, by arm of this experiment, the differences to `control` in points, with intervals that hold together."""
-        base = self.experiment.config(control, self.scale)
-        together = family(runs.config_hash(base, seed=False), self.scale, where, top)
-        hashes = {
-            arm: runs.config_hash(self.experiment.config(arm, self.scale), seed=False)
-            for arm, declared in self.experiment.arms.items()
-            if isinstance(declared, Arm) and self.scale in declared.scales
-        }
-        return {arm: together[digest] for arm, digest in hashes.items() if digest in together}
+        together = family(self.hashes[control], self.scale, where, top)
+        return {arm: together[digest] for arm, digest in self.hashes.items() if digest in together}
 
     def predictions(self, arm: str, where: Where) -> list[Net]:
         """Return (probabilities (N, K), labels (N,)) of the arm's runs in the order of their seeds, the declared ones.
@@ -133,9 +127,8 @@ class Results:
         value, at = self.experiment.value(key), stamp(self.scale)
         verdict = judge(value, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         if mixed:
-            verdict = Verdict(
-                "not compared", f"Not compared: {key} rests on runs of different devices, precisions or images."
-            )
+            why = f"Not compared: {key} rests on runs of different devices, precisions or images."
+            verdict = Verdict("not compared", why)
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
         return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
 
@@ -158,12 +151,11 @@ class Results:
         return frame.assign(error=frame["wrong"] / frame["total"])
 
 
-def _finished(config: RunConfig, seeds: tuple[int, ...]) -> dict[int, Run]:
-    """Return, by seed, the finished runs of a config whatever its seed: of these seeds, and of larger ones."""
-    folders = runs.folder_of(config).parent.glob("seed-*")
-    found = [run for folder in folders if (run := runs.read_folder(folder)) is not None and run.status == "finished"]
-    found = [run for run in found if run.seed >= seeds[0] and run.folder.name == f"seed-{run.seed}"]
-    return {run.seed: run for run in sorted(found, key=lambda run: run.seed)}
+def _finished(config: RunConfig, first_seed: int) -> dict[int, Run]:
+    """Return, by seed, the finished runs of a config whatever its seed, of the first seed and those after it."""
+    read = filter(None, map(runs.read_folder, runs.folder_of(config).parent.glob("seed-*")))
+    found = {run.seed: run for run in read if run.status == "finished" and run.folder.name == f"seed-{run.seed}"}
+    return {seed: found[seed] for seed in sorted(found) if seed >= first_seed}
 
 
 @cache
@@ -180,25 +172,19 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
     for experiment in EXPERIMENTS:
         results = Results(experiment, scale)
         for key, answer in experiment.answers.items():
-            if answer.gain is None or answer.gain[2] != top or not _runs_at(experiment, answer, scale):
+            without, with_, counted = answer.gain or ("", "", 0)
+            is_of_it = results.hashes.get(with_) == control and without in results.hashes and counted == top
+            if not is_of_it or plan.where(experiment, key, scale) != where:
                 continue
-            hashes = {arm: runs.config_hash(experiment.config(arm, scale), seed=False) for arm in answer.arms}
-            if hashes[answer.gain[1]] != control or plan.where(experiment, key, scale) != where:
-                continue
-            declared |= {*hashes.values()} - {control}
-            for arm, digest in hashes.items():
+            declared.add(results.hashes[without])
+            for arm in answer.arms:
                 if rates := results.rates(arm, where, top):
-                    samples[digest] = list(rates.values())
-                    kinds[digest] = {run.kind for run in results.runs[arm].values()}
+                    samples[results.hashes[arm]] = list(rates.values())
+                    kinds[results.hashes[arm]] = {run.kind for run in results.runs[arm].values()}
     base = samples.pop(control, None)
     alike = {digest: rates for digest, rates in samples.items() if kinds[digest] == kinds.get(control)}
     # Why all that are declared: an interval must not change as other arms of the family are recorded.
-    return family_intervals(alike, base, members=len(declared)) if base and alike else {}
-
-
-def _runs_at(experiment: Experiment, answer: Answer, scale: Scale) -> bool:
-    arms = [experiment.arms[arm] for arm in answer.arms]
-    return all(isinstance(arm, Arm) and scale in arm.scales for arm in arms)
+    return family_intervals(alike, base, members=len(declared - {control})) if base and alike else {}
 
 
 def recorded_scale(experiment: Experiment) -> Scale | None:
@@ -207,8 +193,8 @@ def recorded_scale(experiment: Experiment) -> Scale | None:
     On CIFAR-10 the same runs stand at small and at paper, and are of scale small.
     """
     used = {scale: [result.runs for result in Results(experiment, scale).answers()] for scale in SCALES}
-    largest = next((scale for scale in reversed(SCALES) if any(used[scale])), None)
-    return next((scale for scale in SCALES if largest and used[scale] == used[largest]), None)
+    largest = next(filter(any, reversed(used.values())), None)
+    return next((scale for scale in SCALES if largest and used[scale] == largest), None)
 
 
 def title_of(data: str) -> str:

@@ -90,7 +90,7 @@ def ratio_interval(
     numerators: Sequence[float],
     denominators: Sequence[float],
     confidence: float = 0.95,
-    limits: tuple[float, float] | None = None,
+    limits: Sequence[float] | None = None,
 ) -> Interval:
     """Return the geometric mean of the ratios paired by seed, and Student's t interval on their logarithms.
 
@@ -98,67 +98,50 @@ def ratio_interval(
     for denominators. It counts as the limit, which bounds the ratio: from below where a numerator is censored, from above
     where a denominator is. So the interval of the limited ratios keeps only the end that bounds the true one, and none when
     both kinds occur. Where most of few runs are censored that end holds less often than it says (88 % of trials for three
-    seeds at worst), if by less than the spread of the seeds. Raises ValueError for pairs that do not match, for values that
-    are not positive, and for infinity without limits.
+    seeds at worst), if by less than the spread of the seeds. Raises ValueError for values that are not positive, and for
+    infinity without limits.
     """
-    if len(numerators) != len(denominators):
-        raise ValueError(f"{len(numerators)} `numerators` cannot be paired with {len(denominators)} `denominators`")
-    above, below = (any(map(math.isinf, values)) for values in (numerators, denominators))
-    if (above or below) and limits is None:
-        raise ValueError(f"{list(numerators)} over {list(denominators)} has runs that never arrived; that needs `limits`")
-    tops, bottoms = (
-        [limit if math.isinf(value) else value for value in values]
-        for values, limit in zip((numerators, denominators), limits or (math.inf, math.inf), strict=True)
-    )
-    if not all(math.isfinite(value) and value > 0 for value in (*tops, *bottoms)):
-        raise ValueError(f"a ratio needs positive values, not {list(numerators)} over {list(denominators)}")
-    logs = mean_interval([math.log(a / b) for a, b in zip(tops, bottoms, strict=True)], confidence)
+    values = np.array([numerators, denominators], dtype=float)
+    censored, late = np.isinf(values), np.array(limits or (math.nan, math.nan))[:, None]
+    values = np.where(censored, late, values)
+    if not (values > 0).all():
+        raise ValueError(f"a ratio needs positive values, or `limits`: {list(numerators)} over {list(denominators)}")
+    logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()], confidence)
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
     method = logs.method.replace("values", "logarithms of the paired ratios")
-    if above or below:
-        pairs = sum(math.isinf(a) or math.isinf(b) for a, b in zip(numerators, denominators, strict=True))
-        method += f"; {pairs} of {logs.n} pairs censored: a bound"
-        low = None if low is None else -math.inf if below else low
-        high = None if high is None else math.inf if above else high
+    if censored.any():
+        method += f"; {censored.any(axis=0).sum()} of {logs.n} pairs censored: a bound"
+        if low is not None:
+            low, high = -math.inf if censored[1].any() else low, math.inf if censored[0].any() else high
     return Interval(math.exp(logs.estimate), low, high, confidence, logs.n, method)
 
 
 def family_intervals(
-    samples: Mapping[str, Sequence[float]],
-    control: Sequence[float],
-    confidence: float = 0.95,
-    members: int | None = None,
+    samples: Mapping[str, Sequence[float]], control: Sequence[float], members: int = 0
 ) -> dict[str, Interval]:
     """Return the difference of each sample's mean to the control's, with simultaneous intervals (Dunnett's, two-sided).
 
     `members` is how many samples the family will have, if more than there are: those to come count as large as the smallest.
-
     The variance is pooled over all samples and the control, so that one with a single value has an interval too when others
-    have several. Without any repetition the intervals have no ends. Raises ValueError for an empty or infinite sample.
+    have several. Without any repetition the intervals have no ends.
     """
-    groups = {name: np.asarray(values, dtype=float) for name, values in samples.items()}
-    base = np.asarray(control, dtype=float)
-    for name, values in [*groups.items(), ("control", base)]:
-        if len(values) == 0 or not np.isfinite(values).all():
-            raise ValueError(f"the sample {name!r} (={list(values)}) must be one or more finite numbers")
-    freedom = sum(len(values) - 1 for values in (base, *groups.values()))
-    method = f"Dunnett, {max(members or 0, len(groups))} comparisons with one control, {freedom} degrees of freedom"
+    groups, base = {name: np.array(values, dtype=float) for name, values in samples.items()}, np.array(control, dtype=float)
+    freedom, sizes = sum(len(values) - 1 for values in (base, *groups.values())), [*map(len, groups.values())]
+    sizes += [min(sizes)] * (members - len(sizes))
+    method = f"Dunnett, {len(sizes)} comparisons with one control, {freedom} degrees of freedom" if freedom else ONE_RUN
     square = sum(float(((values - values.mean()) ** 2).sum()) for values in (base, *groups.values()))
-    sd = math.sqrt(square / freedom) if freedom else math.nan
-    sizes = [len(values) for values in groups.values()]
-    sizes += [min(sizes)] * ((members or 0) - len(sizes))
-    critical = dunnett_critical(sizes, len(base), freedom, confidence) if freedom and sizes else math.nan
+    reach = dunnett_critical(sizes, len(base), freedom) * math.sqrt(square / freedom) if freedom else math.nan
     found = {}
     for name, values in groups.items():
         estimate = float(values.mean() - base.mean())
-        half = critical * sd * math.sqrt(1 / len(values) + 1 / len(base))
+        half = reach * math.sqrt(1 / len(values) + 1 / len(base))
         low, high = (estimate - half, estimate + half) if freedom else (None, None)
-        found[name] = Interval(estimate, low, high, confidence, min(len(values), len(base)), method if freedom else ONE_RUN)
+        found[name] = Interval(estimate, low, high, 0.95, min(len(values), len(base)), method)
     return found
 
 
-def dunnett_critical(sizes: Sequence[int], control: int, freedom: int, confidence: float = 0.95) -> float:
-    """Return Dunnett's two-sided critical value for samples of these sizes against a control of `control` values.
+def dunnett_critical(sizes: Sequence[int], control: int, freedom: int) -> float:
+    """Return Dunnett's two-sided critical value at 95 % for samples of these sizes against a control of `control` values.
 
     `freedom` is the pooled variance's. All comparisons share the control, so given its mean they are independent, which
     leaves a product to integrate over it and over the pooled sd. By Gauss's rules, so the value is the same each time;
@@ -182,25 +165,25 @@ def dunnett_critical(sizes: Sequence[int], control: int, freedom: int, confidenc
         inside = ndtr((reach - shift) / spread) - ndtr((-reach - shift) / spread)
         return float(level_weights @ ((inside**times).prod(axis=-1) @ weights))
 
-    return float(brentq(lambda critical: coverage(critical) - confidence, 0.01, 1e4, xtol=1e-8))
+    return float(brentq(lambda critical: coverage(critical) - 0.95, 0.01, 1e4, xtol=1e-8))
 
 
-def count_interval(wrong: int, total: int, confidence: float = 0.95) -> Interval:
+def count_interval(wrong: int, total: int) -> Interval:
     """Return the error rate of a single net in percent, and Wilson's interval: what the sample of images leaves open."""
     if not 0 <= wrong <= total or total == 0:
         raise ValueError(f"`wrong` (={wrong}) of `total` (={total}) is no error rate")
-    z, rate = float(ndtri((1 + confidence) / 2)), wrong / total
+    z, rate = float(ndtri(0.975)), wrong / total
     middle = (rate + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(rate * (1 - rate) / total + z**2 / (4 * total**2))
     method = f"Wilson on {total:,} images of one run"
-    return Interval(100 * rate, 100 * (middle - half), 100 * (middle + half), confidence, 1, method)
+    return Interval(100 * rate, 100 * (middle - half), 100 * (middle + half), 0.95, 1, method)
 
 
-def rate_interval(counts: Sequence[tuple[int, int]], confidence: float = 0.95) -> Interval:
+def rate_interval(counts: Sequence[tuple[int, int]]) -> Interval:
     """Return the mean error rate in percent from one (wrong, total) a seed; of a single seed, `count_interval`."""
-    if len(counts) == 1:
-        return count_interval(*counts[0], confidence)
-    return mean_interval([100 * wrong / total for wrong, total in counts], confidence)
+    return (
+        count_interval(*counts[0]) if len(counts) == 1 else mean_interval([100 * wrong / total for wrong, total in counts])
+    )
 
 
 def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, views: str, scale: str) -> Verdict:
@@ -209,53 +192,47 @@ def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, 
     `dataset`, `split` and `views` are the measurement's. Counts and constants are of no data set and are never compared
     here: ask `Value.is_close`.
     """
-    where = ", ".join(filter(None, [dataset, split, f"{views} views" if views else "", f"scale {scale}"]))
-    theirs = ", ".join(filter(None, [value.dataset, value.split, f"{value.views} views" if value.views else ""]))
-    says = f"the paper gives {_printed(value)}, on {theirs or 'no data'}"
+    at, theirs = (", ".join(filter(None, [data, part, seen and f"{seen} views"])) for data, part, seen in
+                  ((dataset, split, views), (value.dataset, value.split, value.views)))  # fmt: skip
+    bound, unit = "" if value.bound == "equal" else f"{value.bound} ", "" if value.unit == "ratio" else f" {value.unit}"
+    printed = "a direction and no number" if value.is_direction else f"{bound}{value.paper:g}{unit}"
+    says = f"the paper gives {printed}, on {theirs or 'no data'}"
     if interval is None:
-        return Verdict("not run at this scale", f"Not run ({where}): {value.key}; {says}.")
+        return Verdict("not run at this scale", f"Not run ({at}, scale {scale}): {value.key}; {says}.")
     compared = scale not in ("toy", "rehearsal") and value.is_measured_on(dataset, split, views) and not value.is_direction
     word = _word(value, interval, compared)
     aside = "" if compared or value.is_direction else ", and the numbers are not compared"
     if word == ONE_RUN and interval.low is not None:
         aside += "; the interval has its spread from other arms"
     if word == "not distinguishable from no effect":
-        aside = f"; the interval {'contains' if _contains(value, interval.ends) else 'does not contain'} the paper's number"
-    return Verdict(word, f"{word.capitalize()}: {value.key} {interval} on {where}; {says}{aside}.")
-
-
-def _printed(value: Value) -> str:
-    if value.is_direction:
-        return "a direction and no number"
-    bound, unit = "" if value.bound == "equal" else f"{value.bound} ", "" if value.unit == "ratio" else f" {value.unit}"
-    return f"{bound}{value.paper:g}{unit}"
+        aside = f"; the interval {'contains' if _contains(value, *interval.ends) else 'does not contain'} the paper's number"
+    return Verdict(word, f"{word.capitalize()}: {value.key} {interval} on {at}, scale {scale}; {says}{aside}.")
 
 
 def _word(value: Value, interval: Interval, compared: bool) -> Word:
-    effect = value.no_effect is not None
-    if not effect and not compared:
+    nothing = value.no_effect
+    if nothing is None and not compared:
         return "not compared"
-    if interval.ends is None or (effect and interval.n < 2):
+    if interval.ends is None or (nothing is not None and interval.n < 2):
         return ONE_RUN
     low, high = interval.ends
-    if not effect:
-        return _near(value, interval.ends) or ("higher" if low > value.stated[1] else "lower")
-    claims_more = value.paper >= value.no_effect
-    if low <= value.no_effect <= high:
-        return "not distinguishable from no effect" if compared else "direction not seen"
-    if (low > value.no_effect) != claims_more:
-        return "opposite"
-    if not compared:
-        return "direction seen"
-    return _near(value, interval.ends) or ("larger" if (low > value.stated[1]) == claims_more else "smaller")
-
-
-def _near(value: Value, ends: tuple[float, float]) -> Word | None:
-    """Return the word for an interval within the margin, or around the paper's number."""
-    if value.accepted[0] <= ends[0] and ends[1] <= value.accepted[1]:
+    if nothing is not None:
+        claims_more = value.paper >= nothing
+        if low <= nothing <= high:
+            return "not distinguishable from no effect" if compared else "direction not seen"
+        if (low > nothing) != claims_more:
+            return "opposite"
+        if not compared:
+            return "direction seen"
+    if value.accepted[0] <= low and high <= value.accepted[1]:
         return "agrees"
-    return "compatible" if _contains(value, ends) else None
+    if _contains(value, low, high):
+        return "compatible"
+    above = low > value.stated[1]
+    if nothing is None:
+        return "higher" if above else "lower"
+    return "larger" if above == claims_more else "smaller"
 
 
-def _contains(value: Value, ends: tuple[float, float]) -> bool:
-    return ends[0] <= value.stated[1] and value.stated[0] <= ends[1]
+def _contains(value: Value, low: float, high: float) -> bool:
+    return low <= value.stated[1] and value.stated[0] <= high

@@ -119,8 +119,7 @@ def test_a_censored_bound_is_rarely_above_the_true_ratio(seeds, limit, misses):
 @pytest.mark.parametrize(
     ("above", "below", "message"),
     [
-        ([1.0, 2.0], [1.0], "2 `numerators` cannot be paired with 1 `denominators`"),
-        ([math.inf, 2.0], [1.0, 1.0], "never arrived; that needs `limits`"),
+        ([math.inf, 2.0], [1.0, 1.0], "or `limits`"),
         ([math.nan], [1.0], "positive"),
         ([1.0], [0.0], "positive"),
         ([], [], "one or more finite numbers"),
@@ -135,8 +134,6 @@ def test_means_of_nothing_or_of_nan_are_refused():
     for values in ([], [1.0, math.nan]):
         with pytest.raises(ValueError, match="one or more finite numbers"):
             mean_interval(values)
-        with pytest.raises(ValueError, match="one or more finite numbers"):
-            family_intervals({"arm": values}, [1.0, 2.0])
 
 
 def test_one_run_has_an_estimate_and_no_interval():
