@@ -11,15 +11,13 @@ import sys
 import typing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import tyro
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
-from alexnet import config, files, machine
+from alexnet import config, experiments, files, machine
 from alexnet.config import CifarNet, RunConfig, UserError, check_range
-
-# Why so many imports inside functions: torch takes seconds, which `alexnet --help` can do without.
 
 SCALE_HELP = (
     "toy: images made by formula. small: real photographs, nights on a laptop or minutes on a GPU. paper: ImageNet and a "
@@ -32,12 +30,18 @@ WeightsOption = Annotated[str | None, arg(help=WEIGHTS_HELP)]
 UNHEALTHY = 3  # exit status
 
 
+def _chosen_scale(option: str, claim: str, to: TextIO | None = None) -> tuple[Any, list[str] | None]:
+    """Return the scale and the claims (None: all) that a command is about, and print why that scale."""
+    scale, why = experiments.readiness.choose(option)
+    print(why, file=to or sys.stdout)
+    return scale, None if claim == "all" else [claim]
+
+
 @dataclass
 class Plan:
     """Show which runs are done, half done or missing at a scale, how long the rest takes here, and the disk it needs.
 
     For example
-
       alexnet plan --scale small
       alexnet plan s3.3-lrn --scale small --commands | parallel -j 2
     """
@@ -48,18 +52,11 @@ class Plan:
     seeds: int | None = None  # repetitions that every arm has at least
     device: DeviceOption = "auto"  # the plan is for this one
 
-    def run(self) -> None:
-        """Print the plan, or the commands."""
-        from alexnet.experiments import plan, readiness
-
+    def __call__(self) -> None:
         check_range("seeds", self.seeds)
-        scale, why = readiness.choose(self.scale)
-        claims = None if self.claim == "all" else [self.claim]
-        if self.commands:
-            print("\n".join(plan.commands(scale, claims, self.seeds or 0)))
-            return
-        print(why)
-        print(plan.as_text(scale, claims, self.seeds or 0))
+        asked = *_chosen_scale(self.scale, self.claim, sys.stderr if self.commands else None), self.seeds or 0
+        plan = experiments.plan
+        print("\n".join(plan.commands(*asked)) if self.commands else plan.as_text(*asked))
 
 
 @dataclass
@@ -67,7 +64,6 @@ class List:
     """Show the claims that have experiments, their arms, the state of every run at a scale, and the prepared sets.
 
     For example
-
       alexnet list
       alexnet list s3.3-lrn --scale toy
     """
@@ -75,15 +71,10 @@ class List:
     claim: Positional[str] = "all"  # one claim, or all
     scale: ScaleOption = "auto"
 
-    def run(self) -> None:
-        """Print the list."""
-        from alexnet.experiments import plan, readiness
-
-        scale, why = readiness.choose(self.scale)
-        print(why)
-        print(plan.arms_as_text(scale, None if self.claim == "all" else [self.claim]))
+    def __call__(self) -> None:
+        print(experiments.plan.arms_as_text(*_chosen_scale(self.scale, self.claim)))
         if self.claim == "all":
-            print(f"\n{readiness.sets_as_text()}")
+            print(f"\n{experiments.readiness.sets_as_text()}")
 
 
 @dataclass
@@ -96,7 +87,6 @@ class Prepare:
     stand-ins for CIFAR-10 and ILSVRC). An interrupted call resumes where it stopped.
 
     For example
-
       alexnet prepare cifar10 --source ~/cifar10
       alexnet prepare ilsvrc2012 --source /data/ILSVRC2012
       alexnet prepare folders --source ~/pets --val-fraction 0.1 --name pets
@@ -108,14 +98,11 @@ class Prepare:
     val_fraction: float | None = None  # of each class of such a set, drawn from a seed and put aside for validation
     force: bool = False  # make the set again although it is there; it is replaced when the new one is complete
     processes: int | None = None  # that decode photographs; the default is one on each core
-    codec: Literal["raw", "jpeg"] | None = (
-        None  # raw: 197 kB a photograph; jpeg: a fifth, decoded at each use; default by size
-    )
+    codec: Literal["raw", "jpeg"] | None = None  # raw: 197 kB a photograph; jpeg: a fifth, decoded at each use; else by size
     accept_bad: bool = False  # proceed although more than 0.1 % of the photographs are missing or unreadable
     verify: bool = False  # compare every byte of a large set with its checksums; small sets always are
 
-    def run(self) -> None:
-        """Prepare the set and say what it holds."""
+    def __call__(self) -> None:
         from alexnet.preprocessing import prepare
 
         check_range("processes", self.processes)
@@ -151,10 +138,9 @@ class Chosen:
 
     def chosen(self) -> RunConfig:
         """Return the run. Raises UserError where there is none, and for options that have no effect on a name."""
-        from alexnet.experiments import plan, readiness
-
+        plan = experiments.plan
         if "/" not in self.what:
-            return plan.config_of(self.what, self.arm, readiness.choose(self.scale)[0], self.seed)
+            return plan.config_of(self.what, self.arm, experiments.readiness.choose(self.scale)[0], self.seed)
         if self.arm or self.seed or self.scale != "auto":
             raise UserError("A name says all of a run: leave out --arm, --scale and --seed. (They go with a claim.)")
         return plan.find(self.what)
@@ -169,7 +155,6 @@ class Train(Chosen):
     then one of your own, with a folder of its own, which `alexnet compare` shows as yours.
 
     For example
-
       alexnet train fig1-relu --scale small
       alexnet train s3.3-lrn --arm without --scale toy
       alexnet train s3.3-lrn --arm without --scale toy --epochs 1 --name short
@@ -188,10 +173,7 @@ class Train(Chosen):
     from_file: Annotated[Path | None, arg(name="from")] = None  # an exported net: all but the last layer begins with it
     changes: OmitArgPrefixes[Overrides] = field(default_factory=Overrides)
 
-    def run(self) -> None:
-        """Train what is missing."""
-        from alexnet.experiments import plan, readiness, runner, runs
-
+    def __call__(self) -> None:
         for name in ("threads", "devices", "replicas", "seeds"):
             check_range(name, getattr(self, name))
         is_changed = self.changes != Overrides() or self.name or self.from_file
@@ -202,63 +184,47 @@ class Train(Chosen):
                 raise UserError("--seeds is for all arms of a claim; of one run, --seed says which repetition.")
             self._train(*(self._own() if self.arm is not None else (self.chosen(), {})))
             return
-        if is_changed or self.seed:
-            raise UserError("--seed, --name, --from and the options that change a run need --arm, which says of which run.")
-        if (self.devices, self.replicas) != (1, 1):
-            raise UserError("--devices and --replicas need --arm or the name of a run.")
-        scale, why = readiness.choose(self.scale)
-        claims = None if self.what == "all" else [self.what]
-        print(why)
-        print(plan.as_text(scale, claims, self.seeds or 0), flush=True)
-        warned = runner.train_missing(scale, claims, self.seeds or 0, threads=self.threads)
-        others = sum(each.state == "in work" for each in plan.wanted(scale, claims, seeds=self.seeds or 0))
+        if is_changed or self.seed or (self.devices, self.replicas) != (1, 1):
+            what = "--seed, --name, --from, --devices, --replicas and the options that change a run"
+            raise UserError(f"{what} need --arm, which says of which run; --devices and --replicas go with a name too.")
+        scale, claims = _chosen_scale(self.scale, self.what)
+        print(experiments.plan.as_text(scale, claims, self.seeds or 0), flush=True)
+        warned = experiments.runner.train_missing(scale, claims, self.seeds or 0, threads=self.threads)
+        others = sum(each.state == "in work" for each in experiments.plan.wanted(scale, claims, seeds=self.seeds or 0))
         end = f"{others} are in work in other processes, every other run" if others else "Every run"
-        print(f"{end} at scale {scale} is done. Results: {runs.runs_dir()}")
+        print(f"{end} at scale {scale} is done. Results: {experiments.runs.runs_dir()}")
         _tell(warned)
 
     def _own(self) -> tuple[RunConfig, dict[str, Any]]:
         """Return the arm's run as the options change it; of one that is changed, also what its record says of that."""
-        from alexnet.experiments import readiness, recording
         from alexnet.preprocessing import is_prepared, open_set
 
         arm = self.chosen()
         own = replace(arm, **vars(self.changes), name=self.name)
         if own.data != arm.data and is_prepared(own.data) and own.net.num_classes == arm.net.num_classes:
-            classes = len(open_set(own.data, verify=False).classes)
-            own = replace(own, net=replace(own.net, num_classes=classes))
-        facts: dict[str, Any] = {"arm_of": [self.what, self.arm, readiness.choose(self.scale)[0]]}
+            own = replace(own, net=replace(own.net, num_classes=len(open_set(own.data, verify=False).classes)))
+        facts: dict[str, Any] = {"arm_of": [self.what, self.arm, experiments.readiness.choose(self.scale)[0]]}
         if self.from_file is not None:
             if not self.from_file.is_file():
                 raise UserError(f"--from {self.from_file} is no file. Write one with: alexnet export")
             facts["start_file"] = str(self.from_file.absolute())
             own = replace(own, start_from=None, start_file=config.file_digest(self.from_file))
-            recording.initial_of_file(own, self.from_file)
-        return own, facts if config.config_hash(own) != config.config_hash(arm) else {}
+            experiments.recording.initial_of_file(own, self.from_file)
+        return own, facts if own != arm else {}
 
     def _train(self, wanted: RunConfig, facts: dict[str, Any]) -> None:
-        from alexnet.experiments import plan, readiness, recording, runs
         from alexnet.model.column_parallel import Layout
-        from alexnet.training.distributed import columns_here, is_rank, joined, launch
+        from alexnet.training.distributed import is_rank, joined
 
-        layout = Layout(self.devices, self.replicas)
+        layout, recording = Layout(self.devices, self.replicas), experiments.recording
         if layout.ranks > 1 and not is_rank():
-            # Why first: what is wrong with the config should be said once, and not by every rank.
-            columns_here(wanted.net, layout)
+            recording.train_by_ranks(wanted, layout, self.threads, **facts)
+        elif facts:
             recording.begin(wanted, **facts)
-            words = [runs.name_of(wanted), "--devices", self.devices, "--replicas", self.replicas]
-            words += ["--threads", self.threads] if self.threads else []
-            status = launch(["train", *map(str, words)], layout)
-            if status == 130:
-                raise KeyboardInterrupt("The same command resumes it.")
-            if status:
-                sys.exit(status)
-        else:
-            if facts:
-                recording.begin(wanted, **facts)
-            with joined(layout, readiness.device()) as group:
-                recording.train_run(wanted, threads=self.threads, group=group)
+        measured = () if is_rank() else experiments.plan.artefacts_wanted(wanted)
+        with joined(layout if is_rank() else Layout(), experiments.readiness.device()) as group:
+            run = recording.train_run(wanted, threads=self.threads, measured=measured, group=group)
         if not is_rank():
-            run = recording.train_run(wanted, threads=self.threads, measured=plan.artefacts_wanted(wanted))
             print(f"{run.folder}: {run.status} after epoch {run.manifest['epochs']}.")
             _tell([run.manifest["warning"]] if run.manifest["warning"] else [])
 
@@ -275,7 +241,6 @@ class Evaluate(Chosen):
     """Count the errors of a trained net exactly, of a run or of a file of weights, on any prepared set of its classes.
 
     For example
-
       alexnet evaluate s3.3-lrn --arm with --scale toy
       alexnet evaluate --weights alexnet.safetensors --data formula256
     """
@@ -284,17 +249,11 @@ class Evaluate(Chosen):
     data: str | None = None  # the set to count on; the default is the run's own
     views: Literal["central", "ten"] | None = None  # the default is both
 
-    def run(self) -> None:
-        """Print top-1 and top-5 errors of each held-out split."""
-        from alexnet.experiments import evaluation
-
+    def __call__(self) -> None:
         if (self.weights is None) == (not (self.what or self.arm or self.seed)):
             raise UserError("Say which net: a run (CLAIM --arm ARM, or its name), or a file (--weights FILE --data SET).")
-        if self.weights is not None:
-            lines = evaluation.of_file(self.weights, self.data, self.views)
-        else:
-            lines = evaluation.of_run(self.chosen(), self.data, self.views)
-        for line in lines:
+        net = experiments.evaluation.shown(self.weights or self.chosen(), self.data)
+        for line in experiments.evaluation.errors(net, self.views):
             print(line, flush=True)
 
 
@@ -305,25 +264,22 @@ class Export(Chosen):
     `alexnet.load(FILE)` gives the net back, ready for use, after scoring the images that the file carries.
 
     For example
-
       alexnet export s3.3-lrn --arm with --scale toy --to alexnet.safetensors
     """
 
     to: Path = field(kw_only=True)  # the file to write
 
-    def run(self) -> None:
-        """Write the file."""
-        from alexnet.experiments import evaluation
-
-        print(evaluation.export(self.chosen(), self.to))
+    def __call__(self) -> None:
+        print(experiments.evaluation.export(self.chosen(), self.to))
 
 
 @dataclass
 class Predict:
     """Say what a trained net sees in photographs: the most probable classes, from ten views of each.
 
-    For example, with the net that `alexnet train s3.3-lrn --arm with --scale toy` trains
+    The net may be the one that `alexnet train s3.3-lrn --arm with --scale toy` trains.
 
+    For example
       alexnet predict photo.jpg
       alexnet predict photo.jpg other.png --weights alexnet.safetensors --plot seen.svg
     """
@@ -334,16 +290,14 @@ class Predict:
     plot: Path | None = None  # draw the pictures with bars into this file: .svg, .png, .pdf
     device: DeviceOption = "auto"
 
-    def run(self) -> None:
-        """Print the classes."""
+    def __call__(self) -> None:
         from alexnet import pictures
-        from alexnet.experiments import evaluation
 
         check_range("top", self.top)
         if not self.photos:
             raise UserError("Say which photographs: alexnet predict photo.jpg")
         photos = [file for photo in self.photos for file in (pictures.files_in(photo) if photo.is_dir() else [photo])]
-        net = evaluation.net_of(self.weights)
+        net = experiments.evaluation.net_of(self.weights)
         found = pictures.predict(net, photos, self.top)
         for photo, rows in zip(photos, found, strict=True):
             print("\n".join([str(photo), *(f"  {probability:6.1%}  {word}" for word, probability in rows)]))
@@ -356,8 +310,9 @@ class Predict:
 class Features:
     """Write what a layer of a trained net makes of every picture in a folder, as arrays `features` and `files` of an .npz.
 
-    For example, with the net that `alexnet train s3.3-lrn --arm with --scale toy` trains
+    The net may be the one that `alexnet train s3.3-lrn --arm with --scale toy` trains.
 
+    For example
       alexnet features photographs --layer fc7 --to features.npz
     """
 
@@ -367,13 +322,11 @@ class Features:
     weights: WeightsOption = None
     device: DeviceOption = "auto"
 
-    def run(self) -> None:
-        """Write the file."""
+    def __call__(self) -> None:
         from alexnet import pictures
-        from alexnet.experiments import evaluation
 
         found = pictures.files_in(self.folder)
-        features = pictures.features(evaluation.net_of(self.weights), found, self.layer)
+        features = pictures.features(experiments.evaluation.net_of(self.weights), found, self.layer)
         files.write_arrays(self.to, features=features, files=[str(file.relative_to(self.folder)) for file in found])
         print(f"{self.to}: {self.layer} of {len(found):,} pictures, {features.shape[1]:,} numbers each.")
 
@@ -382,8 +335,7 @@ class Features:
 class Figure:
     """Draw the figures of a claim's chapter as SVG from the recorded runs, without building the book. Needs the checkout.
 
-    For example, after `alexnet train fig1-relu --scale toy`
-
+    For example
       alexnet figure fig1-relu --scale toy --to figures
     """
 
@@ -391,12 +343,9 @@ class Figure:
     to: Path = Path()  # the folder to write them to
     scale: ScaleOption = "auto"  # auto: the largest at which the claim was measured
 
-    def run(self) -> None:
-        """Execute the notebook and print the files."""
-        from alexnet.experiments import plan, results
-
-        (experiment, *_) = plan.experiments_of([self.claim])
-        scale = results.recorded_scale(experiment) or "toy" if self.scale == "auto" else self.scale
+    def __call__(self) -> None:
+        (experiment, *_) = experiments.plan.experiments_of([self.claim])
+        scale = experiments.results.recorded_scale(experiment) or "toy" if self.scale == "auto" else self.scale
         program = config.PROJECT_DIR / "book" / "make.py"
         if not program.is_file():
             raise UserError("Figures are drawn by the book's notebooks, which only a checkout of the repository has.")
@@ -409,7 +358,6 @@ class Clean:
     """List what can be made again and takes room: checkpoints of finished runs, and prepared sets. Records always stay.
 
     For example
-
       alexnet clean
       alexnet clean checkpoints --yes
     """
@@ -417,21 +365,14 @@ class Clean:
     what: Positional[Literal["all", "checkpoints", "sets"]] = "all"
     yes: bool = False  # remove what is listed
 
-    def run(self) -> None:
-        """Print the list, and remove what is in it if that is asked for."""
-        from alexnet.experiments import plan
-
-        found = [(path, size) for kind, path, size in plan.removable() if self.what in ("all", kind)]
+    def __call__(self) -> None:
+        found = [(path, size) for kind, path, size in experiments.plan.removable() if self.what in ("all", kind)]
         for path, size in found:
             print(f"{size / 1e6:10,.1f} MB  {path}")
             if self.yes:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        end = (
-            "removed."
-            if self.yes
-            else "in all. Add --yes to remove them. A net without its weights has to be trained again."
-        )
-        print(f"{sum(size for _, size in found) / 1e6:10,.1f} MB  {end}")
+        end = "in all. Add --yes to remove them. A net without its weights has to be trained again."
+        print(f"{sum(size for _, size in found) / 1e6:10,.1f} MB  {'removed.' if self.yes else end}")
 
 
 @dataclass
@@ -439,15 +380,13 @@ class Compare:
     """Set what the paper says beside what the 2012 run notes say and what our runs measured, with interval and verdict.
 
     For example
-
       alexnet compare fig1-relu --scale small
     """
 
     claim: Positional[str] = "all"  # a claim's id, or all
     scale: ScaleOption = "auto"  # auto: for each claim the largest at which it was measured
 
-    def run(self) -> None:
-        """Print the table."""
+    def __call__(self) -> None:
         from alexnet.report import scorecard
 
         print(scorecard.as_text(self.claim, None if self.scale == "auto" else self.scale))
@@ -466,19 +405,15 @@ class Doctor:
 
     devices: bool = False  # train a small net on one device and on several, and compare; ends with PASS or FAIL
 
-    def run(self) -> None:
-        """Print the report. The exit status is 1 when the devices do not agree."""
+    def __call__(self) -> None:
         if not self.devices:
-            from alexnet.experiments import readiness
-
-            print(machine.report(readiness.details()))
+            print(machine.report(experiments.readiness.details()))
             return
         from alexnet.bench import agreement
 
         report, passed = agreement.as_text()
         print(report)
-        if not passed:
-            sys.exit(1)
+        sys.exit(not passed)
 
 
 Command = Plan | List | Prepare | Train | Evaluate | Predict | Features | Export | Compare | Figure | Clean | Doctor
@@ -492,15 +427,14 @@ def main(words: list[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     try:
         if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-            raise UserError(
-                f"There is no command {words[0]!r}{config.nearest(words[0], COMMANDS)}. Commands: {', '.join(COMMANDS)}."
-            )
+            known = f"{config.nearest(words[0], COMMANDS)}. Commands: {', '.join(COMMANDS)}."
+            raise UserError(f"There is no command {words[0]!r}{known}")
         if words[:1] == ["train"]:
             command: Any = tyro.cli(Train, args=words[1:], default=_train_defaults(words[1:]), prog="alexnet train")
         else:
             command = tyro.cli(Command, args=words, prog="alexnet", description=(__doc__ or "").split("\n\n")[0])
             machine.use_device(getattr(command, "device", "auto"))
-        command.run()
+        command()
     except UserError as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # whoever read our output has closed it

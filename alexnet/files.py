@@ -6,7 +6,7 @@ Every room writes through this module, so that a kill or a full disk leaves eith
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -89,29 +89,20 @@ def write_arrays(file: Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-def read_json(file: Path, mend: str) -> Any:
+def read_json(file: Path, mend: str, parse: Callable[[str], Any] = json.loads) -> Any:
     """Return what a JSON file holds. Raises UserError, which ends in `mend`, for one that is missing, cut or damaged."""
     try:
-        return json.loads(file.read_text())
+        return parse(file.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({_said(error)}). {mend}") from error
+        raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}). {mend}") from error
 
 
-def read_lines(file: Path, mend: str = "") -> Rows:
-    """Return the objects of a JSON-lines file; an absent one is empty. Raises UserError for one that is damaged."""
-    if not file.is_file():
-        return []
-    try:
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        if not all(isinstance(line, dict) for line in lines):
-            raise ValueError("a line is no object")
-        return lines
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({_said(error)}). {mend}".rstrip()) from error
-
-
-def _said(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+def read_lines(file: Path, mend: str) -> Rows:
+    """Return the objects of a JSON-lines file; an absent one is empty. Raises as `read_json` does."""
+    lines = read_json(file, mend, lambda text: [json.loads(line) for line in text.splitlines()]) if file.is_file() else []
+    if not all(isinstance(line, dict) for line in lines):
+        raise UserError(f"{file} cannot be read (a line is no object). {mend}")
+    return lines
 
 
 def shown(name: object) -> str:
@@ -154,6 +145,6 @@ def disk_errors_named(folder: Path, variable: str) -> Iterator[None]:
         where = Path(error.filename or folder)
         if error.errno not in FULL + REFUSED or not (where.is_relative_to(folder) or folder.is_relative_to(where)):
             raise
-        if error.errno in FULL:
-            raise UserError(f"The disk of {folder} is full. Free some space, or set {variable} to another.") from error
-        raise UserError(f"{shown(where)} may not be read or written to. Set {variable} to a folder that may.") from error
+        full = f"The disk of {folder} is full. Free some space, or set {variable} to another."
+        refused = f"{shown(where)} may not be read or written to. Set {variable} to a folder that may."
+        raise UserError(full if error.errno in FULL else refused) from error

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,22 +23,17 @@ def hardware() -> dict[str, Any]:
     """Return processor, cores, memory (GB), the instructions that torch uses, and the CUDA devices."""
     import torch
 
+    cpuinfo = _read(Path("/proc/cpuinfo")).splitlines()
+    models = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "processor": _processor(),
+        "processor": (models or [platform.processor() or platform.machine()])[0],
         "cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "memory_gb": round(memory / 1e9, 1),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def use_device(word: str) -> None:
@@ -49,7 +45,7 @@ def use_device(word: str) -> None:
         return
     seen, number = os.environ.get("CUDA_VISIBLE_DEVICES"), word.removeprefix("cuda").lstrip(":") or "0"
     if number.isdigit() and seen:  # the user shows us some only
-        number = (seen.split(",") + [""] * 99)[int(number)]
+        number = dict(enumerate(seen.split(","))).get(int(number), "")
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if word == "cpu" else number
     import torch
 
@@ -71,35 +67,24 @@ def available_cores() -> int:
 
 
 def cgroup_cores(root: Path) -> float:
-    """Return how many cores' time this process's control groups allow it, or a million.
+    """Return how many cores' time this process's control groups (version 2) allow it, or a million.
 
-    Version 2 has one file with quota and period in microseconds, version 1 one for each. A group's limit holds for the
-    groups inside it. A container often sees its own group as the root.
+    Each has a file with quota and period in microseconds; a group's limit holds for the groups inside it. A container often
+    sees its own group as the root.
     """
-    limits = [10.0**6]
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        is_first = "cpu" in controllers.split(",")
-        if controllers and not is_first:
-            continue
-        top = root / "sys/fs/cgroup" / ("cpu" if is_first else "")
-        group = top / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(top):
-                break
-            quota, _, period = _read(folder / "cpu.max").partition(" ")
-            if is_first:
-                quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-            if quota.strip().isdigit() and int(period):
-                limits.append(int(quota) / int(period))
+    limits, top = [10.0**6], root / "sys/fs/cgroup"
+    own = next((line[3:] for line in _read(root / "proc/self/cgroup").splitlines() if line.startswith("0::")), "")
+    for folder in (group := top / own.lstrip("/"), *group.parents):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if quota.isdigit():
+            limits.append(int(quota) / int(period))
     return min(limits)
 
 
 def _read(file: Path) -> str:
-    try:
+    with suppress(OSError):
         return file.read_text()
-    except OSError:
-        return ""
+    return ""
 
 
 def versions() -> dict[str, str]:
@@ -112,22 +97,15 @@ def git_state() -> dict[str, Any]:
 
     An installed package may lie inside a repository of somebody else: that one's commit says nothing about a result.
     """
-    top = _git("rev-parse", "--show-toplevel")
-    commit = _git("rev-parse", "HEAD")
-    if top is None or commit is None or Path(top).resolve() != PROJECT_DIR:
-        return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", *SOURCES))}
-
-
-def _git(*words: str) -> str | None:
     # Why: inside a hook git names the hook's repository in variables, which win over the folder.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(PROJECT_DIR), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=env)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    asked = (("rev-parse", "--show-toplevel"), ("rev-parse", "HEAD"), ("status", "--porcelain", "--", *SOURCES))
+    how = {"capture_output": True, "text": True, "timeout": 30, "env": env, "check": True}
+    with suppress(OSError, subprocess.SubprocessError):
+        top, commit, changes = (subprocess.run(["git", "-C", PROJECT_DIR, *words], **how).stdout.strip() for words in asked)
+        if Path(top).resolve() == PROJECT_DIR:
+            return {"commit": commit, "dirty": bool(changes)}
+    return {"commit": None, "dirty": None}
 
 
 def report(more: Iterable[tuple[str, str]] = ()) -> str:

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet import files
-from alexnet.config import UserError
+from alexnet.config import CifarNet, ColumnNet, RunConfig, UserError
 from alexnet.model import Net
 from alexnet.model.weights import LoadedNet
-from alexnet.preprocessing import Batches, PreparedSet, Split, photograph
+from alexnet.preprocessing import PreparedSet, Split, photograph
 from alexnet.training import evaluate
 from alexnet.training.distributed import Group
 
@@ -62,15 +62,16 @@ def _checked(array: np.ndarray) -> np.ndarray:
 
 def predict(net: LoadedNet, pictures: Picture | Sequence[Picture], top: int = 5) -> list[list[tuple[str, float]]]:
     """Return for each picture the `top` most probable classes, as words with probabilities, the first first."""
-    each = _run(net, pictures, "whole" if net.shown is None else "ten", lambda out: out.double().softmax(1))
-    most = each.topk(min(top, len(net.words)))
+    views = "ten" if net.shown else "whole"
+    each_NK = _run(net, pictures, lambda *shown: evaluate.predict_split(*shown, "", views)[0])
+    most = each_NK.topk(min(top, len(net.words)))
     rows = zip(most.values.tolist(), most.indices.tolist(), strict=True)
     return [[(net.words[k], p) for p, k in zip(values, classes, strict=True)] for values, classes in rows]
 
 
 def features(net: LoadedNet, pictures: Picture | Sequence[Picture], layer: str = "fc7") -> np.ndarray:
     """Return the outputs (N, D) of a layer, float32, for the centre of each picture. Raises UserError for no such layer."""
-    return _run(net, pictures, "whole" if net.shown is None else "central", lambda out: out.flatten(1), layer).numpy()
+    return _run(net, pictures, lambda *shown: evaluate.features_split(*shown, "", layer)).numpy()
 
 
 class Ready(NamedTuple):
@@ -81,16 +82,20 @@ class Ready(NamedTuple):
     precision: str = "fp32"
 
 
-def _run(net: LoadedNet, pictures: Picture | Sequence[Picture], views: str, then: Callable, layer: str = "") -> Tensor:
-    """Return the mean over the views of each picture of what `then` makes of the net's outputs, or of a layer's."""
-    ready, mean = Ready(net.net, Group(net.mean_image.device)), net.mean_image.cpu().numpy()
+def ready(net: LoadedNet) -> tuple[Ready, RunConfig]:
+    """Return a loaded net, and the config of its run as far as that says how it is shown images."""
+    shape = net.card.net if isinstance(net.card.net, CifarNet) else ColumnNet(num_classes=len(net.card.classes))
+    return Ready(net.net, Group(net.mean_image.device)), RunConfig(net=shape, augmentation=net.shown)
+
+
+def _run(net: LoadedNet, pictures: Picture | Sequence[Picture], measure: Callable[..., Tensor]) -> Tensor:
+    (learner, config), mean = ready(net), net.mean_image.cpu().numpy()
     some, found = [pictures] if _is_one(pictures) else pictures, []
     for start in range(0, len(some), evaluate.CHUNK):  # Why: a folder's pictures need not fit into memory
         images = pixels(some[start : start + evaluate.CHUNK], len(mean)).numpy()
         split = Split(images, np.zeros(len(images), np.int64))
         data = PreparedSet("pictures", Path(), net.card.classes, {"": split}, mean, np.eye(3), "", False, net.words)
-        for shown, _ in Batches(data, "", net.shown, ready.group.device).in_order(evaluate.CHUNK, views):
-            found.append(sum(then(evaluate.run(ready, view, layer)) for view in shown) / len(shown))
+        found.append(measure(learner, data, config))
     return torch.cat(found)
 
 
@@ -118,7 +123,6 @@ def files_in(folder: Path) -> list[Path]:
     """Return the pictures in a folder and the folders in it, by name. Raises UserError where there are none."""
     found = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not found:
-        raise UserError(
-            f"{folder} {'has no pictures in it' if folder.is_dir() else 'is no folder'} ({', '.join(SUFFIXES)})."
-        )
+        what = "has no pictures in it" if folder.is_dir() else "is no folder"
+        raise UserError(f"{folder} {what} ({', '.join(SUFFIXES)}).")
     return found

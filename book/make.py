@@ -57,9 +57,7 @@ def main() -> None:
         if options.figures:
             print(*draw(options.figures, wanted, options.to.absolute()), sep="\n")
             return
-        scale = {"auto": readiness.largest_recorded, "ready": lambda: readiness.choose("auto")[0]}.get(
-            wanted, lambda: wanted
-        )()
+        scale = {"auto": largest_recorded, "ready": lambda: readiness.choose("auto")[0]}.get(wanted, lambda: wanted)()
         program = chromium() if options.pdf else ""
         page = build(execute_all(scale))
         if program:
@@ -67,6 +65,14 @@ def main() -> None:
         print(f"The book at scale {scale}: {page}")
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def largest_recorded() -> str:
+    """Return the largest scale at which any experiment has a result, or toy."""
+    from alexnet.experiments import EXPERIMENTS, results, scales
+
+    found = {results.recorded_scale(experiment) for experiment in EXPERIMENTS}
+    return next((scale for scale in reversed(scales.SCALES) if scale in found), "toy")
 
 
 def own_the_environment() -> None:

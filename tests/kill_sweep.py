@@ -66,9 +66,9 @@ def work(kind, folder, rank, port, begun):
     if ranks > 1:
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
         with joined(Layout(1, ranks)) as group:
-            recording.train_run(CONFIG, threads=1, group=group, bar=False)
+            recording.train_run(CONFIG, threads=1, group=group)
     else:
-        recording.train_run(CONFIG, threads=1, group=Group(), bar=False)
+        recording.train_run(CONFIG, threads=1, group=Group())
 
 
 def start(kind, folder):

@@ -320,14 +320,14 @@ def test_a_refused_access_is_one_line_with_the_file_and_the_variables(capsys, mo
     def refused(self):
         raise OSError(number, os.strerror(number), "/data/a\x1b[2J")
 
-    monkeypatch.setattr(cli.Plan, "run", refused)
+    monkeypatch.setattr(cli.Plan, "__call__", refused)
     status, _, err = run(capsys, "plan")
     assert (status, err.count("\n")) == (1, 0)
     assert f"error: /data/a\\x1b[2J: {os.strerror(number)}. ALEXNET_DATA says where" in err
 
 
 def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(cli.Plan, "run", lambda self: os.stat("/nowhere/at/all"))
+    monkeypatch.setattr(cli.Plan, "__call__", lambda self: os.stat("/nowhere/at/all"))
     with pytest.raises(FileNotFoundError):
         cli.main(["plan"])
 

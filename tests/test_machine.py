@@ -33,26 +33,9 @@ def laid_out(root, files):
             },
             2,
         ),
-        (
-            {
-                "proc/self/cgroup": "5:memory:/docker/1\n4:cpu,cpuacct:/docker/1\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-                "sys/fs/cgroup/memory/cpu.max": "100000 100000\n",
-            },
-            3,
-        ),
-        (
-            {
-                "proc/self/cgroup": "4:cpu,cpuacct:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            1e6,
-        ),
     ],
 )
-def test_a_containers_quota_is_read_in_both_versions(tmp_path, files, cores):
+def test_a_containers_quota_is_read(tmp_path, files, cores):
     assert machine.cgroup_cores(laid_out(tmp_path, files)) == cores
 
 

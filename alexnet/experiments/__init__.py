@@ -11,14 +11,17 @@
 `EXPERIMENTS` has every declaration, those of most value first: a queue takes their runs in this order.
 """
 
+import importlib
 from typing import Any
 
 __all__ = ["EXPERIMENTS"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "EXPERIMENTS":
+    if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "EXPERIMENTS":
+        return importlib.import_module(f"{__name__}.{name}")  # Why so late: `alexnet --help` needs not wait for torch
     from alexnet.experiments import questions, sections
 
     return (*sections.EXPERIMENTS, *questions.EXPERIMENTS, *sections.LATE, *questions.LATE)

@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alexnet.config import CifarNet, ColumnNet, RunConfig, UserError, config_hash
+from alexnet.config import ColumnNet, RunConfig, UserError, config_hash
 from alexnet.experiments import plan, readiness, recording, runs
 from alexnet.experiments.artefacts import Trained
 from alexnet.model import weights
 from alexnet.model.weights import LoadedNet, ModelCard
-from alexnet.pictures import Ready
+from alexnet.pictures import ready
 from alexnet.preprocessing import PreparedSet, open_set
 from alexnet.training import evaluate
 from alexnet.training.distributed import Group
-
-VIEWS = ("central", "ten")
 
 
 def trained(config: RunConfig) -> Trained:
@@ -33,15 +31,14 @@ def net_of(source: str | None) -> LoadedNet:
     That is of the runs whose weights are on this machine, those on photographs first. Raises UserError where there is none.
     """
     if source is None:
-        here = [run for run in runs.recorded() if run.status == "finished" and plan.has_weights(run.folder)]
+        here = [run for run in runs.recorded() if run.status == "finished" and plan.weights_in(run.folder)]
         here = [run for run in here if isinstance(run.config.net, ColumnNet)]
         if not here:
-            raise UserError(
-                "No trained net is on this machine. Train one (alexnet train s3.3-lrn --arm with --scale toy), or name a "
-                "file with --weights."
-            )
+            train = "alexnet train s3.3-lrn --arm with --scale toy"
+            raise UserError(f"No trained net is on this machine. Train one ({train}), or name a file with --weights.")
         source = max(here, key=lambda r: (not r.manifest["data"]["stand_in"], r.manifest["segments"][-1]["started"])).name
-    if not Path(source).is_file() and (run := runs.read_named(source.removeprefix("runs/").rstrip("/"))) is not None:
+    folder = runs.runs_dir() / source.removeprefix("runs/").rstrip("/")
+    if not Path(source).is_file() and (run := runs.read_folder(folder)) is not None:
         net = trained(run.config)
         return LoadedNet(net.learner.net, card_of(net), torch.from_numpy(net.data.mean)).eval()
     return weights.load(source, readiness.device())
@@ -54,23 +51,19 @@ def card_of(net: Trained) -> ModelCard:
     return ModelCard(reading, net.learner.net.config, config_hash(config), data.classes, data.words, config.augmentation)
 
 
-def of_run(config: RunConfig, data: str | None = None, views: str | None = None) -> Iterator[str]:
-    """Yield a line for each held-out split and kind of views of a finished run: its errors as exact counts."""
-    net = trained(config)
-    if data is not None:
-        net = replace(net, data=_as_trained(open_set(data), net.data.classes, runs.name_of(config), net.data.mean))
-    yield from _lines(net, views)
-
-
-def of_file(file: Path, data: str | None, views: str | None = None) -> Iterator[str]:
-    """Yield the same lines for the net in a file that `export` wrote, counted on the prepared set `data`."""
+def shown(source: RunConfig | Path, data: str | None = None) -> Trained:
+    """Return a finished run, or the net of a file that `export` wrote, with the prepared set `data`, else the run's own."""
+    if isinstance(source, RunConfig):
+        net = trained(source)
+        if data is None:
+            return net
+        return replace(net, data=_as_trained(open_set(data), net.data.classes, runs.name_of(source), net.data.mean))
     if data is None:
         raise UserError("Say which set to count on: --data SET (`alexnet list` shows those that are prepared).")
-    opened, loaded = open_set(data), weights.load(file, readiness.device())
-    opened = _as_trained(opened, loaded.card.classes, str(file), loaded.mean_image.cpu().numpy())
-    net = loaded.card.net if isinstance(loaded.card.net, CifarNet) else ColumnNet(num_classes=len(opened.classes))
-    config = RunConfig(data=data, net=net, augmentation=loaded.shown)
-    yield from _lines(Trained(config, Ready(loaded.net, Group(readiness.device())), opened, file.parent), views)
+    opened, loaded = open_set(data), weights.load(source, readiness.device())
+    opened = _as_trained(opened, loaded.card.classes, str(source), loaded.mean_image.cpu().numpy())
+    learner, config = ready(loaded)
+    return Trained(config, learner, opened, source.parent)
 
 
 def _as_trained(data: PreparedSet, classes: Sequence[str], net: str, mean: np.ndarray) -> PreparedSet:
@@ -87,17 +80,16 @@ def _as_trained(data: PreparedSet, classes: Sequence[str], net: str, mean: np.nd
     return replace(data, classes=tuple(classes), splits=splits, mean=mean)
 
 
-def _lines(net: Trained, views: str | None) -> Iterator[str]:
-    if views and net.config.augmentation is None:
+def errors(net: Trained, views: str | None = None) -> Iterator[str]:
+    """Yield a line for each held-out split and kind of views: errors as exact counts."""
+    is_whole = net.config.augmentation is None
+    if views and is_whole:
         raise UserError("This net sees images whole: leave out --views.")
-    shown = [views] if views else ["whole"] if net.config.augmentation is None else list(VIEWS)
     for split in sorted(set(net.data.splits) - {"train"}):
-        for kind in shown:
-            counts = evaluate.count_split(net.learner, net.data, net.config, split, kind)
-            yield f"{net.data.name} {split}, {kind}: " + ", ".join(
-                f"top-{row['k']} {row['wrong'] / row['total']:.2%} ({row['wrong']:,} of {row['total']:,} wrong)"
-                for row in counts
-            )
+        for kind in ["whole"] if is_whole else [views] if views else ["central", "ten"]:
+            rows = evaluate.count_split(net.learner, net.data, net.config, split, kind)
+            said = [f"top-{r['k']} {r['wrong'] / r['total']:.2%} ({r['wrong']:,} of {r['total']:,} wrong)" for r in rows]
+            yield f"{net.data.name} {split}, {kind}: {', '.join(said)}"
 
 
 def export(config: RunConfig, to: Path) -> str:

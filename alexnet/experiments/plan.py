@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tabulate import tabulate
@@ -26,6 +26,7 @@ from alexnet.preprocessing.prepared_set import MANIFEST
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
 ENOUGH_TIMED = 0.5  # seconds
 TRAINED = ("done", "not measured")  # states in which there is nothing left to train
+STARTABLE = ("missing", "half done", "not measured")  # states in which there is something to do that nobody does
 
 
 @dataclass
@@ -48,11 +49,9 @@ class Wanted:
         """One of "done", "not measured" (trained, its weights are here), "in work", "half done", "missing"."""
         run, is_busy = runs.read(self.config), files.is_locked(runs.lock_of(self.config))
         if run is not None and run.is_done(self.epoch_limit):
-            lacks = run.status == "finished" and self.unmeasured() and has_weights(run.folder)
+            lacks = run.status == "finished" and self.unmeasured() and weights_in(run.folder)
             return ("in work" if is_busy else "not measured") if lacks else "done"
-        if is_busy:
-            return "in work"
-        return "half done" if self.epochs_done() else "missing"
+        return "in work" if is_busy else "half done" if self.epochs_done() else "missing"
 
     def unmeasured(self) -> list[str]:
         """Return the artefacts that are not there."""
@@ -61,29 +60,22 @@ class Wanted:
 
     def epochs_done(self) -> int:
         """Return how many epochs need not be trained again: those before the checkpoint."""
-        if not has_weights(runs.folder_of(self.config)):
-            return 0
         run = runs.read(self.config)
-        return run.manifest["epochs"] if run is not None else 0
+        return run.manifest["epochs"] if run is not None and weights_in(run.folder) else 0
 
 
-def priced(wanted: Iterable[Wanted], device: str = "cpu") -> list[tuple[Wanted, str, float]]:
-    """Return for each run its state and the seconds that the rest of it takes on a device: none if it is trained."""
+def priced(wanted: Iterable[Wanted]) -> list[tuple[Wanted, str, float]]:
+    """Return for each run its state and the seconds that the rest of it takes here: none if it is trained."""
     rows = []
     for each in wanted:
         state = each.state
         epochs = 0.0 if state in TRAINED else max(each.expected_epochs - each.epochs_done(), 1)
-        rows.append((each, state, epochs * seconds_per_epoch(each.config, device) if epochs else 0.0))
+        rows.append((each, state, epochs * seconds_per_epoch(each.config) if epochs else 0.0))
     return rows
 
 
-def has_weights(folder: Path) -> bool:
-    """Return whether a run's weights seem to be on this machine; only reading them tells whether they are whole."""
-    return bool(weights_in(folder))
-
-
 def weights_in(folder: Path) -> list[Path]:
-    """Return the files with weights of a run: checkpoints, or what is kept of a finished one."""
+    """Return a run's files with weights on this machine; only reading them tells whether they are whole."""
     from alexnet.training import checkpoint  # Why here, as below: chapters need a plan, and can do without torch.
 
     named = [folder / name for name in (checkpoint.WEIGHTS, checkpoint.CURRENT, checkpoint.PREVIOUS)]
@@ -92,23 +84,20 @@ def weights_in(folder: Path) -> list[Path]:
 
 def can_begin(config: RunConfig) -> bool:
     """Return whether the run that this one begins with is finished, if there is one, and its weights are here."""
-    if config.start_from is None:
-        return True
-    before = runs.read(config.start_from)
-    return before is not None and before.status == "finished" and has_weights(before.folder)
+    before = config.start_from and runs.read(config.start_from)
+    is_over = before is not None and before.status == "finished" and bool(weights_in(before.folder))
+    return config.start_from is None or is_over
 
 
 def experiments_of(claims: Iterable[str] | None = None) -> list[Experiment]:
     """Return the experiments that test `claims`, or all. Raises UserError for a claim without one."""
     from alexnet.experiments import EXPERIMENTS
 
-    if claims is None:
-        return list(EXPERIMENTS)
     known = dict.fromkeys(experiment.claim for experiment in EXPERIMENTS)
-    for claim in claims:
+    for claim in claims or ():
         if claim not in known:
             raise UserError(f"No experiment tests {claim!r}{nearest(claim, known)}. With experiments: {', '.join(known)}.")
-    return [experiment for experiment in EXPERIMENTS if experiment.claim in claims]
+    return [experiment for experiment in EXPERIMENTS if claims is None or experiment.claim in claims]
 
 
 def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = False, seeds: int = 0) -> list[Wanted]:
@@ -165,26 +154,22 @@ def held_out(data: str) -> str:
     return "val" if "val" in SETS[data].counts else "test"
 
 
-def search_of(experiment: Experiment, search: FastestRate, scale: Scale, metrics_of: MetricsOf | None = None) -> Search:
+def recorded_metrics(config: RunConfig, limit: int | None) -> Rows | None:
+    """Return the metrics of a run that is done, without training anything."""
+    run = runs.read(config)
+    return run.metrics if run is not None and run.is_done(limit) else None
+
+
+def search_of(experiment: Experiment, search: FastestRate, scale: Scale, metrics_of: MetricsOf = recorded_metrics) -> Search:
     """Return a search as far as its runs are recorded, or with what `metrics_of` gives."""
-    dataset = experiment.dataset()
-
-    def config_of(rate: float, seed: int) -> RunConfig:
-        return search.config(table(scale), dataset, rate, seed)
-
-    return search_rate(config_of, search.line, search.start[scale], metrics_of or recorded_metrics)
+    config_of = partial(search.config, table(scale), experiment.dataset())
+    return search_rate(config_of, search.line, search.start[scale], metrics_of)
 
 
 def gave_up(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
     """Return a line for each search that has ended without a rate, and so without results."""
     found = [(e, arm, search_of(e, search, scale).said) for e in experiments_of(claims) for arm, search in e.searches(scale)]
     return [f"{e.claim}, {arm}: {said}. Begin it elsewhere." for e, arm, said in found if said.startswith(GAVE_UP)]
-
-
-def recorded_metrics(config: RunConfig, limit: int | None) -> Rows | None:
-    """Return the metrics of a run that is done, without training anything."""
-    run = runs.read(config)
-    return run.metrics if run is not None and run.is_done(limit) else None
 
 
 def _search_runs(
@@ -212,30 +197,28 @@ def _search_runs(
     return asked
 
 
-def seconds_per_epoch(config: RunConfig, device: str = "cpu") -> float:
-    """Return the estimated seconds of one epoch of `config` on a device, its evaluations included."""
-    counts = SETS[config.data].counts
+def seconds_per_epoch(config: RunConfig) -> float:
+    """Return the estimated seconds of one epoch of `config` on this machine, its evaluations included.
+
+    An ablation, or another number of classes, is priced by the unmodified net of the same width, in proportion to their
+    operations: to time each would take longer than a plan should.
+    """
+    counts, net, share = SETS[config.data].counts, config.net, 1.0
     evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
-    timed, share = _like(config.net)
-    each = share * seconds_per_image(timed, config.optimiser.batch_size, config.precision, device)
+    if isinstance(net, ColumnNet):
+        net = ColumnNet("source2012", net.width, min(net.num_classes, 1000))
+        share = _operations(config.net) / _operations(net)
+    each = share * _seconds_per_image(net, config.optimiser.batch_size, config.precision)
     return (counts["train"] + EVALUATION_SHARE * evaluated) * each
 
 
 @cache
-def _like(net: Net) -> tuple[Net, float]:
-    """Return the net that is timed in place of `net`, and how many times its operations `net` has.
-
-    An ablation, or another number of classes, is priced by the unmodified net of the same width: to time each would take
-    longer than a plan should.
-    """
-    if not isinstance(net, ColumnNet):
-        return net, 1.0
-    whole = ColumnNet("source2012", net.width, min(net.num_classes, 1000))
-    return whole, sum(operations(layers_of(net)).values()) / sum(operations(layers_of(whole)).values())
+def _operations(net: Net) -> int:
+    return sum(operations(layers_of(net)).values())
 
 
 @cache
-def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) -> float:
+def _seconds_per_image(net: Net, batch_size: int, precision: str) -> float:
     """Measure steps of training on made-up images, where and as they will be done; the shortest counts."""
     import torch
 
@@ -244,13 +227,13 @@ def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) ->
     from alexnet.training.precision import decide, use_kernels
     from alexnet.training.step import Learner
 
-    where = torch.device(device)
+    where = device()
     use_kernels(True, Group(where))
     config = RunConfig(net=net, optimiser=replace(RunConfig().optimiser, batch_size=batch_size))
     learner = Learner(config, decide(precision, where.type)["choice"], Group(where))
-    if where.type == "cpu" and learner.net.image_side > 100:
-        batch_size = min(batch_size, 8)  # Why: a whole batch of the wide net takes seconds, and a plan should not
     side = learner.net.image_side
+    if where.type == "cpu" and side > 100:
+        batch_size = min(batch_size, 8)  # Why: a whole batch of the wide net takes seconds, and a plan should not
     images = torch.zeros(batch_size, 3, side, side, device=where).to(memory_format=torch.channels_last)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=where)
     taken: list[float] = []
@@ -261,14 +244,8 @@ def seconds_per_image(net: Net, batch_size: int, precision: str, device: str) ->
     return min(taken) / batch_size
 
 
-def disk_bytes(configs: list[RunConfig]) -> int:
-    """Return the bytes that runs and the sets they are trained on will take."""
-    sets = {config.data for config in configs if not is_prepared(config.data)}
-    return sum(weights_bytes(c.net) for c in configs) + sum(SETS[name].num_bytes for name in sets)
-
-
 @cache
-def weights_bytes(net: Net) -> int:
+def _weights_bytes(net: Net) -> int:
     """Return the bytes that a finished run keeps of `net` on this machine: its weights in fp32."""
     import torch
 
@@ -290,7 +267,7 @@ def as_time(seconds: float) -> str:
 def find(name: str) -> RunConfig:
     """Return the run called `name`: one that is recorded, or that an experiment wants at some scale. Raises UserError."""
     name = name.removeprefix("runs/").rstrip("/")
-    if (run := runs.read_named(name)) is not None:
+    if (run := runs.read_folder(runs.runs_dir() / name)) is not None:
         return run.config
     known = {each.name: each.config for scale in SCALES for each in wanted(scale, assume=True)}
     stem, _, seed = name.rpartition("/seed-")
@@ -332,24 +309,25 @@ def artefacts_wanted(config: RunConfig) -> set[str]:
 
 def commands(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -> list[str]:
     """Return one command for each run that can begin now; what needs their results is listed when they are done."""
-    open_ = [w for w in wanted(scale, claims, seeds=seeds) if w.state in ("missing", "half done", "not measured")]
-    return [runs.command_of(each.config) for each in open_ if can_begin(each.config)]
+    open_ = [each for each in wanted(scale, claims, seeds=seeds) if each.state in STARTABLE and can_begin(each.config)]
+    return [runs.command_of(each.config) for each in open_]
 
 
 def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -> str:
     """Return the plan of a scale: a line for each run, then time and disk."""
-    rows = priced(wanted(scale, claims, assume=True, seeds=seeds), str(device()))
+    rows = priced(wanted(scale, claims, assume=True, seeds=seeds))
     lines = []
     for each, state, seconds in rows:
         first, *others = each.claims
         asking = f"{first} and {len(others)} more" if others else first
         lines.append((each.name, state, as_time(seconds) if seconds else "", asking))
     text = tabulate(lines, headers=("run", "state", "time here", "for"), disable_numparse=True)
-    left = sum(seconds for _, _, seconds in rows)
     if not (missing := [each.config for each, state, _ in rows if state not in TRAINED]):
         return f"{text}\nEvery run is done."
-    gigabytes = disk_bytes(missing) / 1e9
-    return f"{text}\nAbout {as_time(left)} of training on this machine, one run after the other; {gigabytes:.1f} GB of disk."
+    left = as_time(sum(seconds for _, _, seconds in rows))
+    sets = {config.data for config in missing if not is_prepared(config.data)}
+    disk = sum(_weights_bytes(config.net) for config in missing) + sum(SETS[name].num_bytes for name in sets)
+    return f"{text}\nAbout {left} of training on this machine, one run after the other; {disk / 1e9:.1f} GB of disk."
 
 
 def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:

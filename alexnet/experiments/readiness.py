@@ -10,8 +10,6 @@ from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.preprocessing import SETS, data_dir, is_prepared
 from alexnet.preprocessing.prepared_set import MANIFEST
 
-ILSVRC = ("ilsvrc2010", "ilsvrc2012")
-
 
 def device() -> Any:
     """Return the device that a single training takes: the first CUDA device, else the CPU."""
@@ -24,11 +22,7 @@ def lacks(scale: Scale) -> list[str]:
     """Return what this machine lacks for a scale; it is ready when nothing."""
     import torch
 
-    sets = {
-        "toy": (),
-        "small": ("cifar10", "imagenet20", "imagenette"),
-        "paper": ("cifar10", *ILSVRC),
-    }[scale]
+    sets = {"toy": "", "small": "cifar10 imagenet20 imagenette", "paper": "cifar10 ilsvrc2010 ilsvrc2012"}[scale].split()
     missing = [f"{name} (alexnet prepare {name} --source DIR)" for name in sets if not is_prepared(name)]
     if scale == "paper" and not torch.cuda.device_count():
         missing.append("a CUDA device")
@@ -80,12 +74,3 @@ def sets_as_text() -> str:
         counts = ", ".join(f"{sum(of_class.values()):,} {split}" for split, of_class in said["counts"].items())
         lines[file.parent.name] = f"{counts}; {len(said['classes']):,} classes"
     return tabulate(lines.items(), headers=("set", "images"), disable_numparse=True)
-
-
-def largest_recorded() -> Scale:
-    """Return the largest scale at which any experiment has a result, or toy."""
-    from alexnet.experiments import EXPERIMENTS
-    from alexnet.experiments.results import recorded_scale
-
-    found = {recorded_scale(experiment) for experiment in EXPERIMENTS}
-    return next((scale for scale in reversed(SCALES) if scale in found), "toy")

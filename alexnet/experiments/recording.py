@@ -15,26 +15,20 @@ from alexnet.config import RunConfig, UserError, config_hash, file_digest, to_di
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.runs import Run
 from alexnet.model import weights
+from alexnet.model.column_parallel import Layout
 from alexnet.model.net import blank
 from alexnet.preprocessing import PreparedSet, open_set, prepare
 from alexnet.training import checkpoint, loop
 from alexnet.training.checkpoint import Progress
-from alexnet.training.distributed import Group, StopRequests
+from alexnet.training.distributed import STOPPED, Group, StopRequests, columns_here, launch
 from alexnet.training.loop import Outcome
 from alexnet.training.precision import CHOICES, decide, use_kernels, use_threads
 from alexnet.training.step import Learner
 
 CHECKPOINT_SECONDS = 120.0
 
-# How a training's end is called in the manifest; the first four are final.
-STATUS = {
-    "reached": "finished",
-    "epochs": "finished",
-    "settled": "finished",
-    "diverged": "diverged",
-    "limit": "overtaken",
-    "stopped": "stopped",
-}
+# How a training's end is called in the manifest; any other end is "finished".
+STATUS = {"diverged": "diverged", "limit": "overtaken", "stopped": "stopped"}
 
 
 def train_run(
@@ -45,7 +39,6 @@ def train_run(
     measured: Iterable[str] = (),
     group: Group | None = None,
     stop: StopRequests | None = None,
-    bar: bool | None = None,
 ) -> Run:
     """Return the run of `config`, trained as far as it is missing, with the artefacts `measured`.
 
@@ -54,32 +47,22 @@ def train_run(
     when another process has the run or something is missing, KeyboardInterrupt when `stop` was asked for.
     """
     group = group or Group()
-    run = runs.read(config)
     busy = f"Another process is training {runs.name_of(config)}. Wait for it, or stop it; nothing is lost either way."
-    if run is None or not run.is_done(epoch_limit):
-        with (
-            files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"),
-            files.locked(runs.lock_of(config), busy) if group.is_main else nullcontext(),
-        ):
-            again = runs.read(config)  # Why: another process may have finished it while this one waited for the lock
-            if again is None or not again.is_done(epoch_limit):
-                _train(config, epoch_limit, threads, group, stop, bar)
+    with (
+        files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"),
+        files.locked(runs.lock_of(config), busy) if group.is_main else nullcontext(),
+    ):
         run = runs.read(config)
+        if run is None or not run.is_done(epoch_limit):
+            _train(config, threads, group, epoch_limit=epoch_limit, stop=stop)
+            run = runs.read(config)
         assert run is not None
-    if run.status == "finished" and group.num_ranks == 1:
-        with files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"), files.locked(runs.lock_of(config), busy):
-            measure(run, measured, group, threads)
+        if run.status == "finished" and group.num_ranks == 1:
+            _measure(run, measured, group, threads)
     return run
 
 
-def _train(
-    config: RunConfig,
-    epoch_limit: int | None,
-    threads: int | None,
-    group: Group,
-    stop: StopRequests | None,
-    bar: bool | None,
-) -> None:
+def _train(config: RunConfig, threads: int | None, group: Group, **how: Any) -> None:
     folder = runs.folder_of(config)
     found = checkpoint.read(folder)
     initial = _initial(config) if found is None else None  # Why first: before a set is downloaded in vain
@@ -88,39 +71,22 @@ def _train(
     data = data or open_set(config.data)
     kept: dict[str, Any] = found.kept if found else {}
     if kept and kept["fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"{runs.name_of(config)} was begun on other images ({config.data} {kept['fingerprint']}, now "
-            f"{data.fingerprint}). Move {folder} away to start again."
-        )
+        ours = f"({config.data} {kept['fingerprint']}, now {data.fingerprint})"
+        raise UserError(f"{runs.name_of(config)} was begun on other images {ours}. Move {folder} away to start again.")
     threads = use_threads(min(kept["threads"], os.cpu_count() or 1) if kept else threads)
     precision = kept["precision"] if kept else (decide(config.precision, group.device.type) if group.is_main else {})
     choice = CHOICES[group.any(*(precision.get("choice") == c for c in CHOICES)).index(True)]  # one decides for all
     kernels = use_kernels(kept["kernels"] if kept else True, group)
-    segment = new_segment(threads, precision, kernels, group)
-    record = Record(config, data, segment) if group.is_main else None
-
-    def note(progress: Progress, times: dict[str, float]) -> None:
-        if record is not None:
-            record.note(progress, times)
-
-    training, outcome = loop.train(
-        config,
-        data,
-        folder,
-        precision=choice,
-        group=group,
-        epoch_limit=epoch_limit,
-        on_epoch=note,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-        bar=bar,
-        initial=initial,
-        kept={"threads": threads, "precision": precision, "kernels": kernels, "fingerprint": data.fingerprint},
-        stop=stop,
-    )
+    kept = {"threads": threads, "precision": precision, "kernels": kernels, "fingerprint": data.fingerprint}
+    record = Record(config, data, group, kept) if group.is_main else None
+    if record is not None:
+        how["on_epoch"] = record.note
+    how |= {"precision": choice, "group": group, "checkpoint_seconds": CHECKPOINT_SECONDS, "initial": initial, "kept": kept}
+    training, outcome = loop.train(config, data, folder, **how)
     weights = training.weights()
     if record is not None:
         record.close(training.progress, checkpoint.weights_digest(weights), outcome)
-        if STATUS[outcome.kind] in runs.FINAL:
+        if record.manifest["status"] in runs.FINAL:
             checkpoint.keep_weights(folder)
     group.any(False)  # the others read the finished record after it is written
     if outcome.kind == "stopped":
@@ -138,10 +104,9 @@ def _initial(config: RunConfig) -> dict[str, Any] | None:
     is_over = before is not None and before.status == "finished"
     found = checkpoint.read_weights(before.folder) if is_over else None
     if found is None:
-        raise UserError(
-            f"{runs.name_of(config)} begins with the weights of {runs.name_of(config.start_from)}, which are not on this "
-            f"machine. Train them first: {runs.command_of(config.start_from)}"
-        )
+        first = f"Train them first: {runs.command_of(config.start_from)}"
+        whose = f"the weights of {runs.name_of(config.start_from)}, which are not on this machine"
+        raise UserError(f"{runs.name_of(config)} begins with {whose}. {first}")
     last = list(found)[-1].split(".")[0]
     return {name: weight for name, weight in found.items() if not name.startswith(f"{last}.")}
 
@@ -165,13 +130,20 @@ def initial_of_file(config: RunConfig, file: Path) -> dict[str, Any]:
 
 
 class Record:
-    """Keeps manifest, metrics, history and timing of a training in its folder as it proceeds."""
+    """Keeps manifest, metrics, history and timing of a training in its folder as it proceeds.
 
-    def __init__(self, config: RunConfig, data: PreparedSet, segment: dict[str, Any]) -> None:
-        self.folder, self.segment, self.began = runs.folder_of(config), segment, time.perf_counter()
+    Each call of `train_run` is a segment: a run that is stopped and resumes elsewhere has several.
+    """
+
+    def __init__(self, config: RunConfig, data: PreparedSet, group: Group, kept: dict[str, Any]) -> None:
+        self.folder, self.began = runs.folder_of(config), time.perf_counter()
+        segment = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": 0.0, "epochs": None}
+        segment |= {"threads": kept["threads"], "device": machine.name_of(group.device), "ranks": group.num_ranks}
+        segment |= {"kernels": kept["kernels"], "precision": kept["precision"], "hardware": machine.hardware()}
+        self.segment = segment | {"versions": machine.versions(), "git": machine.git_state()}
         earlier = runs.read(config)
         segments = earlier.manifest["segments"] if earlier is not None and checkpoint.read(self.folder) else []
-        self.manifest = new_manifest(config, data) | {"segments": [*segments, segment]}
+        self.manifest = _new_manifest(config, data) | {"segments": [*segments, self.segment]}
         self.manifest |= {"facts": earlier.facts} if earlier is not None and earlier.facts else {}
         self.manifest["command"] = runs.command_of(config, self.manifest["segments"][0]["threads"])
         if segments:
@@ -190,14 +162,18 @@ class Record:
         files.write_lines(self.folder / "metrics.jsonl", progress.metrics)
         files.write_lines(self.folder / "history.jsonl", progress.history)
         if times:
-            mend = f"Delete {self.folder / 'timing.jsonl'}; only times are in it."
-            earlier = [line for line in files.read_lines(self.folder / "timing.jsonl", mend) if line["epoch"] < epoch]
-            files.write_lines(self.folder / "timing.jsonl", [*earlier, {"epoch": epoch, **times}])
+            timing = self.folder / "timing.jsonl"
+            lines = files.read_lines(timing, f"Delete {timing}; only times are in it.")
+            files.write_lines(timing, [*(line for line in lines if line["epoch"] < epoch), {"epoch": epoch, **times}])
         files.write_json(self.folder / "manifest.json", self.manifest)
 
     def close(self, progress: Progress, weights_sha256: str, outcome: Outcome) -> None:
         """Write how it ended."""
-        self.manifest |= {"status": STATUS[outcome.kind], "outcome": outcome.kind, "warning": outcome.warning}
+        self.manifest |= {
+            "status": STATUS.get(outcome.kind, "finished"),
+            "outcome": outcome.kind,
+            "warning": outcome.warning,
+        }
         self.manifest["weights_sha256"] = weights_sha256
         self.note(progress, {})
 
@@ -205,56 +181,40 @@ class Record:
 def begin(config: RunConfig, **facts: Any) -> None:
     """Leave the config of a run in its folder, where processes that are told its name find it, and `Run.facts`."""
     run = runs.read(config)
-    manifest = run.manifest if run is not None else new_manifest(config, prepare(config.data)) | {"segments": []}
+    manifest = run.manifest if run is not None else _new_manifest(config, prepare(config.data)) | {"segments": []}
     if run is None or (facts and not run.is_done()):
         files.write_json(runs.folder_of(config) / "manifest.json", manifest | ({"facts": facts} if facts else {}))
 
 
-def new_segment(threads: int, precision: dict[str, Any], kernels: bool, group: Group) -> dict[str, Any]:
-    """Describe one segment of a training: a run that is stopped and resumes elsewhere has several."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "epochs": None,
-        "threads": threads,
-        "device": machine.name_of(group.device),
-        "ranks": group.num_ranks,
-        "kernels": kernels,
-        "precision": precision,
-        "hardware": machine.hardware(),
-        "versions": machine.versions(),
-        "git": machine.git_state(),
-    }
+def train_by_ranks(config: RunConfig, layout: Layout, threads: int | None = None, **facts: Any) -> None:
+    """Have ranks of this machine train a run; raises as `train_run` does, and UserError for a layout that does not fit."""
+    columns_here(config.net, layout)  # Why first: what is wrong should be said once, and not by every rank.
+    begin(config, **facts)
+    words = [runs.name_of(config), "--devices", layout.columns, "--replicas", layout.replicas]
+    status = launch(["train", *map(str, words + (["--threads", threads] if threads else []))], layout)
+    if status == STOPPED:
+        raise KeyboardInterrupt("The same command resumes it.")
+    if status and files.is_locked(runs.lock_of(config)):
+        raise files.BusyError("Another process was faster.")
+    if status:
+        raise UserError(f"The ranks of {runs.name_of(config)} ended with status {status}; what they said is above.")
 
 
-def new_manifest(config: RunConfig, data: PreparedSet) -> dict[str, Any]:
-    """Describe a run that begins."""
-    return {
-        "version": runs.VERSION,
-        "name": runs.name_of(config),
-        "status": "running",
-        "outcome": None,
-        "warning": None,
-        "command": runs.command_of(config),
-        "config_hash": config_hash(config),
-        "config": to_dict(config),
-        "data": {"set": data.name, "fingerprint": data.fingerprint, "stand_in": data.stand_in},
-        "epochs": 0,
-        "images_seen": 0,
-        "seconds": 0.0,
-        "weights_sha256": None,
-    }
+def _new_manifest(config: RunConfig, data: PreparedSet) -> dict[str, Any]:
+    said = {"version": runs.VERSION, "name": runs.name_of(config), "status": "running", "outcome": None, "warning": None}
+    said |= {"command": runs.command_of(config), "config_hash": config_hash(config), "config": to_dict(config)}
+    said |= {"data": {"set": data.name, "fingerprint": data.fingerprint, "stand_in": data.stand_in}}
+    return said | {"epochs": 0, "images_seen": 0, "seconds": 0.0, "weights_sha256": None}
 
 
-def measure(run: Run, names: Iterable[str], group: Group | None = None, threads: int | None = None) -> None:
+def _measure(run: Run, names: Iterable[str], group: Group, threads: int | None) -> None:
     """Measure what a finished run lacks of the artefacts `names`, if its weights are on this machine."""
     missing = [name for name in names if not artefacts.is_measured(run.folder, name)]
-    if not missing or checkpoint.read_weights(run.folder) is None:
-        return
-    use_threads(threads)
-    trained = load(run, group)
-    for name in missing:
-        artefacts.measure(trained, name)
+    if missing and checkpoint.read_weights(run.folder) is not None:
+        use_threads(threads)
+        trained = load(run, group)
+        for name in missing:
+            artefacts.measure(trained, name)
 
 
 def load(run: Run, group: Group | None = None) -> artefacts.Trained:
@@ -268,10 +228,8 @@ def load(run: Run, group: Group | None = None) -> artefacts.Trained:
         raise UserError(f"{name} is half finished. Finish it with: {runs.command_of(run.config)}")
     weights = checkpoint.read_weights(run.folder)
     if weights is None or checkpoint.weights_digest(weights) != run.manifest["weights_sha256"]:
-        raise UserError(
-            f"The weights of {name} are not on this machine, only its results. To have them, train it again elsewhere: "
-            f"ALEXNET_RUNS=DIR {runs.command_of(run.config)}"
-        )
+        again = f"To have them, train it again elsewhere: ALEXNET_RUNS=DIR {runs.command_of(run.config)}"
+        raise UserError(f"The weights of {name} are not on this machine, only its results. {again}")
     data = prepare(run.config.data)
     if data.fingerprint != run.manifest["data"]["fingerprint"]:
         raise UserError(f"{name} was trained on other images than the {data.name} in {data.folder}.")

@@ -1,48 +1,35 @@
 """The queue: every distinct missing run of a scale, dealt out over devices or shares of the cores.
 
-One process for each place trains run after run (`python -m alexnet.experiments.runner`). It reads what to do from its
-standard input, a line of JSON a run, and answers on its standard output. When its input ends, because the queue was stopped
-or its process is gone, it finishes the step at hand, leaves a checkpoint and ends: nothing trains on unwanted.
+One process for each place trains run after run. When its pipe ends, because the queue was stopped or its process is gone, it
+finishes the step at hand, leaves a checkpoint and ends: nothing trains on unwanted.
 """
 
-import json
+import multiprocessing
 import os
 import queue
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from multiprocessing import connection
 
 from tqdm import tqdm
 
 from alexnet import files, machine
-from alexnet.config import RunConfig, UserError, from_dict, to_dict
+from alexnet.config import UserError
 from alexnet.experiments import plan, readiness, runs
-from alexnet.experiments.plan import Wanted
+from alexnet.experiments.plan import STARTABLE, Wanted
 from alexnet.experiments.scales import Scale
 from alexnet.model import num_columns_of
 
 LOOK_EVERY = 1.0  # seconds between two looks at how far the runs are
 ENOUGH = 300.0  # seconds in which a worker that was told to stop has surely finished its step
-STARTABLE = ("missing", "half done", "not measured")
-Reply = tuple["Worker", dict[str, Any] | None]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a run can be trained: a CUDA device by number, or a share of the cores."""
-
-    devices: tuple[int, ...]
-    threads: int
-
-
-def places(wanted: list[Wanted], threads: int | None = None, devices: int | None = None) -> list[Place]:
-    """Return the places of this machine that `wanted` can use at a time: its CUDA devices, else shares of its cores.
+def places(wanted: list[Wanted], threads: int | None = None, devices: int | None = None) -> tuple[list[int | None], int]:
+    """Return the places where `wanted` can be trained at a time, CUDA devices or, as None, shares of the cores; and threads.
 
     With `devices` there are so many, and processes stand for them where there are no CUDA devices. Raises UserError for more
     than there are.
@@ -52,54 +39,28 @@ def places(wanted: list[Wanted], threads: int | None = None, devices: int | None
     cores, found = machine.available_cores(), torch.cuda.device_count()
     if found and devices and devices > found:
         raise UserError(f"{devices} devices were asked for, and this machine has {found}.")
-    if devices := devices or found:
-        return [Place((device,), threads or max(1, cores // devices)) for device in range(devices)]
-    jobs = max(1, min(cores // (threads or 1), len(wanted)))
-    return [Place((), threads or max(1, cores // jobs)) for _ in range(jobs)]
+    shares = max(1, min(cores // (threads or 1), len(wanted)))
+    at = list(range(devices or found)) or [None] * shares
+    return at, threads or max(1, cores // len(at))
 
 
 class Worker:
     """A process that trains at some places, one run after the other."""
 
-    def __init__(self, at: list[Place], replies: "queue.Queue[Reply]") -> None:
+    def __init__(self, at: list[int | None], threads: int) -> None:
+        start = multiprocessing.get_context("spawn")
         self.places = at
-        env = os.environ | {"ALEXNET_RUNS": str(runs.runs_dir())}
-        if devices := [str(device) for place in at for device in place.devices]:
-            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # Why: the user may show us some only
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(seen[int(d)] if seen != [""] else d for d in devices)
-        command = [sys.executable, "-m", "alexnet.experiments.runner"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True)
         self.wanted: Wanted | None = None  # the run at hand
-        self.listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
-        self.listener.start()
+        self.pipe, theirs = start.Pipe()
+        self.process = start.Process(target=_work, args=(theirs, at, threads))
+        self.process.start()
+        theirs.close()  # Why: so that the pipe ends with the process
 
     def give(self, wanted: Wanted) -> None:
         """Have a run trained and measured."""
         self.wanted = wanted
-        work = {
-            "config": to_dict(wanted.config),
-            "epoch_limit": wanted.epoch_limit,
-            "threads": sum(place.threads for place in self.places),
-            "measured": sorted(wanted.artefacts),
-            "devices": len(self.places),
-        }
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(work) + "\n")
-        self.process.stdin.flush()
-
-    def _listen(self, replies: "queue.Queue[Reply]") -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as answers:
-            for line in answers:
-                replies.put((self, json.loads(line)))
-        self.process.wait()
-        replies.put((self, None))
-
-    def end(self) -> None:
-        """Tell the process to stop after the step at hand; it ends by itself."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
+        with suppress(BrokenPipeError):  # its end is noticed when an answer is looked for
+            self.pipe.send(wanted)
 
 
 def train_missing(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0, **at: int | None) -> list[str]:
@@ -133,15 +94,20 @@ class Queue:
     """The runs of a scale that are missing, and the workers that train them."""
 
     def __init__(self, scale: Scale, claims: Iterable[str] | None, seeds: int, **at: int | None) -> None:
-        self.scale = scale
         self.wanted = partial(plan.wanted, scale, claims, seeds=seeds)
-        self.replies: queue.Queue[Reply] = queue.Queue()
         self.busy: dict[str, Worker] = {}
         self.idle: list[Worker] = []
         self.failed: dict[str, str] = {}
         self.warned: dict[str, str] = {}
-        self.free = places(self._startable(), **at)
-        self.bar = self._bar()
+        self.free, self.threads = places(self._startable(), **at)
+        self.total, self.on_devices = len(self.free), self.free[0] is not None
+        self.moved = 0.0
+        self.bar = tqdm(
+            total=self._seconds_left(),
+            desc=f"all runs at scale {scale}",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, about {remaining} left",
+            mininterval=0.5 if sys.stderr.isatty() else 60.0,
+        )
 
     def _startable(self) -> list[Wanted]:
         """Return the runs that can begin now: missing, not failed, not begun, and with the weights that they begin with."""
@@ -164,12 +130,9 @@ class Queue:
             worker.give(wanted)
         if not self.busy:
             return False
-        try:
-            worker, reply = self.replies.get(timeout=LOOK_EVERY)
-        except queue.Empty:
-            self._move()
-            return True
-        self._heard(worker, reply)
+        ready = connection.wait([worker.pipe for worker in self.busy.values()], LOOK_EVERY)
+        for worker in [each for each in self.busy.values() if each.pipe in ready]:
+            self._hear(worker)
         self._move()
         return True
 
@@ -178,140 +141,95 @@ class Queue:
 
         Two-column nets are spread over two devices where there are two.
         """
-        on_devices = any(place.devices for place in [*self.free, *(p for w in self.idle for p in w.places)])
-        total = len(self.free) + sum(len(w.places) for w in (*self.idle, *self.busy.values()))
-        need = min(num_columns_of(wanted.config.net), total) if on_devices else 1
+        need = min(num_columns_of(wanted.config.net), self.total) if self.on_devices else 1
         for worker in self.idle:
             if len(worker.places) == need:
                 self.idle.remove(worker)
                 return worker
         while len(self.free) < need and self.idle:
             worker = self.idle.pop()
-            worker.end()
+            worker.pipe.close()
             self.free += worker.places
         if len(self.free) < need:
             return None
         at, self.free = self.free[:need], self.free[need:]
-        return Worker(at, self.replies)
+        return Worker(at, self.threads * need)
 
-    def _heard(self, worker: Worker, reply: dict[str, Any] | None) -> None:
+    def _hear(self, worker: Worker) -> None:
         """Take note of a run that is done or failed, or of a process that is gone."""
         wanted = worker.wanted
-        if wanted is None or self.busy.get(wanted.name) is not worker:
-            return
         del self.busy[wanted.name]
-        if reply is None:
-            worker.end()
-            status = worker.process.returncode
-            why = f"its process ended with status {status}" + (
-                " (killed, perhaps for want of memory)" if status == -9 else ""
-            )
-            self.failed[wanted.name] = f"{wanted.name}: {why}. Repeat the command; it resumes from the last checkpoint."
-            self.free += worker.places
-        else:
+        try:
+            reply = worker.pipe.recv()
             self.idle.append(worker)
-            if "error" in reply:
-                self.failed[wanted.name] = f"{wanted.name}: {reply['error']}"
-            elif reply["status"] == "in work":
-                return  # Why no failure: another process, such as an equal task of a cluster, has it or has just done it
-            elif (state := wanted.state) in STARTABLE:  # Why: it would be begun again and again
-                lacks = ", ".join(wanted.unmeasured())
-                self.failed[wanted.name] = f"{wanted.name} is still {state}: {lacks}. Are its weights damaged? Delete them."
-            if reply.get("warning") and wanted.config.stop_at_train_error is None:
-                self.warned[wanted.name] = f"{wanted.name}: {reply['warning']}"
-        if wanted.name in self.failed:
+        except (EOFError, OSError):
+            worker.process.join()
+            self.free += worker.places
+            killed = " (killed, perhaps for want of memory)" if worker.process.exitcode == -9 else ""
+            why = f"its process ended with status {worker.process.exitcode}{killed}"
+            reply = {"error": f"{why}. Repeat the command; it resumes from the last checkpoint."}
+        if reply.get("busy"):
+            return  # Why no failure: another process, such as an equal task of a cluster, has it or has just done it
+        failure = reply.get("error")
+        if not failure and wanted.state in STARTABLE:  # Why: it would be begun again and again
+            failure = f"still {wanted.state}: {', '.join(wanted.unmeasured())}. Are its weights damaged? Delete them."
+        if failure:
+            self.failed[wanted.name] = f"{wanted.name}: {failure}"
             tqdm.write(f"error: {self.failed[wanted.name]}", file=sys.stderr)
+        elif reply["warning"] and wanted.config.stop_at_train_error is None:
+            self.warned[wanted.name] = f"{wanted.name}: {reply['warning']}"
 
     def end(self) -> None:
         """Stop what runs, after a checkpoint, and wait for it."""
         self.bar.close()
-        workers = [*self.busy.values(), *self.idle]
+        workers, until = [*self.busy.values(), *self.idle], time.monotonic() + ENOUGH
         for worker in workers:
-            worker.end()
-        until = time.monotonic() + ENOUGH
+            worker.pipe.close()
         for worker in workers:
-            try:
-                worker.process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-            worker.listener.join()
-
-    def _bar(self) -> tqdm:
-        return tqdm(
-            total=self._seconds_left(),
-            desc=f"all runs at scale {self.scale}",
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, about {remaining} left",
-            mininterval=0.5 if sys.stderr.isatty() else 60.0,
-        )
+            worker.process.join(max(0.0, until - time.monotonic()))
+            worker.process.kill()
 
     def _seconds_left(self) -> float:
-        return sum(seconds for _, _, seconds in plan.priced(self.wanted(assume=True), str(readiness.device())))
+        return sum(seconds for _, _, seconds in plan.priced(self.wanted(assume=True)))
 
     def _move(self) -> None:
         """Show what is left now; plans change with results, so the total may grow and shrink."""
-        if time.monotonic() - getattr(self, "moved", 0.0) < 5 * LOOK_EVERY:
-            return
-        self.moved = time.monotonic()
-        left = self._seconds_left()
-        self.bar.total = max(self.bar.total or 0.0, left)
-        self.bar.update(max(0.0, self.bar.total - left - self.bar.n))
+        if time.monotonic() - self.moved >= 5 * LOOK_EVERY:
+            self.moved, left = time.monotonic(), self._seconds_left()
+            self.bar.total = max(self.bar.total or 0.0, left)
+            self.bar.update(max(0.0, self.bar.total - left - self.bar.n))
 
 
-def work() -> None:
-    """Be a worker: train what standard input asks for, and answer on standard output."""
-    from alexnet.training.distributed import StopRequests
+def _work(pipe: connection.Connection, at: list[int | None], threads: int) -> None:
+    """Be a worker: train and measure what comes through the pipe, on several devices by ranks, and answer."""
+    from alexnet.experiments import recording
+    from alexnet.model.column_parallel import Layout
+    from alexnet.training.distributed import Group, StopRequests
 
-    answers, sys.stdout = sys.stdout, sys.stderr  # Why: whatever prints must not be taken for an answer.
-    asked: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    if at[0] is not None:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # Why: the user may show us some only
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen[device] if seen != [""] else str(device) for device in at)
+    asked: queue.Queue[Wanted | None] = queue.Queue()
     stop = StopRequests()
 
     def listen() -> None:
-        for line in sys.stdin:
-            asked.put(json.loads(line))
+        with suppress(EOFError, OSError):
+            while True:
+                asked.put(pipe.recv())
         stop.request()
         asked.put(None)
 
     threading.Thread(target=listen, daemon=True).start()
-    with suppress(KeyboardInterrupt):
-        while not stop.requested and (job := asked.get()) is not None:
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        while not stop.requested and (wanted := asked.get()) is not None:
             try:
-                answer = _do(job, stop)
+                if len(at) > 1:
+                    recording.train_by_ranks(wanted.config, Layout(len(at), 1))
+                how = {"epoch_limit": wanted.epoch_limit, "threads": threads, "measured": sorted(wanted.artefacts)}
+                run = recording.train_run(wanted.config, **how, group=Group(readiness.device()), stop=stop)
+                reply = {"warning": run.manifest["warning"]}
             except files.BusyError:
-                answer = {"status": "in work"}
+                reply = {"busy": True}
             except UserError as error:
-                answer = {"error": str(error)}
-            print(json.dumps(answer), file=answers, flush=True)
-
-
-def _do(job: dict[str, Any], stop: Any) -> dict[str, Any]:
-    """Train and measure one run; on several devices by ranks, one for each column."""
-    import torch
-
-    from alexnet.experiments.recording import begin, train_run
-    from alexnet.model.column_parallel import Layout
-    from alexnet.training.distributed import Group, launch
-
-    config = from_dict(RunConfig, job["config"])
-    if job["devices"] > 1:
-        begin(config)
-        status = launch(["train", runs.name_of(config), "--devices", str(job["devices"])], Layout(job["devices"], 1))
-        if stop.requested:
-            raise KeyboardInterrupt
-        if status and files.is_locked(runs.lock_of(config)):
-            raise files.BusyError("Another process was faster.")
-        if status:
-            raise UserError(f"its ranks ended with status {status}; what they said is above.")
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    run = train_run(
-        config,
-        epoch_limit=job["epoch_limit"],
-        threads=job["threads"],
-        measured=job["measured"],
-        group=Group(device),
-        stop=stop,
-    )
-    return {"status": run.status, "warning": run.manifest["warning"]}
-
-
-if __name__ == "__main__":
-    work()
+                reply = {"error": str(error)}
+            pipe.send(reply)

@@ -21,11 +21,14 @@ from typing import Any
 
 from alexnet import files
 from alexnet.config import Augmentation, RunConfig, UserError, config_hash, from_dict, home_dir, to_dict
-from alexnet.files import Rows
 from alexnet.model import label
 
 VERSION = 2  # of the manifest; 1 had no version, and named a run after its claim
 FINAL = ("finished", "diverged")
+
+
+def _rows(stem: str) -> Any:
+    return cached_property(lambda run: files.read_lines(run.folder / f"{stem}.jsonl", mending(run.name)))
 
 
 @dataclass(frozen=True)
@@ -35,45 +38,17 @@ class Run:
     folder: Path
     manifest: dict[str, Any]
 
-    @property
-    def status(self) -> str:
-        """One of "finished", "diverged", "overtaken" (another rate was faster), "stopped", "running"."""
-        return self.manifest["status"]
-
-    @property
-    def name(self) -> str:
-        """Data, readable name with hash, and seed: the folder below `runs/`."""
-        return self.manifest["name"]
-
-    @property
-    def seed(self) -> int:
-        """The seed."""
-        return self.manifest["config"]["seed"]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Of a training of one's own: whose arm it changes ("arm_of"), and the file that it begins with ("start_file")."""
-        return self.manifest.get("facts", {})
-
-    @cached_property
-    def config(self) -> RunConfig:
-        """What was asked for."""
-        return from_dict(RunConfig, self.manifest["config"])
-
-    @cached_property
-    def metrics(self) -> Rows:
-        """Rows of epoch, split, views, k, wrong, total."""
-        return files.read_lines(self.folder / "metrics.jsonl", mending(self.name))
-
-    @cached_property
-    def history(self) -> Rows:
-        """Rows of epoch, images_seen, loss (nats, mean over the epoch)."""
-        return files.read_lines(self.folder / "history.jsonl", mending(self.name))
-
-    @cached_property
-    def timing(self) -> Rows:
-        """Rows of epoch, seconds, images_per_second and waiting: of this machine, not of the config."""
-        return files.read_lines(self.folder / "timing.jsonl", mending(self.name))
+    status = property(
+        lambda run: run.manifest["status"]
+    )  # finished, diverged, overtaken (by another rate), stopped, running
+    name = property(lambda run: run.manifest["name"])  # the folder below `runs/`: data, readable name with hash, seed
+    seed = property(lambda run: run.manifest["config"]["seed"])
+    # Of a training of one's own: whose arm it changes ("arm_of"), and the file that it begins with ("start_file").
+    facts = property(lambda run: run.manifest.get("facts", {}))
+    config = cached_property(lambda run: from_dict(RunConfig, run.manifest["config"]))
+    metrics = _rows("metrics")  # epoch, split, views, k, wrong, total
+    history = _rows("history")  # epoch, images_seen, loss (nats, mean over the epoch)
+    timing = _rows("timing")  # epoch, seconds, images_per_second, waiting: of this machine, not of the config
 
     @property
     def device(self) -> str:
@@ -109,10 +84,8 @@ def readable(config: RunConfig) -> str:
     if views is not None and views.crop_side == Augmentation.crop_side:
         words += ["central-view"] * (not views.random) + ["no-colour-noise"] * (views.random and not views.noise)
         words += ["no-decay"] * (not config.optimiser.weight_decay)
-    words += [config.precision] * (config.precision != "auto") + ["fine-tuned"] * bool(
-        config.start_from or config.start_file
-    )
-    return "-".join(words)
+    words += [config.precision] * (config.precision != "auto")
+    return "-".join(words + ["fine-tuned"] * bool(config.start_from or config.start_file))
 
 
 def folder_of(config: RunConfig) -> Path:
@@ -136,12 +109,12 @@ def mending(name: str) -> str:
 
 
 def read(config: RunConfig) -> Run | None:
-    """Return the run of `config` as it stands, or None. Raises UserError for a damaged record or one of a later version."""
+    """Return the run of `config` as it stands, or None, as `read_folder` does."""
     return read_folder(folder_of(config))
 
 
 def read_folder(folder: Path) -> Run | None:
-    """Return the run in `folder`, or None where there is none. Raises as `read` does."""
+    """Return the run in `folder`, or None. Raises UserError for a damaged record or one of a later version."""
     if not (folder / "manifest.json").is_file():
         return None
     name = folder.relative_to(runs_dir()).as_posix()
@@ -163,10 +136,7 @@ def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest in the form of this version. Raises UserError for one that a later version of the code wrote."""
     version = manifest.get("version", 1)
     if version > VERSION:
-        raise UserError(
-            f"The manifest of {manifest.get('name')} has version {version}, and this code reads up to {VERSION}: update the "
-            "code (git pull)."
-        )
+        raise UserError(f"{manifest.get('name')} is of later code (version {version}): update the code (git pull).")
     segments = manifest["segments"] if "segments" in manifest else manifest["parts"]  # version 1: parts
     try:
         config = from_dict(RunConfig, manifest["config"])
@@ -186,8 +156,3 @@ def recorded(data: str | None = None) -> Iterator[Run]:
             continue
         if run is not None and run.folder == runs_dir() / run.name:  # not a copy under another name
             yield run
-
-
-def read_named(name: str) -> Run | None:
-    """Return the run called `name`, or None."""
-    return read_folder(runs_dir() / name)

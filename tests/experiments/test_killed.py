@@ -63,7 +63,7 @@ def test_a_training_killed_before_any_file_event_ends_with_the_same_bits(tmp_pat
         monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / f"runs-{number}"))
         events["count"], events["at"] = 0, at
         try:
-            recording.train_run(CONFIG, bar=False, **options)
+            recording.train_run(CONFIG, **options)
             return True
         except Killed:
             return False

@@ -134,10 +134,10 @@ def test_places_are_devices_or_shares_of_the_cores(toy, monkeypatch):
 
     wanted = plan.wanted("toy")
     monkeypatch.setattr(runner.machine, "available_cores", lambda: 8)
-    assert runner.places(wanted) == [runner.Place((), 4)] * 2
-    assert runner.places(wanted, threads=8) == [runner.Place((), 8)]
+    assert runner.places(wanted) == ([None, None], 4)
+    assert runner.places(wanted, threads=8) == ([None], 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert runner.places(wanted) == [runner.Place((0,), 4), runner.Place((1,), 4)]
+    assert runner.places(wanted) == ([0, 1], 4)
 
 
 def wait_until(true, process=None, seconds=60):

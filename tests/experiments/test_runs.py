@@ -32,7 +32,7 @@ if sys.argv[2:]:
     where, call = sys.argv[2:]
     kill_at(int(call), *{"step": (Learner, "step"), "rename": (os, "replace"), "fsync": (os, "fsync")}[where])
 recording.CHECKPOINT_SECONDS = 0.0
-recording.train_run(from_dict(RunConfig, json.loads(sys.argv[1])), bar=False, threads=1)
+recording.train_run(from_dict(RunConfig, json.loads(sys.argv[1])), threads=1)
 """
 
 
