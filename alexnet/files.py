@@ -23,10 +23,7 @@ Rows = list[dict[str, Any]]  # of a table, each by the names of its columns
 
 @contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
-    """Yield a binary stream whose content becomes `file` when the block ends well, and nothing otherwise.
-
-    The content is on the disk before it takes the name, so that neither a kill nor a power cut leaves half a file.
-    """
+    """Yield a binary stream whose content becomes `file` when it is whole and on the disk, or does not."""
     make_folder(file.parent)
     partial = file.with_name(file.name + PARTIAL)
     try:

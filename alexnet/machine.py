@@ -67,11 +67,7 @@ def available_cores() -> int:
 
 
 def cgroup_cores(root: Path) -> float:
-    """Return how many cores' time this process's control groups (version 2) allow it, or a million.
-
-    Each has a file with quota and period in microseconds; a group's limit holds for the groups inside it. A container often
-    sees its own group as the root.
-    """
+    """Return how many cores' time this process's control group (version 2), and those around it, allow; or a million."""
     limits, top = [10.0**6], root / "sys/fs/cgroup"
     own = next((line[3:] for line in _read(root / "proc/self/cgroup").splitlines() if line.startswith("0::")), "")
     for folder in (group := top / own.lstrip("/"), *group.parents):

@@ -25,7 +25,6 @@ from alexnet.preprocessing.prepared_set import MANIFEST
 
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
 ENOUGH_TIMED = 0.5  # seconds
-TRAINED = ("done", "not measured")  # states in which there is nothing left to train
 STARTABLE = ("missing", "half done", "not measured")  # states in which there is something to do that nobody does
 
 
@@ -64,16 +63,6 @@ class Wanted:
         return run.manifest["epochs"] if run is not None and weights_in(run.folder) else 0
 
 
-def priced(wanted: Iterable[Wanted]) -> list[tuple[Wanted, str, float]]:
-    """Return for each run its state and the seconds that the rest of it takes here: none if it is trained."""
-    rows = []
-    for each in wanted:
-        state = each.state
-        epochs = 0.0 if state in TRAINED else max(each.expected_epochs - each.epochs_done(), 1)
-        rows.append((each, state, epochs * seconds_per_epoch(each.config) if epochs else 0.0))
-    return rows
-
-
 def weights_in(folder: Path) -> list[Path]:
     """Return a run's files with weights on this machine; only reading them tells whether they are whole."""
     from alexnet.training import checkpoint  # Why here, as below: chapters need a plan, and can do without torch.
@@ -103,10 +92,8 @@ def experiments_of(claims: Iterable[str] | None = None) -> list[Experiment]:
 def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = False, seeds: int = 0) -> list[Wanted]:
     """Return every run that the experiments on `claims` (None: all) want at `scale`, each once, in the order of declaration.
 
-    With `seeds`, every arm has at least so many.
-
-    Which runs a search for a rate makes depends on their results. Only those that are known to be needed are returned; with
-    `assume`, as for a plan, the first rate is supposed to be the best and its neighbours to be overtaken.
+    Of a search for a rate, whose runs depend on results, those that are known to be needed; with `assume` the first rate is
+    supposed to be the best, as for a plan, and its neighbours to be overtaken. Every arm has `seeds` seeds or more.
     """
     found: dict[str, Wanted] = {}
 
@@ -315,19 +302,21 @@ def commands(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) 
 
 def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -> str:
     """Return the plan of a scale: a line for each run, then time and disk."""
-    rows = priced(wanted(scale, claims, assume=True, seeds=seeds))
-    lines = []
-    for each, state, seconds in rows:
-        first, *others = each.claims
-        asking = f"{first} and {len(others)} more" if others else first
-        lines.append((each.name, state, as_time(seconds) if seconds else "", asking))
+    lines, missing, left = [], [], 0.0
+    for each in wanted(scale, claims, assume=True, seeds=seeds):
+        state, seconds = each.state, 0.0
+        if state not in ("done", "not measured"):  # in these there is nothing left to train
+            missing.append(each.config)
+            seconds = max(each.expected_epochs - each.epochs_done(), 1) * seconds_per_epoch(each.config)
+        more = f" and {len(each.claims) - 1} more" if each.claims[1:] else ""
+        lines.append((each.name, state, as_time(seconds) if seconds else "", each.claims[0] + more))
+        left += seconds
     text = tabulate(lines, headers=("run", "state", "time here", "for"), disable_numparse=True)
-    if not (missing := [each.config for each, state, _ in rows if state not in TRAINED]):
+    if not missing:
         return f"{text}\nEvery run is done."
-    left = as_time(sum(seconds for _, _, seconds in rows))
     sets = {config.data for config in missing if not is_prepared(config.data)}
-    disk = sum(_weights_bytes(config.net) for config in missing) + sum(SETS[name].num_bytes for name in sets)
-    return f"{text}\nAbout {left} of training on this machine, one run after the other; {disk / 1e9:.1f} GB of disk."
+    disk = (sum(_weights_bytes(config.net) for config in missing) + sum(SETS[name].num_bytes for name in sets)) / 1e9
+    return f"{text}\nAbout {as_time(left)} of training on this machine, one run after the other; {disk:.1f} GB of disk."
 
 
 def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:

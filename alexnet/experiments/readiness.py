@@ -30,10 +30,7 @@ def lacks(scale: Scale) -> list[str]:
 
 
 def choose(wanted: str) -> tuple[Scale, str]:
-    """Return the scale to run and a sentence that says why and what the next larger one would need.
-
-    "auto" is `paper` on a machine with a CUDA device and prepared ILSVRC sets, else `toy`.
-    """
+    """Return the scale to run (auto: `paper` if nothing lacks, else `toy`), why, and what the next larger one needs."""
     if wanted == "auto":
         scale: Scale = "toy" if lacks("paper") else "paper"
         why = "this machine lacks what the scale paper needs" if scale == "toy" else "a CUDA device and ImageNet are here"

@@ -169,11 +169,8 @@ class Record:
 
     def close(self, progress: Progress, weights_sha256: str, outcome: Outcome) -> None:
         """Write how it ended."""
-        self.manifest |= {
-            "status": STATUS.get(outcome.kind, "finished"),
-            "outcome": outcome.kind,
-            "warning": outcome.warning,
-        }
+        status = STATUS.get(outcome.kind, "finished")
+        self.manifest |= {"status": status, "outcome": outcome.kind, "warning": outcome.warning}
         self.manifest["weights_sha256"] = weights_sha256
         self.note(progress, {})
 

@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 from multiprocessing import connection
@@ -24,7 +24,7 @@ from alexnet.experiments.plan import STARTABLE, Wanted
 from alexnet.experiments.scales import Scale
 from alexnet.model import num_columns_of
 
-LOOK_EVERY = 1.0  # seconds between two looks at how far the runs are
+LOOK_EVERY = 1.0  # seconds between two looks for a request to stop
 ENOUGH = 300.0  # seconds in which a worker that was told to stop has surely finished its step
 
 
@@ -63,17 +63,15 @@ class Worker:
             self.pipe.send(wanted)
 
 
-def train_missing(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0, **at: int | None) -> list[str]:
+def train_missing(scale: Scale, claims: Collection[str] | None = None, seeds: int = 0, **at: int | None) -> list[str]:
     """Train and measure every missing run of `claims` (None: all) at `scale`, those of other processes left alone.
 
-    Returns a line for each training of this call that diverged or ended on the plateau, except in a search for a rate, to
-    which that belongs. An error of one run is told at once and the others proceed; at the end UserError names the runs that
-    failed. A signal ends the queue: nothing new is started, and what runs leaves a checkpoint. Raises KeyboardInterrupt
-    then. With `seeds` every arm has at least so many; `at` are the `threads` and `devices` of `places`.
+    Returns a line for each training that diverged or ended on the plateau, but not of a search for a rate: there it may. An
+    error of one run is told at once and the others proceed; at the end UserError names the runs that failed. A signal ends
+    the queue: what runs leaves a checkpoint, then KeyboardInterrupt. Every arm has `seeds` or more; `at` is for `places`.
     """
     from alexnet.training.distributed import StopRequests
 
-    claims = None if claims is None else list(claims)
     work = Queue(scale, claims, seeds, **at)
     with StopRequests() as stop:
         try:
@@ -93,7 +91,7 @@ def train_missing(scale: Scale, claims: Iterable[str] | None = None, seeds: int 
 class Queue:
     """The runs of a scale that are missing, and the workers that train them."""
 
-    def __init__(self, scale: Scale, claims: Iterable[str] | None, seeds: int, **at: int | None) -> None:
+    def __init__(self, scale: Scale, claims: Collection[str] | None, seeds: int, **at: int | None) -> None:
         self.wanted = partial(plan.wanted, scale, claims, seeds=seeds)
         self.busy: dict[str, Worker] = {}
         self.idle: list[Worker] = []
@@ -101,13 +99,8 @@ class Queue:
         self.warned: dict[str, str] = {}
         self.free, self.threads = places(self._startable(), **at)
         self.total, self.on_devices = len(self.free), self.free[0] is not None
-        self.moved = 0.0
-        self.bar = tqdm(
-            total=self._seconds_left(),
-            desc=f"all runs at scale {scale}",
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, about {remaining} left",
-            mininterval=0.5 if sys.stderr.isatty() else 60.0,
-        )
+        open_ = [each for each in self.wanted(assume=True) if each.state in STARTABLE]
+        self.bar = tqdm(total=len(open_), desc=f"all runs at scale {scale}", unit="run", disable=None)  # None: on terminals
 
     def _startable(self) -> list[Wanted]:
         """Return the runs that can begin now: missing, not failed, not begun, and with the weights that they begin with."""
@@ -133,7 +126,6 @@ class Queue:
         ready = connection.wait([worker.pipe for worker in self.busy.values()], LOOK_EVERY)
         for worker in [each for each in self.busy.values() if each.pipe in ready]:
             self._hear(worker)
-        self._move()
         return True
 
     def _worker_for(self, wanted: Wanted) -> Worker | None:
@@ -159,6 +151,7 @@ class Queue:
         """Take note of a run that is done or failed, or of a process that is gone."""
         wanted = worker.wanted
         del self.busy[wanted.name]
+        self.bar.update()
         try:
             reply = worker.pipe.recv()
             self.idle.append(worker)
@@ -188,16 +181,6 @@ class Queue:
         for worker in workers:
             worker.process.join(max(0.0, until - time.monotonic()))
             worker.process.kill()
-
-    def _seconds_left(self) -> float:
-        return sum(seconds for _, _, seconds in plan.priced(self.wanted(assume=True)))
-
-    def _move(self) -> None:
-        """Show what is left now; plans change with results, so the total may grow and shrink."""
-        if time.monotonic() - self.moved >= 5 * LOOK_EVERY:
-            self.moved, left = time.monotonic(), self._seconds_left()
-            self.bar.total = max(self.bar.total or 0.0, left)
-            self.bar.update(max(0.0, self.bar.total - left - self.bar.n))
 
 
 def _work(pipe: connection.Connection, at: list[int | None], threads: int) -> None:
