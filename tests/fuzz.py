@@ -28,7 +28,7 @@ from scipy.io import savemat
 from alexnet.config import CifarNet, ColumnNet, Optimiser, RunConfig, UserError, to_dict
 from alexnet.model import weights
 from alexnet.preprocessing import cifar10, imagenet, photograph
-from alexnet.preprocessing.image_index import Place, class_places, files_in, index_place
+from alexnet.preprocessing.image_index import Place, class_places, files_in, index_places
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Checkpoint, Progress
 from alexnet.training.step import Learner
@@ -114,7 +114,7 @@ def read_image(file):
 
 def read_tar(file):
     for place in [Place(file), *class_places(file).values()]:
-        index = index_place(place, lambda name: 0)
+        index = index_places([place], lambda *_: 0)
         for i in range(len(index)):
             index.read(i)
 

@@ -1,8 +1,8 @@
 """CIFAR-10: torchvision's download (checksummed), a copy of it or of the binary version, or class folders of PNGs."""
 
 import hashlib
-import io
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ OF_EACH = {"train": 5000, "test": 1000}  # images of each class
 SIDE = 32
 BINARY = {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]}
 RECORD = 1 + 3 * SIDE**2  # bytes of an image in these: the class, and the colours one after another
+Images = tuple[np.ndarray, np.ndarray]  # (N, H, W, 3) uint8 and their labels (N,)
 
 
 def find(source: Path | None, download_dir: Path, accept_bad: bool = False) -> Source:
@@ -31,31 +32,23 @@ def find(source: Path | None, download_dir: Path, accept_bad: bool = False) -> S
         kind, splits = "binary version", {split: _read_binary(found, split) for split in OF_EACH}
     else:
         kind, splits = "torchvision", _read_batches(source, download_dir)
-    for split, (_, labels) in splits.items():
+    for split, (images, labels) in splits.items():
         for name, count in zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)), strict=True):
             if count != OF_EACH[split] and not accept_bad:
                 what = f"{source}/{split}/{name} holds {count} images where CIFAR-10 has {OF_EACH[split]}"
                 raise UserError(f"{what}. Complete the folder, or leave out --source to download the set.")
-    return Source(CLASSES, CLASSES, {s: _in_order(*found) for s, found in splits.items()}, facts={"source": kind})
+        # Why sorted by the sha256 of the pixels: so that all sources of the same images give the same bytes.
+        order = sorted(range(len(labels)), key=lambda i: (labels[i], hashlib.sha256(images[i].tobytes()).digest()))
+        splits[split] = images[order], labels[order]
+    return Source(CLASSES, CLASSES, splits, facts={"source": kind})
 
 
-def _in_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort by label and then by the sha256 of the pixels, so that all sources of the same images give the same bytes."""
-    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
-    order = sorted(range(len(labels)), key=lambda i: (labels[i], digests[i]))
-    return images[order], labels[order]
-
-
-def _read_all(index: ImageIndex) -> tuple[np.ndarray, np.ndarray]:
+def _read_all(index: ImageIndex) -> Images:
     images = np.empty((len(index), SIDE, SIDE, 3), np.uint8)
     for i in range(len(index)):
-        data = b""
-        try:
-            data = index.read(i)
-            images[i] = photograph.read(io.BytesIO(data), SIDE, only="PNG")
-        except photograph.UNREADABLE as error:
-            why = photograph.why_not(error, data)
-            raise UserError(f"{index.name(i)} cannot be read as an image ({why}). Replace it and repeat.") from error
+        if isinstance(found := photograph.read_or_why(partial(index.read, i), SIDE, only="PNG"), str):
+            raise UserError(f"{index.name(i)} cannot be read as an image ({found}). Replace it and repeat.")
+        images[i] = found
     return images, index.labels
 
 
@@ -67,7 +60,7 @@ def _files_of(source: Path, folder: str, archive: str, names_of: dict[str, list[
     return {file.name: file.read_bytes() for file in there} | zipped
 
 
-def _read_binary(found: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_binary(found: dict[str, bytes], split: str) -> Images:
     data = b"".join(found.get(name, b"") for name in BINARY[split])
     rows = np.frombuffer(data[: len(data) // RECORD * RECORD], np.uint8).reshape(-1, RECORD)
     if len(data) % RECORD or not len(rows) or rows[:, 0].max() >= len(CLASSES):
@@ -79,17 +72,16 @@ def _pixels(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
 
 
-def _read_batches(source: Path | None, download_dir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _read_batches(source: Path | None, download_dir: Path) -> dict[str, Images]:
     """Read the version for Python, whose MD5 sums torchvision knows; download it when no source is given."""
     from torchvision.datasets import CIFAR10, utils  # Why here: it takes two seconds, which most commands can do without
 
-    lists = {"train": CIFAR10.train_list, "test": CIFAR10.test_list}
+    names = {"train": [name for name, _ in CIFAR10.train_list], "test": [name for name, _ in CIFAR10.test_list]}
     try:
         if source is None:
             utils.download_url(CIFAR10.url, str(download_dir), CIFAR10.filename, CIFAR10.tgz_md5)
-        names = {split: [name for name, _ in lists[split]] for split in lists}
         found = _files_of(source or download_dir, CIFAR10.base_folder, CIFAR10.filename, names)
-        for name, md5 in (pair for split in lists for pair in lists[split]):
+        for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list):
             if hashlib.md5(found.get(name, b"")).hexdigest() != md5:
                 raise RuntimeError(f"{name} is damaged" if name in found else f"{name} is missing")
     except (RuntimeError, OSError) as error:
@@ -100,9 +92,8 @@ def _read_batches(source: Path | None, download_dir: Path) -> dict[str, tuple[np
             "copy: alexnet prepare cifar10 --source DIR, where DIR has {train,test}/<class>/*.png, or the unpacked "
             "cifar-10-batches-py, or one of the archives cifar-10-python.tar.gz and cifar-10-binary.tar.gz."
         ) from error
-    # Unpickling executes what a file says; these are known by their sums.
-    read = {split: [pickle.loads(found[name], encoding="latin1") for name in names[split]] for split in lists}
-    return {
-        split: (_pixels(np.vstack([part["data"] for part in parts])), np.concatenate([part["labels"] for part in parts]))
-        for split, parts in read.items()
-    }
+    splits = {}
+    for split in names:  # Unpickling executes what a file says; these are known by their sums.
+        parts = [pickle.loads(found[name], encoding="latin1") for name in names[split]]
+        splits[split] = _pixels(np.vstack([part["data"] for part in parts])), np.concatenate([p["labels"] for p in parts])
+    return splits

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -69,6 +69,10 @@ class ImageIndex:
     def digest(self) -> str:
         """Return a sha256 of the images' names, labels, sizes and time: while it is the same, they are not read again."""
         return hashlib.sha256(hashlib.sha256(self.rows).digest() + str(self.changed).encode()).hexdigest()
+
+    def part(self, where: np.ndarray) -> "ImageIndex":
+        """Return some of the images; what was refused is told with the others."""
+        return ImageIndex(self.places, self.rows[where], self.changed)
 
     def name(self, i: int) -> str:
         """Return where image `i` is, for people."""
@@ -130,42 +134,42 @@ def index_classes(roots: Sequence[Path], classes: Sequence[str], others: bool = 
         few = f": {shown(', '.join(classes))}" if len(classes) <= 10 else ""
         raise UserError(f"{odd}: {roots[0]} must hold the {len(classes):,} classes of the set and no others{few}.")
     # Why a bar: reading the headers of 1.3 million images in archives takes a minute, on a slow disk more.
-    named = enumerate(tqdm(classes, f"indexing {roots[0].name}", unit=" classes", leave=False, delay=2))
-    return joined([index_place(places[name], lambda _, label=label: label) for label, name in named])
+    bar = tqdm(classes, f"indexing {roots[0].name}", unit=" classes", leave=False, delay=2)
+    return index_places((places[name] for name in bar), lambda number, _: number)
 
 
-def index_place(place: Place, label_of: Callable[[bytes], int | None]) -> ImageIndex:
-    """Index the images of a folder or tar file by label and name; those without a label are refused.
+def index_places(places: Iterable[Place], label_of: Callable[[int, bytes], int | None]) -> ImageIndex:
+    """Index the images of folders and tar files, each by label and name, labelled by their place's number and their name.
 
-    As in unpacking, the later of two files of one name counts.
+    Those without a label are refused. As in unpacking, the later of two files of one name in a place counts.
     """
-    rows, refused, changed = {}, [], 0
-    for where, name, offset, length, when, why in _in_folder(place.path) if place.path.is_dir() else _in_tar(place):
-        label = label_of(name)
-        if why or label is None:
-            refused.append((where, why or "no label"))
-        else:
-            rows[name] = (0, label, name, offset, length)
-            changed = max(changed, when)
-    table = np.array(sorted(rows.values()), _row_type(max(map(len, rows), default=1)))
-    return ImageIndex((str(place.path),), table, changed, tuple(refused))
+    parts, paths, refused, changed = [_table([])], [], [], 0
+    for number, place in enumerate(places):
+        rows = {}
+        for where, name, offset, length, when, why in list_files(place):
+            label = label_of(number, name)
+            if why or label is None:
+                refused.append((where, why or "no label"))
+            else:
+                rows[name] = (number, label, name, offset, length)
+                changed = max(changed, when)
+        parts.append(_table(sorted(rows.values())))
+        paths.append(str(place.path))
+    return ImageIndex(tuple(paths), np.concatenate(parts), changed, tuple(refused))
 
 
-def joined(parts: Sequence[ImageIndex]) -> ImageIndex:
-    """Return the images of several indexes, one after another."""
-    rows = np.concatenate([np.array([], _row_type(1)), *(part.rows for part in parts)])
-    first = np.cumsum([0, *(len(part.places) for part in parts)])[:-1]
-    rows["place"] += np.repeat(first, [len(part) for part in parts]).astype(np.int32)
-    places, refused = (tuple(one for part in parts for one in getattr(part, name)) for name in ("places", "refused"))
-    return ImageIndex(places, rows, max((part.changed for part in parts), default=0), refused)
+def _table(rows: list[tuple]) -> np.ndarray:
+    width = max((len(name) for _, _, name, _, _ in rows), default=1)
+    return np.array(rows, [("place", "i4"), ("label", "i8"), ("name", f"S{width}"), ("offset", "i8"), ("length", "i8")])
 
 
-def _row_type(width: int) -> np.dtype:
-    return np.dtype([("place", "i4"), ("label", "i8"), ("name", f"S{width}"), ("offset", "i8"), ("length", "i8")])
+def list_files(place: Place) -> Iterator[Listed]:
+    """Yield the files of a folder or tar file, but no hidden ones. Raises UserError for a damaged one."""
+    return _in_folder(place.path) if place.path.is_dir() else _in_tar(place)
 
 
 def _in_folder(folder: Path) -> Iterator[Listed]:
-    """Yield the files of a folder, also those that are links, but no hidden ones and no archives left there."""
+    """Yield also those that are links, but no archives left there."""
     with os.scandir(folder) as entries:
         for entry in entries:
             is_file, name = os.path.isfile(entry.path), os.fsencode(entry.name)
@@ -175,34 +179,28 @@ def _in_folder(folder: Path) -> Iterator[Listed]:
 
 
 def _in_tar(place: Place) -> Iterator[Listed]:
-    """Yield the files of an archive, but no hidden ones."""
-    changed = place.path.stat().st_mtime_ns
-    for member in _members(place):
-        path = PurePosixPath(member.name)
-        if not member.isdir() and not path.name.startswith("."):
-            name, why = os.fsencode(path.name), ""
-            if path.is_absolute() or ".." in path.parts or len(name) > LONGEST_NAME:
-                why = "a path that leaves the archive, or is too long"
-            elif not member.isreg() or member.issparse():
-                why = "a link, or no plain file"
-            yield shown(f"{member.name} in {place.path}"), name, member.offset_data, member.size, changed, why
-
-
-def _members(place: Place) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of an archive. Raises UserError when it is cut short, damaged or compressed."""
+    """Raises UserError for an archive that is cut short, damaged or compressed."""
     where = shown(place.path) + (f" (its part from byte {place.start:,})" if place.start else "")
     if not place.path.is_file():
         raise UserError(f"{where} is neither a folder nor a plain file, and is not opened.")
-    end, stop = place.start, place.stop or place.path.stat().st_size
+    has = place.path.stat()
+    end, stop = place.start, place.stop or has.st_size
     with _damage_named(f"{where} cannot be read as a tar file"), place.path.open("rb") as stream:
         stream.seek(end)
         with tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
-            while (member := tar.next()) is not None:
+            # Why the offset: a damaged header may say any length.
+            while (member := tar.next()) is not None and end < tar.offset <= stop:
                 tar.members.clear()  # Why: tarfile remembers every member, 1 kB each
-                if not end < tar.offset <= stop:  # Why: a damaged header may say any length
-                    break
                 end = tar.offset  # where the next header is
-                yield member
+                path = PurePosixPath(member.name)
+                if not member.isdir() and not path.name.startswith("."):
+                    name, why = os.fsencode(path.name), ""
+                    if path.is_absolute() or ".." in path.parts or len(name) > LONGEST_NAME:
+                        why = "a path that leaves the archive, or is too long"
+                    elif not member.isreg() or member.issparse():
+                        why = "a link, or no plain file"
+                    file = shown(f"{member.name} in {place.path}")
+                    yield file, name, member.offset_data, member.size, has.st_mtime_ns, why
         stream.seek(end)
         if end + BLOCK > stop or any(stream.read(BLOCK)):
             raise UserError(f"{where} is cut short or damaged at byte {end:,}. Copy it again and repeat the command.")
@@ -235,12 +233,8 @@ def _damage_named(what: str) -> Iterator[None]:
 
 def files_in(archive: Path, names: Collection[str]) -> dict[str, bytes]:
     """Return those plain files of a zipped tar file, by their names without folders. Raises UserError for a damaged one."""
-    found = {}
-    with (
-        _damage_named(f"{archive} cannot be unpacked"),
-        gzip.open(archive) as stream,
-        tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar,
-    ):
+    what, found = f"{archive} cannot be unpacked", {}
+    with _damage_named(what), gzip.open(archive) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
         for member in tar:
             if (name := PurePosixPath(member.name).name) in names and member.isreg() and member.size <= LARGEST_PART:
                 found[name] = tar.extractfile(member).read()

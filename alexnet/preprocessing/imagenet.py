@@ -17,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +24,12 @@ import numpy as np
 from alexnet import randomness
 from alexnet.config import PROJECT_DIR, UserError
 from alexnet.files import shown
+from alexnet.preprocessing import image_index
 from alexnet.preprocessing.catalog import SETS
-from alexnet.preprocessing.image_index import (
-    ImageIndex,
-    Place,
-    Source,
-    class_places,
-    files_in,
-    index_classes,
-    index_place,
-    joined,
-    unzipped,
-)
+from alexnet.preprocessing.image_index import ImageIndex, Place, Source, class_places, index_classes, index_places
 from alexnet.preprocessing.prepared_set import data_dir
 
-HALVES_SEED = 2009
+SPLIT_SEED = 2009
 WNID_LAST = re.compile(rb"_(n\d{8})\.\w+$")  # n01440764_10026_n01440764.JPEG, as Hugging Face has them
 READ_KIT = "from alexnet.preprocessing import imagenet; imagenet.print_leaves()"
 KIT_SECONDS, KIT_MEMORY = 60, 8 * 2**30  # that reading a meta.mat may take
@@ -72,21 +62,21 @@ def find_ilsvrc(source: Path, year: int) -> Source:
     roots = {split: _roots(source, year, split) for split in official}
     truths = {"val": f"ILSVRC{year}_validation_ground_truth.txt", "test": f"ILSVRC{year}_test_ground_truth.txt"}
     kit = _kit_files(source, ("meta.mat", *truths.values()))
-    label_of_id: dict[int, int] = {}
+    label_of_id: dict[str, int] = {}
     if "meta.mat" in kit:
         wnids, words, label_of_id, official["train"] = _classes(kit["meta.mat"], source, year)
     else:
-        wnids = tuple(sorted(class_places(roots["train"][0]))) or _index_named(roots["train"])[1]
+        wnids = tuple(sorted(class_places(roots["train"][0]))) or _wnids_of_names(roots["train"])
         words = _read_words(source, wnids)
     splits = {}
     for split, places in roots.items():
-        if truths.get(split) in kit:
-            official[split] = len(kit[truths[split]].split())
-        if class_places(places[0]) if split == "train" else any(path.is_dir() for path in places[0].glob("*")):
+        if (truth := truths.get(split, "meta.mat")) in kit and split in truths:
+            official[split] = len(kit[truth].split())
+        if class_places(places[0]):
             splits[split] = index_classes(places, wnids)
-        elif not len(splits.setdefault(split, _index_named(places, wnids)[0])):
-            label_of = _label_of(source, split, wnids, kit, truths.get(split, "meta.mat"), label_of_id)
-            splits[split] = index_place(Place(places[0]), label_of)
+        elif not len(splits.setdefault(split, _index_named(places, wnids))):
+            label_of = _labels(source, split, wnids, truth, kit.get(truth), label_of_id)
+            splits[split] = index_places(map(Place, places), lambda _, name, of=label_of: of.get(_stem(name)))
     patches = source / "patch_images.tar"
     if patches.is_file():  # Why: some images of 2010's archives say "not available"; this later archive has them
         splits = {split: _patched(index, patches) for split, index in splits.items()}
@@ -100,25 +90,22 @@ def _roots(source: Path, year: int, split: str) -> list[Path]:
     if found := [source / name for name in names if (source / name).exists()]:
         return found[:1]
     if zipped := sorted(f for where in ("", "data/") for f in source.glob(f"{where}{split}_images*.tar.gz") if f.is_file()):
-        return [unzipped(part, data_dir() / f"ilsvrc{year}.download") for part in zipped]
+        return [image_index.unzipped(part, data_dir() / f"ilsvrc{year}.download") for part in zipped]
     known = f"{', '.join(names)} and {split}_images*.tar.gz"
     raise UserError(f"{source} has none of {known}, where the {split} images of ILSVRC-{year} could be.")
 
 
-def _index_named(places: list[Path], wnids: tuple[str, ...] = ()) -> tuple[ImageIndex, tuple[str, ...]]:
-    """Index images whose names end with their classes, in the order of the official archives; return the classes, too."""
-    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+def _wnids_of_names(places: list[Path]) -> tuple[str, ...]:
+    found = (WNID_LAST.search(name) for place in places for _, name, *_ in image_index.list_files(Place(place)))
+    return tuple(sorted({match[1].decode() for match in found if match}))
 
-    def label(name: bytes) -> int | None:
-        wnid = found[1].decode() if (found := WNID_LAST.search(name)) else ""
-        return label_of.get(wnid) if wnids or not wnid else label_of.setdefault(wnid, len(label_of))
 
-    index = joined([index_place(Place(place), label) for place in places])
-    if len(index):
-        index.rows["label"] = np.searchsorted(sorted(label_of), list(label_of))[index.labels]
-        names = np.array([WNID_LAST.sub(b"", name) for name in index.rows["name"].tolist()])
-        index = replace(index, rows=index.rows[np.lexsort((names, index.labels))])
-    return index, tuple(sorted(label_of))
+def _index_named(places: list[Path], wnids: tuple[str, ...]) -> ImageIndex:
+    """Index images whose names end with their classes, in the order of the official archives."""
+    label_of = {wnid.encode(): label for label, wnid in enumerate(wnids)}
+    index = index_places(map(Place, places), lambda _, name: label_of.get(name.rpartition(b"_")[2].partition(b".")[0]))
+    names = np.array([WNID_LAST.sub(b"", name) for name in index.rows["name"].tolist()], "S")
+    return replace(index, rows=index.rows[np.lexsort((names, index.labels))])
 
 
 def _kit_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -127,11 +114,11 @@ def _kit_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     there = [file for pattern in patterns for file in sorted(source.glob(pattern), reverse=True) if file.is_file()]
     found = {file.name: file.read_bytes() for file in there}
     for archive in [] if "meta.mat" in found else sorted(filter(Path.is_file, source.glob("*devkit*.tar.gz"))):
-        found = files_in(archive, names) | found
+        found = image_index.files_in(archive, names) | found
     return found
 
 
-def _classes(meta: bytes, source: Path, year: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[int, int], int]:
+def _classes(meta: bytes, source: Path, year: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, int], int]:
     """Return what a kit says: wnids, words, the label of each of its numbers, and the number of training images."""
     # Why another process: a damaged MATLAB file may crash SciPy's reader, or have it ask for any amount of memory.
     command = [sys.executable, "-c", READ_KIT, str(year)]
@@ -144,7 +131,7 @@ def _classes(meta: bytes, source: Path, year: int) -> tuple[tuple[str, ...], tup
     if not leaves:
         raise UserError(f"The meta.mat in {source} is not ILSVRC-{year}'s ({shown(said[-1])}). Copy its kit again.")
     wnids, words, numbers, counts = zip(*leaves, strict=True)
-    return wnids, words, {number: label for label, number in enumerate(numbers)}, sum(counts)
+    return wnids, words, {str(number): label for label, number in enumerate(numbers)}, sum(counts)
 
 
 def print_leaves() -> None:
@@ -160,49 +147,52 @@ def print_leaves() -> None:
     print(json.dumps(sorted((str(w), str(words), int(k), int(n)) for w, words, k, n, children in rows if children == 0)))
 
 
-def _label_of(
-    source: Path, split: str, wnids: tuple[str, ...], kit: dict[str, bytes], truth: str, label_of_id: dict[int, int]
-) -> Callable[[bytes], int | None]:
-    """Return the function from an image's name to its label, for a split that has no folders for classes.
+def _labels(
+    source: Path, split: str, wnids: tuple[str, ...], truth: str, numbers: bytes | None, label_of_id: dict[str, int]
+) -> dict[bytes, int]:
+    """Return the labels of a split that has no folders for classes, by the ends of the images' names.
 
-    The labels are in the kit's file `truth`, or in Caffe's list (name and number), or in Kaggle's (name and wnid).
+    They are in the kit's file `truth`, or in Caffe's list (name and number), or in Kaggle's (name and wnid).
     """
     known = {wnid: label for label, wnid in enumerate(wnids)} | {str(label): label for label in range(len(wnids))}
     lists = [name for name in (f"{split}.txt", f"LOC_{split}_solution.csv") if (source / name).is_file()]
-    if truth in kit and label_of_id:
-        known, lists = {str(number): label for number, label in label_of_id.items()}, [truth]
-        pairs = [(f"{i:08d}", number) for i, number in enumerate(kit[truth].decode("latin1").split(), 1)]
+    if numbers is not None and label_of_id:
+        known, lists = label_of_id, [truth]
+        pairs = [(f"{i:08d}", number) for i, number in enumerate(numbers.decode("latin1").split(), 1)]
     elif lists:
         lines = (source / lists[0]).read_text(errors="replace").replace(",", " ").splitlines()
         pairs = [(*line.split(), "", "")[:2] for line in lines if line.strip() and not line.startswith("ImageId")]
     else:
-        missing = truth if truth not in kit else "meta.mat"
         raise UserError(
-            f"{missing} is missing in {source} ({split} images), which are not sorted into classes. Put the development kit "
-            f"there, and for test images the file of their labels, or {split}.txt or LOC_{split}_solution.csv, and repeat "
-            "the command."
+            f"{truth if numbers is None else 'meta.mat'} is missing in {source} ({split} images), which are not sorted into "
+            "classes. Put the development kit there, and for test images the file of their labels, or "
+            f"{split}.txt or LOC_{split}_solution.csv, and repeat the command."
         )
     if odd := [word for _, word in pairs if word not in known]:
         raise UserError(f"{lists[0]} has {shown(odd[0])}, which is no class of {source} ({split} images). Copy it again.")
-    # ILSVRC2012_val_00000293.JPEG is the 293rd
-    labels = {name.encode().split(b".")[0][-8:]: known[word] for name, word in pairs}
-    return lambda name: labels.get(name.split(b".")[0][-8:])
+    return {_stem(name.encode()): known[word] for name, word in pairs}
+
+
+def _stem(name: bytes) -> bytes:
+    return name.split(b".")[0][-8:]  # ILSVRC2012_val_00000293.JPEG is the 293rd
 
 
 def _patched(index: ImageIndex, patches: Path) -> ImageIndex:
-    """Replace the images of which the archive `patches` has another version, last in their class."""
-    label_of = dict(zip(index.rows["name"].tolist(), index.labels.tolist(), strict=True))
-    new = replace(index_place(Place(patches), label_of.get), refused=())  # Why: it has images of other splits
-    kept = ~np.isin(index.rows["name"], new.rows["name"])
-    both = joined([replace(index, rows=index.rows[kept]), new])
-    return replace(both, rows=both.rows[np.argsort(both.labels, kind="stable")])
+    """Read those images from the archive `patches` that it has another version of."""
+    new = index_places([Place(patches)], lambda *_: 0)  # it has images of all splits
+    _, old, better = np.intersect1d(index.rows["name"], new.rows["name"], return_indices=True)
+    rows = index.rows.copy()
+    rows["place"][old] = len(index.places)
+    for column in ("offset", "length"):
+        rows[column][old] = new.rows[column][better]
+    return ImageIndex((*index.places, *new.places), rows, max(index.changed, new.changed), index.refused)
 
 
 def _read_words(source: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
     """Return what people call each wnid, from one of the usual files in `source`, or else the wnid itself."""
-    words, usual = {}, ("words.txt", "synset_words.txt", "LOC_synset_mapping.txt")
-    for file in filter(Path.is_file, (source / name for name in usual)):
-        lines = file.read_text(encoding="utf-8", errors="replace").replace("\t", " ").splitlines()
+    words = {}
+    for file in (source / name for name in ("words.txt", "synset_words.txt", "LOC_synset_mapping.txt")):
+        lines = file.read_text("utf-8", "replace").replace("\t", " ").splitlines() if file.is_file() else ()
         words |= {wnid: word.strip() for wnid, _, word in (line.partition(" ") for line in lines)}
     return tuple(words.get(wnid, wnid) for wnid in wnids)
 
@@ -218,13 +208,11 @@ def find_fall(source: Path, year: int) -> Source:
     wnids = tuple(sorted(class_places(root)))
     if not wnids:
         raise UserError(f"{source} holds neither <wnid>.tar nor <wnid>/ nor one tar file of such tar files.")
-    index = index_classes([root], wnids)
-    splits, facts = {"train": index}, {"source": f"ImageNet, fall {year}"}
+    splits, facts = {"train": index_classes([root], wnids)}, {"source": f"ImageNet, fall {year}"}
     if year == 2009:
-        is_first = drawn(index.labels, wnids, "halves", half)
-        splits["train"] = replace(index, rows=index.rows[is_first])
-        splits["test"] = replace(index, rows=index.rows[~is_first], refused=())
-        facts["split_seed"] = HALVES_SEED
+        index, is_first = splits["train"], drawn(splits["train"].labels, wnids, "halves", half)
+        splits = {"train": replace(index, rows=index.rows[is_first]), "test": index.part(~is_first)}
+        facts["split_seed"] = SPLIT_SEED
     return Source(wnids, _read_words(source, wnids), splits, facts=facts)
 
 
@@ -238,16 +226,28 @@ def drawn(labels: np.ndarray, names: tuple[str, ...], purpose: str, size: Callab
     chosen, starts = np.zeros(len(labels), bool), np.searchsorted(labels, np.arange(len(names) + 1))
     for label, name in enumerate(names):
         count = starts[label + 1] - starts[label]
-        order = randomness.generator(HALVES_SEED, f"{purpose} of {shown(name)}").permutation(count)
+        order = randomness.generator(SPLIT_SEED, f"{purpose} of {shown(name)}").permutation(count)
         chosen[starts[label] + order[: size(count, label)]] = True
     return chosen
 
 
-def find_imagenet20(source: Path, name: str) -> Source:
-    """Find the images of imagenet20 or imagenette: {train,val}/<wnid>/, or the archives unpacked beside each other."""
+def find_imagenet20(source: Path | None, name: str, download: Path) -> Source:
+    """Find the images of imagenet20 or imagenette: {train,val}/<wnid>/, or the archives unpacked beside each other.
+
+    Without a source, download and unpack the archives. Raises UserError for what is missing, also the network.
+    """
     parts, counts = PARTS_OF[name], SETS[name].counts
+    for part in parts if source is None else ():
+        from torchvision.datasets.utils import download_and_extract_archive  # Why here: it takes two seconds to import
+
+        url, md5 = DOWNLOADS[part]
+        try:  # The archive is fetched again where it is not what its MD5 sum says; what it holds is therefore known.
+            download_and_extract_archive(url, str(download), md5=md5)
+        except (RuntimeError, OSError) as error:
+            mend = f"Repeat the command, or without a network give a copy: alexnet prepare {name} --source DIR"
+            raise UserError(f"{url} could not be downloaded ({error}). {mend}") from error
+    source, splits = source or download, {}
     words = {wnid: word for part in parts.values() for wnid, word in part.items()}
-    splits = {}
     for split in counts:
         roots = [root for part in parts for root in sorted(source.glob(f"{part}*/{split}"))[:1]]
         if (source / split).is_dir():
@@ -259,54 +259,27 @@ def find_imagenet20(source: Path, name: str) -> Source:
     return Source(tuple(words), tuple(words.values()), splits, official=counts, facts={"source": "class folders"})
 
 
-def download_imagenet20(folder: Path, name: str) -> Path:
-    """Download and unpack the archives of imagenet20 or imagenette into `folder`. Raises UserError without a network."""
-    from torchvision.datasets.utils import download_and_extract_archive  # Why here: it takes two seconds to import
-
-    for part in PARTS_OF[name]:
-        url, md5 = DOWNLOADS[part]
-        try:  # The archive is fetched again where it is not what its MD5 sum says; what it holds is therefore known.
-            download_and_extract_archive(url, str(folder), md5=md5)
-        except (RuntimeError, OSError) as error:
-            raise UserError(
-                f"{url} could not be downloaded ({error}). Repeat the command, or without a network give a copy: "
-                f"alexnet prepare {name} --source DIR"
-            ) from error
-    return folder
-
-
-def find_folders(source: Path, val_fraction: float | None = None) -> Source:
+def find_folders(source: Path, val_fraction: float | None) -> Source:
     """Find a user's own images: train/<class>/ and val/<class>/, test/<class>/ or both; classes in the order of names.
 
     With `val_fraction` such a part of each class of train/<class>/ or <class>/, drawn from a seed, is for validation: at
     least one image, but never the last.
     """
     splits = [split for split in ("train", "val", "test") if (source / split).is_dir()]
-    root, facts = source / "train" if splits else source, {}
-    if val_fraction is not None and splits in ([], ["train"]):
-        names = tuple(sorted(class_places(root)))
-        index = index_classes([root], names)
-        is_val = drawn(index.labels, names, "validation", lambda n, _: max(0, min(max(1, round(val_fraction * n)), n - 1)))
-        facts = {"val_fraction": val_fraction, "split_seed": HALVES_SEED}
-        rest = replace(index, rows=index.rows[is_val], refused=())
-        found = {"train": replace(index, rows=index.rows[~is_val]), "val": rest}
-    elif splits[:1] != ["train"] or len(splits) == 1 or val_fraction is not None:
+    fits = splits in ([], ["train"]) if val_fraction else splits[:1] == ["train"] and len(splits) > 1
+    if not fits:
         there = ", ".join(splits) or "neither train, val nor test"
         needs = "a set needs train/<class>/ and val/<class>/ or test/<class>/, or --val-fraction 0.1 and no val or test."
         raise UserError(f"{source} has {there}; {needs}")
-    else:
-        names = tuple(sorted(class_places(root)))
-        found = {split: index_classes([source / split], names) for split in splits}
+    root, facts = source / "train" if splits else source, {"source": "class folders"}
+    names = tuple(sorted(class_places(root)))
+    found = {root.name: index_classes([root], names) for root in ([source / split for split in splits] or [source])}
+    if val_fraction:
+        (index,) = found.values()
+        is_val = drawn(index.labels, names, "validation", lambda n, _: max(0, min(max(1, round(val_fraction * n)), n - 1)))
+        found = {"train": replace(index, rows=index.rows[~is_val]), "val": index.part(is_val)}
+        facts |= {"val_fraction": val_fraction, "split_seed": SPLIT_SEED}
     if empty := set(range(len(names))) - set(found["train"].labels.tolist()):
-        raise UserError(
-            f"The class {shown(names[min(empty)])} has no training image in {root}. Add some, or remove the class."
-        )
-    return Source(names, tuple(map(shown, names)), found, facts={"source": "class folders", **facts})
-
-
-FINDERS: dict[str, Callable[[Path], Source]] = {
-    **{name: partial(find_imagenet20, name=name) for name in PARTS_OF},
-    **{f"ilsvrc{year}": partial(find_ilsvrc, year=year) for year in (2010, 2012)},
-    **{f"fall{year}": partial(find_fall, year=year) for year in (2009, 2011)},
-    "folders": find_folders,
-}
+        name = shown(names[min(empty)])
+        raise UserError(f"The class {name} has no training image in {root}. Add some, or remove the class.")
+    return Source(names, tuple(map(shown, names)), found, facts=facts)

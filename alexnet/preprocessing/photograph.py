@@ -1,10 +1,12 @@
 """Section 2: from a photograph of any kind and size to a square of 256 pixels, RGB, one byte each."""
 
+import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,6 +37,16 @@ def read(stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None 
         is_alone = turn if turn and image.width * image.height > LARGE else nullcontext()
         with image, is_alone:
             return square(to_rgb(upright(image)), side)
+
+
+def read_or_why(get: Callable[[], bytes], side: int, turn: AbstractContextManager | None = None, only: str = "") -> Any:
+    """Return what `read` makes of the bytes that `get` returns, or a text that says why they cannot be read."""
+    data = b""
+    try:
+        data = get()
+        return read(io.BytesIO(data), side, turn, only)
+    except UNREADABLE as error:
+        return why_not(error, data)
 
 
 def why_not(error: BaseException, data: bytes) -> str:

@@ -7,21 +7,18 @@ bytes depend neither on the number of processes nor on interruptions. An image t
 """
 
 import hashlib
-import io
 import multiprocessing
 import os
 import re
 import shutil
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import PIL
@@ -37,15 +34,11 @@ from alexnet.preprocessing.prepared_set import IMAGE_FILES, OFFSETS, SHARDS, Cod
 SIDE = 256
 TOLERATED = 0.001  # fraction of a split's images that may be missing or unreadable without being accepted explicitly
 SHOWN = 20  # names on the screen; prepare.json has all
-WAIT = 1.0  # seconds between two looks whether another process is there
 SHARD = 1024
 CHUNK = 16  # images that a process decodes at a time: 3 MB, of which each process has two in flight; divides SHARD
-BESIDE = ".new"  # ends the name of a set that is made again, beside the one that is there
-PROGRESS = "progress.json"
+PROGRESS = "progress.json"  # of a split: "key" of its source, "shards" (bytes and sha256) and "refused" (number, why)
 LENGTHS = "progress.lengths"  # of the images in their file, uint32 one after another
-
-Written = dict[str, list]  # how far a split is: "key", "shards" (bytes and sha256 of each) and "refused" (number, why)
-Chunk = tuple[list[bytes], list]  # images, refused
+MEND = "Mend the source and repeat the command; or repeat it with --accept-bad, which decodes nothing again"
 
 
 def prepare(
@@ -81,8 +74,11 @@ def prepare(
                     origin = _origin(source, val_fraction)  # Why first: what changes from here on is noticed later
                     found = _find(kind, source, folder.with_name(f"{name}.download"), accept_bad, val_fraction)
                     _make(folder, found, origin, accept_bad, processes or available_cores(), codec)
-        elif source is not None:
-            _refuse_other(folder, source, val_fraction)
+        elif source is not None and source.is_dir():
+            was = files.read_json(folder / prepared_set.MANIFEST, "Make the set again with --force.").get("origin")
+            if was is not None and _origin(source, val_fraction)["sha256"] != was["sha256"]:
+                what = f"{name} is prepared from {was['folder']}, and what is in {source} now are other files"
+                raise UserError(f"{what}. To make the set again from there, add --force.")
         data = prepared_set.open_set(name, verify)
     if codec not in (None, data.codec):
         raise UserError(f"{name} is prepared with --codec {data.codec}. To make it again with {codec}, add --force.")
@@ -114,46 +110,6 @@ def _origin(source: Path | None, val_fraction: float | None) -> dict[str, str]:
     return {"folder": str(source.resolve()) if source else "a download", "sha256": digest.hexdigest()}
 
 
-def _refuse_other(folder: Path, source: Path, val_fraction: float | None) -> None:
-    """Raise UserError when the set in `folder` was made of something else than `source`, if it says so."""
-    was = files.read_json(folder / prepared_set.MANIFEST, "Make the set again with --force.").get("origin")
-    if was is not None and source.is_dir() and _origin(source, val_fraction)["sha256"] != was["sha256"]:
-        what = f"{folder.name} is prepared from {was['folder']}, and what is in {source} now are other files"
-        raise UserError(f"{what}. To make the set again from there, add --force.")
-
-
-def _swap(folder: Path) -> None:
-    """Put a set that was built beside another in its place, also where a killed call left off doing so."""
-    new, old = folder.with_name(f"{folder.name}{BESIDE}"), folder.with_name(f"{folder.name}.old")
-    if (new / prepared_set.MANIFEST).is_file():
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        new.rename(folder)
-        files.sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, processes: int, codec: Codec | None) -> None:
-    """Make the set in `place`, beside it while there is one: whatever happens, that one is not lost."""
-    is_new = not prepared_set.is_prepared(place.name)
-    folder = place if is_new else place.with_name(f"{place.name}{BESIDE}")
-    (folder / prepared_set.MANIFEST).unlink(missing_ok=True)
-    facts = {"stand_in": catalog.SETS[place.name].stand_in, "words": found.words, "origin": origin, **found.facts}
-    if all(isinstance(images, ImageIndex) for images in found.splits.values()):
-        codec = codec or catalog.default_codec(sum(map(len, found.splits.values())), SIDE)
-        report = _write_photographs(folder, found, codec, processes, accept_bad)
-        facts |= {"codec": codec, "side": SIDE, "pillow": PIL.__version__, "report": report}
-    else:
-        for split, (images, labels) in found.splits.items():
-            prepared_set.write_split(folder / split, images, labels)
-    prepared_set.finish_set(folder, found.classes, tuple(found.splits), **facts)
-    for file in folder.glob("*/progress.*"):  # Why last: a kill before this line must not cost the decoded images
-        file.unlink()
-    _swap(place)
-    shutil.rmtree(place.with_name(f"{place.name}.download"), ignore_errors=True)
-
-
 def _find(kind: str, source: Path | None, download: Path, accept_bad: bool, val_fraction: float | None) -> Source:
     """Find or make the images of a set. Raises UserError for a source that is missing or not what it should be."""
     how = catalog.SETS[kind].how
@@ -165,45 +121,64 @@ def _find(kind: str, source: Path | None, download: Path, accept_bad: bool, val_
         raise UserError(f"{kind} is made of images on disk. Say where: alexnet prepare {kind} --source DIR")
     if source is not None and not source.is_dir():
         raise UserError(f"{source} is not a folder. Point --source at the images of {kind}.")
-    if kind == "cifar10":
-        return cifar10.find(source, download, accept_bad)
-    if how == catalog.FORMULA:
+    if kind in synthetic.SPECS:
         spec = synthetic.SPECS[kind]
         images = {split: synthetic.generate(spec, split, count) for split, count in catalog.SETS[kind].counts.items()}
         return Source(spec.classes, spec.classes, images, facts={"source": "formula", "seed": spec.seed})
+    if kind == "cifar10":
+        return cifar10.find(source, download, accept_bad)
+    if kind in imagenet.PARTS_OF:
+        return imagenet.find_imagenet20(source, kind, download)
     if kind == "folders":
         return imagenet.find_folders(source, val_fraction)
-    return imagenet.FINDERS[kind](source or imagenet.download_imagenet20(download, kind))
+    return (imagenet.find_fall if kind.startswith("fall") else imagenet.find_ilsvrc)(source, int(kind[-4:]))
 
 
-def _write_photographs(folder: Path, source: Source, codec: Codec, processes: int, accept_bad: bool) -> dict[str, Any]:
-    """Write the indexed images of all splits. Return what is wrong with each, for the manifest.
+def _swap(folder: Path) -> None:
+    """Put a complete set that was built beside `folder` in its place, also where a killed call left off doing so."""
+    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    if (new / prepared_set.MANIFEST).is_file():
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        new.rename(folder)
+        files.sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, processes: int, codec: Codec | None) -> None:
+    """Make the set beside `place` and put it there when it is complete: whatever happens, a set that is there is not lost.
 
     Raises UserError when a process is killed, and for too many bad images, unless they are accepted.
     """
-    name, counts = folder.name.removesuffix(BESIDE), ", ".join(f"{len(i):,} {split}" for split, i in source.splits.items())
-    size = f"about {catalog.bytes_of(sum(map(len, source.splits.values())), SIDE, codec) / 1e9:.1f} GB with --codec {codec}"
-    print(f"{name}: {counts} images in {len(source.classes):,} classes, {size}", file=sys.stderr)
-    for split, index in source.splits.items():  # Why already: what is wrong here needs no hours of decoding to be seen
-        _refuse_bad(split, _report(f"{name} {split}: ", index, source.official.get(split)), accept_bad)
-    report = {}
-    try:
-        for split, index in source.splits.items():
-            refused = _write(folder / split, index, SIDE, codec, processes)
-            report[split] = _report(f"{name} {split}: ", index, source.official.get(split), refused)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"A decoding process was killed, perhaps for want of memory ({error}). What is done is kept: repeat the "
-            f"command, with --processes {max(1, processes // 2)} if it happens again."
-        ) from error
-    for split, entries in report.items():
-        _refuse_bad(split, entries, accept_bad)
-    return report
+    folder, name, splits = place.with_name(f"{place.name}.new"), place.name, found.splits
+    facts = {"stand_in": catalog.SETS[name].stand_in, "words": found.words, "origin": origin, **found.facts}
+    if all(isinstance(images, ImageIndex) for images in splits.values()):
+        count = sum(map(len, splits.values()))
+        codec = codec or catalog.default_codec(count, SIDE)
+        size = f"about {catalog.bytes_of(count, SIDE, codec) / 1e9:.1f} GB with --codec {codec}"
+        counts = ", ".join(f"{len(index):,} {split}" for split, index in splits.items())
+        print(f"{name}: {counts} images in {len(found.classes):,} classes, {size}", file=sys.stderr)
+        for decode in (False, True):  # Why twice: what is wrong with an index needs no hours of decoding to be seen
+            report, wrong = {}, []
+            for split, index in splits.items():
+                refused = _write(folder / split, index, codec, processes, f"{name} {split}") if decode else None
+                report[split] = _report(name, split, index, found.official.get(split), refused)
+                wrong += _wrong(split, report[split], accept_bad)
+            if wrong:
+                raise UserError(wrong[0])
+        facts |= {"codec": codec, "side": SIDE, "pillow": PIL.__version__, "report": report}
+    else:
+        for split, (images, labels) in splits.items():
+            prepared_set.write_split(folder / split, images, labels)
+    prepared_set.finish_set(folder, found.classes, tuple(splits), **facts)
+    for file in folder.glob("*/progress.*"):  # Why last: a kill before this line must not cost the decoded images
+        file.unlink()
+    _swap(place)
+    shutil.rmtree(place.with_name(f"{place.name}.download"), ignore_errors=True)
 
 
-def _report(where: str, index: ImageIndex, official: int | None, refused: list | None = None) -> dict[str, Any]:
+def _report(name: str, split: str, index: ImageIndex, official: int | None, refused: list | None) -> dict[str, Any]:
     """Return what is wrong with a split, and print, cut short, what was found last: in indexing, or then in decoding."""
     undecoded = [(index.name(i), why) for i, why in refused or ()]
     listed, skipped = len(index) + len(index.refused), [*index.refused, *undecoded]
@@ -211,49 +186,58 @@ def _report(where: str, index: ImageIndex, official: int | None, refused: list |
     lines = [f"skipped {file}: {why}" for file, why in new[:SHOWN]]
     lines += [f"skipped {len(new) - SHOWN:,} more"] if len(new) > SHOWN else []
     lines += [f"{missing:,} of the published {official:,} are missing"] if missing and refused is None else []
-    print(*(f"{where}{line}\n" for line in lines), sep="", end="", file=sys.stderr)
+    print(*(f"{name} {split}: {line}\n" for line in lines), sep="", end="", file=sys.stderr)
     return {"listed": listed, "official": official, "missing": missing, "skipped": skipped}
 
 
-def _refuse_bad(split: str, entries: dict[str, Any], accept_bad: bool) -> None:
-    """Raise UserError for a split without an image; also, unless accepted, for more than 0.1 % bad ones or a surplus."""
-    skipped, listed = len(entries["skipped"]), entries["listed"]
-    bad, whole = skipped + entries["missing"], entries["official"] or listed
-    if listed == skipped:
-        raise UserError(f"The split {split} has no image that can be read. Is --source the right folder?")
-    what = f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%}" if bad > TOLERATED * whole else ""
-    what = f"{listed:,} images where {whole:,} were published" if listed > whole else what
-    if what and not accept_bad:
-        mend = "Mend the source and repeat the command; or repeat it with --accept-bad, which decodes nothing again"
-        raise UserError(f"The split {split} has {what} (see above). {mend}.")
+def _wrong(split: str, entries: dict[str, Any], accept_bad: bool) -> list[str]:
+    """Say that a split has no image; or, unless accepted, more than 0.1 % bad ones or a surplus."""
+    listed, bad = entries["listed"], len(entries["skipped"]) + entries["missing"]
+    whole = entries["official"] or listed
+    if listed == len(entries["skipped"]):
+        return [f"The split {split} has no image that can be read. Is --source the right folder?"]
+    if listed > whole and not accept_bad:
+        return [f"The split {split} has {listed:,} images where {whole:,} were published (see above). {MEND}."]
+    if bad > TOLERATED * whole and not accept_bad:
+        what = f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%}"
+        return [f"The split {split} has {what} (see above). {MEND}."]
+    return []
 
 
-def _write(folder: Path, index: ImageIndex, side: int, codec: Codec, processes: int) -> list:
+def _write(folder: Path, index: ImageIndex, codec: Codec, processes: int, title: str) -> list:
     """Decode the images of `index` into `folder`, resuming after the shards that an earlier call finished.
 
     Returns the numbers of the images that cannot be read, which are left out, and why. Raises OSError when the disk is full,
-    and RuntimeError when a process is killed; finished shards are kept.
+    and UserError when a process is killed; finished shards are kept.
     """
-    written = _saved(folder, hashlib.sha256(f"{index.digest()} {side} {codec}".encode()).hexdigest())
+    written = _saved(folder, hashlib.sha256(f"{index.digest()} {SIDE} {codec}".encode()).hexdigest())
     shards, refused = written["shards"], written["refused"]
     done = min(len(shards) * SHARD, len(index))
-    start, label = len(prepared_set.header(0, side)) if codec == "raw" else 0, " ".join(folder.parts[-2:])
+    start = len(prepared_set.header(0, SIDE)) if codec == "raw" else 0
     with (
         (folder / IMAGE_FILES[codec]).open("ab") as images,
         (folder / LENGTHS).open("ab") as lengths,
-        tqdm(total=len(index), initial=done, desc=label, unit=" images", leave=False) as bar,
+        tqdm(total=len(index), initial=done, desc=title, unit=" images", leave=False) as bar,
     ):
         images.truncate(start + sum(length for length, _ in shards))  # of a new file, it is room for the header
         lengths.truncate(4 * (done - len(refused)))
-        chunks = _decoded(index, side, codec, done // CHUNK, processes)
+        chunks = _decoded(index, codec, done // CHUNK, processes)
         for _ in range(done, len(index), SHARD):
-            _write_shard(written, islice(chunks, SHARD // CHUNK), images, lengths, bar)
+            sha256, num_bytes = hashlib.sha256(), 0
+            for encoded, bad in islice(chunks, SHARD // CHUNK):
+                images.write(data := b"".join(encoded))
+                lengths.write(np.array([len(image) for image in encoded], "<u4").tobytes())
+                sha256.update(data)
+                num_bytes += len(data)
+                refused += bad
+                bar.update(len(encoded) + len(bad))
+            shards.append([num_bytes, sha256.hexdigest()])
             for stream in (images, lengths):  # first what was written, then that it counts
                 stream.flush()
                 os.fsync(stream.fileno())
             files.write_json(folder / PROGRESS, written)
     with (folder / IMAGE_FILES[codec]).open("r+b") as images:
-        images.write(prepared_set.header(len(index) - len(refused), side)[:start])
+        images.write(prepared_set.header(len(index) - len(refused), SIDE)[:start])
         images.flush()
         os.fsync(images.fileno())
     files.write_array(folder / "labels.npy", np.delete(index.labels, [i for i, _ in refused]))
@@ -264,7 +248,7 @@ def _write(folder: Path, index: ImageIndex, side: int, codec: Codec, processes: 
     return refused
 
 
-def _saved(folder: Path, key: str) -> Written:
+def _saved(folder: Path, key: str) -> dict[str, Any]:
     """Return how far an earlier call came that wrote the same images, if its files are there; else clear the folder."""
     if (folder / PROGRESS).is_file():
         written = files.read_json(folder / PROGRESS, "Delete it and repeat the command.")
@@ -276,54 +260,39 @@ def _saved(folder: Path, key: str) -> Written:
     return {"key": key, "shards": [], "refused": []}
 
 
-def _write_shard(written: Written, chunks: Iterator[Chunk], images: BinaryIO, lengths: BinaryIO, bar: tqdm) -> None:
-    """Write the images of some chunks behind the earlier ones and count them."""
-    sha256, num_bytes = hashlib.sha256(), 0
-    for encoded, refused in chunks:
-        of_each = np.array([len(image) for image in encoded], "<u4")
-        images.writelines(encoded)
-        lengths.write(of_each.tobytes())
-        sha256.update(b"".join(encoded))
-        num_bytes += int(of_each.sum())
-        written["refused"] += refused
-        bar.update(len(encoded) + len(refused))
-    written["shards"].append([num_bytes, sha256.hexdigest()])
-
-
-def _decoded(index: ImageIndex, side: int, codec: Codec, first: int, processes: int) -> Iterator[Chunk]:
-    """Return the chunks from number `first` on, decoded by several processes that are at most two chunks ahead each."""
+def _decoded(index: ImageIndex, codec: Codec, first: int, processes: int) -> Iterator[tuple[list[bytes], list]]:
+    """Yield images and refusals of the chunks from `first` on, from processes that are at most two chunks ahead each."""
     from torch.utils.data import DataLoader  # Why here: torch takes a second to import
 
     # Why fork: it shares the index of millions of names, and imports no modules again in every process.
     how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn") if processes > 1 else None
-    decode = partial(_decode_chunk, index, side, codec, how.Lock() if how else None)
-    options = {"num_workers": processes if how else 0, "multiprocessing_context": how}
+    decode = partial(_decode_chunk, index, SIDE, codec, how.Lock() if how else None)
+    options = {"num_workers": processes if how else 0, "multiprocessing_context": how, "collate_fn": decode}
     options |= {"worker_init_fn": partial(_end_with, os.getpid())}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
-        return iter(DataLoader(range(first, -(-len(index) // CHUNK)), batch_size=None, collate_fn=decode, **options))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
+            chunks = iter(DataLoader(range(first, -(-len(index) // CHUNK)), batch_size=None, **options))
+        yield from chunks
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        less = f"with --processes {max(1, processes // 2)} if it happens again"
+        what = f"A decoding process was killed, perhaps for want of memory ({error})"
+        raise UserError(f"{what}. What is done is kept: repeat the command, {less}.") from error
 
 
 def _end_with(parent: int, worker: int) -> None:
-    """Have a decoding process end when the one that started it does: torch looks too late for one that is killed early."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WAIT)
+    if os.getppid() != parent:  # Why: torch takes whichever parent it finds a moment later for the one to end with
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
 
-
-def _decode_chunk(index: ImageIndex, side: int, codec: Codec, turn: AbstractContextManager | None, number: int) -> Chunk:
+def _decode_chunk(index: ImageIndex, side: int, codec: Codec, turn: AbstractContextManager | None, number: int) -> tuple:
     images, refused = [], []
     for i in range(number * CHUNK, min((number + 1) * CHUNK, len(index))):
-        data = b""
-        try:
-            data = index.read(i)
-            pixels = photograph.read(io.BytesIO(data), side, turn)
-        except photograph.UNREADABLE as error:
-            refused.append([i, photograph.why_not(error, data)])
-            continue
-        images.append(pixels.tobytes() if codec == "raw" else prepared_set.encode(pixels))
+        pixels = photograph.read_or_why(partial(index.read, i), side, turn)
+        if isinstance(pixels, str):
+            refused.append([i, pixels])
+        else:
+            images.append(pixels.tobytes() if codec == "raw" else prepared_set.encode(pixels))
     return images, refused

@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,20 +123,18 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
     The lengths of its files are compared with the manifest, and unless `verify` is False their sha256, those of the images
     of a large set only if it is True.
     """
-    folder = data_dir() / name
+    folder, mend = data_dir() / name, f"Make the set again with: {command(name)} --force"
     if not is_prepared(name):
         raise UserError(f"No prepared set {name!r} in {data_dir()}. Make it with: {command(name)}")
-    mend = f"Make the set again with: {command(name)} --force"
     manifest = files.read_json(folder / MANIFEST, mend)
     if wrong := _difference(folder, manifest, verify):
         raise UserError(f"{wrong}. {mend}")
-    codec, side = manifest.get("codec", "raw"), manifest["side"]
-    images = {split: _open_images(folder / split, codec, side) for split in manifest["counts"]}
+    classes, codec = tuple(manifest["classes"]), manifest.get("codec", "raw")
+    images = {split: _open_images(folder / split, codec, manifest["side"]) for split in manifest["counts"]}
     splits = {split: Split(opened, np.load(folder / split / "labels.npy")) for split, opened in images.items()}
     mean, covariance = (np.load(folder / f"{name}.npy") for name in ("mean", "covariance"))
-    classes, words = (tuple(manifest.get(key, manifest["classes"])) for key in ("classes", "words"))
-    fingerprint, stand_in = manifest["fingerprint"], manifest["stand_in"]
-    return PreparedSet(name, folder, classes, splits, mean, covariance, fingerprint, stand_in, words, codec)
+    known = manifest["fingerprint"], manifest["stand_in"], tuple(manifest.get("words", classes))
+    return PreparedSet(name, folder, classes, splits, mean, covariance, *known, codec)
 
 
 def _open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImages:
@@ -150,32 +148,26 @@ def _difference(folder: Path, manifest: dict[str, Any], verify: bool | None) -> 
     lengths, digests = manifest["bytes"], manifest["sha256"]
     whole = verify or sum(lengths[path] for path in lengths.keys() - digests.keys()) <= HASHED_UP_TO
     for path, length in lengths.items():
-        file, how = folder / path, None
+        file = folder / path
         if not file.is_file():
             return f"{file} is missing"
         if (found := file.stat().st_size) != length:
-            how = f": it has {found:,} bytes, not {length:,}"
-        elif verify is not False and path in digests:
-            how = "" if hashlib.sha256(file.read_bytes()).hexdigest() != digests[path] else None
-        elif verify is not False:
-            how = _changed_part(file, header(sum(manifest["counts"][file.parent.name].values()), manifest["side"]), whole)
-        if how is not None:
-            return f"{file} is changed since it was prepared{how}"
+            return f"{file} is changed since it was prepared: it has {found:,} bytes, not {length:,}"
+        parts = [(length, digests[path], "")] if path in digests else _shards(file, manifest, whole)
+        with file.open("rb") as stream:
+            for num_bytes, digest, where in () if verify is False else parts:
+                if hashlib.sha256(stream.read(num_bytes)).hexdigest() != digest:
+                    return f"{file} is changed since it was prepared{where}"
     return ""
 
 
-def _changed_part(file: Path, first: bytes, whole: bool) -> str | None:
-    """Return what has changed of a split's images: the header, which was `first`, or if the `whole` is read a shard."""
-    data, record = np.memmap(file, np.uint8, "r"), json.loads(file.with_name(SHARDS).read_text())
-    place = record["start"]
-    if data[:place].tobytes() != first[:place]:
-        return ", in its first bytes"
+def _shards(file: Path, manifest: dict[str, Any], whole: bool) -> Iterator[tuple[int, str, str]]:
+    """Yield length, sha256 and place of the parts of a file of photographs: its header and, for the `whole`, its shards."""
+    record, count = json.loads(file.with_name(SHARDS).read_text()), sum(manifest["counts"][file.parent.name].values())
+    first = header(count, manifest["side"])[: record["start"]]
+    yield len(first), hashlib.sha256(first).hexdigest(), ", in its first bytes"
     shards = tqdm(record["shards"] if whole else [], f"verifying {file.parent.name}", leave=False, disable=not whole)
-    for number, (length, digest) in enumerate(shards):
-        if hashlib.sha256(data[place : place + length]).hexdigest() != digest:
-            return f", in its shard {number}"
-        place += length
-    return None
+    yield from ((length, digest, f", in its shard {number}") for number, (length, digest) in enumerate(shards))
 
 
 def write_split(folder: Path, images_NHWC: np.ndarray, labels_N: np.ndarray) -> None:
@@ -186,7 +178,6 @@ def write_split(folder: Path, images_NHWC: np.ndarray, labels_N: np.ndarray) -> 
 
 def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **facts: Any) -> None:
     """Compute mean, covariance, counts and checksums of written splits; write the manifest."""
-    labels = {split: np.load(folder / split / "labels.npy") for split in splits}
     mean, covariance = pixel_statistics(_open_images(folder / "train", facts.get("codec", "raw"), facts.get("side", 0)))
     files.write_array(folder / "mean.npy", mean.astype(np.float32))
     files.write_array(folder / "covariance.npy", covariance)
@@ -196,8 +187,10 @@ def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **fa
     # Why: the sha256 of images that were written in shards is in shards.json, so that they need not be read once more.
     sharded = {f"{s}/{name}" for s in splits for name in IMAGE_FILES.values() if (folder / s / SHARDS).is_file()}
     digests = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in lengths if path not in sharded}
-    numbers = {split: np.bincount(found, minlength=len(classes)).tolist() for split, found in labels.items()}
-    counts = {split: dict(zip(classes, found, strict=True)) for split, found in numbers.items()}
+    counts = {}
+    for split in splits:
+        numbers = np.bincount(np.load(folder / split / "labels.npy"), minlength=len(classes)).tolist()
+        counts[split] = dict(zip(classes, numbers, strict=True))
     fingerprint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, "bytes": lengths}
     files.write_json(folder / MANIFEST, {**manifest, "side": len(mean), **facts})

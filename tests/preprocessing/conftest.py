@@ -29,7 +29,6 @@ def small(tmp_path, monkeypatch):
     module = importlib.import_module("alexnet.preprocessing.prepare")  # its name in the room is the function's
     monkeypatch.setattr(module, "SIDE", SIDE)
     monkeypatch.setattr(module, "available_cores", lambda: 1)
-    monkeypatch.setattr(module, "WAIT", 0.01)
     monkeypatch.setattr(module, "SHARD", 4)
     monkeypatch.setattr(module, "CHUNK", 2)
     return tmp_path

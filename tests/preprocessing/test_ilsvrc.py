@@ -225,7 +225,7 @@ def test_zipped_images_and_patches_of_2010_are_read(official, photographs, tar_o
     members["ILSVRC2010_test_00000004.JPEG"] = better
     check_split(data.splits["test"], members, labels_of(TRUTH["test"]))
     expected = photograph.read(io.BytesIO(better), SIDE)
-    assert (data.splits["train"].images == expected).all((1, 2, 3)).tolist() == [False] * 9 + [True] + [False] * 5
+    assert (data.splits["train"].images == expected).all((1, 2, 3)).tolist() == [False] * 6 + [True] + [False] * 8
 
 
 def test_an_archive_counts_where_a_class_has_a_folder_too(official, photographs, tar_of, write_folder):

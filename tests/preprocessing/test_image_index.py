@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from alexnet.config import UserError
-from alexnet.preprocessing.image_index import Place, class_places, index_classes, index_place
+from alexnet.preprocessing.image_index import Place, class_places, index_classes, index_places
 
 MEMBERS = {"a.JPEG": b"A" * 700, "b.JPEG": b"B" * 512, "c.JPEG": b""}
 
@@ -21,7 +21,7 @@ def add(file, name, kind=tarfile.REGTYPE, data=b"", linkname=""):
 
 
 def index(place):
-    return index_place(place, lambda name: 0)
+    return index_places([place], lambda *_: 0)
 
 
 def read(found):

@@ -94,17 +94,17 @@ def test_files_that_are_shorter_than_their_progress_says_are_made_anew(source):
 
 
 def test_a_full_disk_is_an_error_in_words_and_finished_shards_are_kept(source, monkeypatch):
-    write = making._write_shard
+    decode = making._decode_chunk
 
-    def full(written, *rest):
-        if len(written["shards"]) == 2:
+    def full(*args):
+        if args[-1] == 4:  # the first chunk of the third shard
             raise OSError(errno.ENOSPC, "no room")
-        write(written, *rest)
+        return decode(*args)
 
-    monkeypatch.setattr(making, "_write_shard", full)
+    monkeypatch.setattr(making, "_decode_chunk", full)
     with pytest.raises(UserError, match=r"The disk of .* is full.*ALEXNET_DATA"):
         prepare("folders", source, processes=1)
-    monkeypatch.setattr(making, "_write_shard", write)
+    monkeypatch.setattr(making, "_decode_chunk", decode)
     decoded, read = [], ImageIndex.read
     monkeypatch.setattr(ImageIndex, "read", lambda index, i: decoded.append(i) or read(index, i))
     prepare("folders", source, processes=1)
@@ -193,8 +193,7 @@ def wait_for(parent):
     time.sleep(60)
 
 
-def test_a_decoding_process_whose_parent_was_killed_before_it_began_ends(monkeypatch):
-    monkeypatch.setattr(making, "WAIT", 0.01)
+def test_a_decoding_process_whose_parent_was_killed_before_it_began_ends():
     child = FORK.Process(target=wait_for, args=(-1,))  # nobody's parent any more
     child.start()
     child.join(30)
