@@ -1,6 +1,6 @@
-"""The embedded stand-in: images computed from a seed alone, for readers without a data set or a network.
+"""The stand-in: images computed from a seed alone. Nothing measured on them is a result about photographs.
 
-Nothing measured on them is a result about photographs. The idea is the dead leaves model: things of many sizes that hide one
+The idea is the dead leaves model: things of many sizes that hide one
 another have the edges and the 1/f spectrum of natural images (Lee, Mumford & Huang 2001, "Occlusion models for natural
 images"), and nets learn useful features from them (Baradad et al. 2021, "Learning to see by looking at noise"). In such a
 scene stand two objects of the image's class, a small and a large one. A class is a shape and a pattern, "disc striped
@@ -90,46 +90,9 @@ def generate(spec: Spec, split: str, count: int) -> tuple[np.ndarray, np.ndarray
     block = PIXELS_AT_ONCE // spec.side**2
     for start in tqdm(range(0, count, block), f"computing {spec.name} {split}", unit=" blocks", leave=False, delay=2):
         numbers = range(start, min(start + block, count))
-        pixels = Scene(spec, Draws(spec, split, numbers), labels[start : numbers.stop]).pixels
+        pixels = Scene(spec, split, numbers, labels[start : numbers.stop]).pixels
         images[start : numbers.stop] = np.clip(pixels + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 3, 0)
     return images, labels
-
-
-class Draws:
-    """The random numbers of a block of images, handed out in a fixed order."""
-
-    def __init__(self, spec: Spec, split: str, numbers: range) -> None:
-        octaves = [2**k for k in range(1, spec.side.bit_length())]
-        self.grids = {"luminance": octaves, "tint": octaves[:-2], "warmth": octaves[:-2], "grain": octaves[-1:]}
-        num_bytes = 2 * NUM_DRAWS + sum(side * side for sides in self.grids.values() for side in sides)
-        # Why: raw words are the only draws that numpy promises never to change (NEP 19).
-        streams = (randomness.generator(spec.seed, f"formula/{spec.name}/{split}", i) for i in numbers)
-        raw = [stream.bit_generator.random_raw(-(-num_bytes // 8)) for stream in streams]
-        self._bytes = np.stack(raw).astype("<u8").view(np.uint8)
-        self._numbers = self._bytes[:, : 2 * NUM_DRAWS].view("<u2").astype(np.float32) / 65536
-        self._next_number, self._next_byte = 0, 2 * NUM_DRAWS
-
-    def uniform(self, low: float, high: float) -> Field:
-        """Return one number between `low` and `high` for each image, (N, 1, 1)."""
-        self._next_number += 1
-        return (self._numbers[:, self._next_number - 1] * (high - low) + low)[:, None, None]
-
-    def angle(self, most: float) -> tuple[Field, Field]:
-        """Return cosine and sine of an angle of up to `most` of a turn to either side, both (N, 1, 1)."""
-        step = np.floor(self.uniform(-most * NUM_ANGLES, most * NUM_ANGLES + 1)).astype(np.int64)
-        return SINES[(step + NUM_ANGLES // 4) % NUM_ANGLES], SINES[step % NUM_ANGLES]
-
-    def noise(self, name: str, side: int) -> Field:
-        """Return noise (N, side, side) that wraps around: octaves of nearly equal strength, that is, an amplitude of 1/f."""
-        total = None
-        for grid in self.grids[name]:
-            words = self._bytes[:, self._next_byte : self._next_byte + grid * grid]
-            octave = words.reshape(-1, grid, grid).astype(np.float32) / 128 - 1
-            self._next_byte += grid * grid
-            total = octave if total is None else _twice_as_fine(total) * OCTAVE_FALL + octave
-        while total.shape[1] < side:
-            total = _twice_as_fine(total)
-        return total
 
 
 def _twice_as_fine(coarse: Field) -> Field:
@@ -142,11 +105,19 @@ def _twice_as_fine(coarse: Field) -> Field:
 
 
 class Scene:
-    """A block of images, (3, N, H, W), not yet rounded, with the noise that every surface is cut from."""
+    """A block of images, (3, N, H, W), not yet rounded, with their random numbers, which are used in a fixed order."""
 
-    def __init__(self, spec: Spec, draws: Draws, labels: np.ndarray) -> None:
-        self.draws, self.side = draws, spec.side
-        noise = np.stack([draws.noise(name, spec.side) for name in ("luminance", "tint", "warmth")])
+    def __init__(self, spec: Spec, split: str, numbers: range, labels: np.ndarray) -> None:
+        self.side, octaves = spec.side, [2**k for k in range(1, spec.side.bit_length())]
+        grids = {"luminance": octaves, "tint": octaves[:-2], "warmth": octaves[:-2], "grain": octaves[-1:]}
+        num_bytes = 2 * NUM_DRAWS + sum(side * side for sides in grids.values() for side in sides)
+        # Why: raw words are the only draws that numpy promises never to change (NEP 19).
+        streams = (randomness.generator(spec.seed, f"formula/{spec.name}/{split}", i) for i in numbers)
+        raw = [stream.bit_generator.random_raw(-(-num_bytes // 8)) for stream in streams]
+        self.bytes = np.stack(raw).astype("<u8").view(np.uint8)
+        self.draws = iter((self.bytes[:, : 2 * NUM_DRAWS].view("<u2").astype(np.float32) / 65536).T)
+        self.next_byte = 2 * NUM_DRAWS
+        noise = np.stack([self.octaves(grids[name]) for name in ("luminance", "tint", "warmth")])
         self.noise = np.tile(noise, (1, 1, 2, 2))
         places = (np.arange(spec.side, dtype=np.float32) - (spec.side - 1) / 2) / spec.side
         self.x, self.y = places[None, None, :], places[None, :, None]
@@ -159,66 +130,78 @@ class Scene:
         self.thing(spec, labels, spec.radius, spec.centre)
         self.leaf(0.04, 0.12)
         self.leaf(0.04, 0.12)
-        self.light()
+        # Light from one side and of a colour, and the grain of a film.
+        slope = self.x * self.uniform(-0.7, 0.7) + self.y * self.uniform(-0.7, 0.7)
+        shine = self.uniform(0.65, 1.1)
+        self.pixels *= (1 + slope) * np.stack([shine + self.uniform(-0.12, 0.12) for _ in range(3)])
+        self.pixels += self.octaves(grids["grain"]) * self.uniform(2, 8)
+
+    def uniform(self, low: float, high: float) -> Field:
+        """Return one number between `low` and `high` for each image, (N, 1, 1)."""
+        return (next(self.draws) * (high - low) + low)[:, None, None]
+
+    def octaves(self, grids: list[int]) -> Field:
+        """Return noise (N, H, W) that wraps around: octaves of nearly equal strength, that is, an amplitude of 1/f."""
+        total = None
+        for grid in grids:
+            words = self.bytes[:, self.next_byte : self.next_byte + grid * grid]
+            octave = words.reshape(-1, grid, grid).astype(np.float32) / 128 - 1
+            self.next_byte += grid * grid
+            total = octave if total is None else _twice_as_fine(total) * OCTAVE_FALL + octave
+        while total.shape[1] < self.side:
+            total = _twice_as_fine(total)
+        return total
 
     def surface(self, roughness: tuple[float, float], tinge: tuple[float, float], spread: float = 45) -> np.ndarray:
         """Draw a rough surface of one colour, (3, N, H, W): a piece of the noise from any place."""
-        down, right = (self.draws.uniform(0, self.side).astype(np.int64).ravel().tolist() for _ in range(2))
+        down, right = (self.uniform(0, self.side).astype(np.int64).ravel().tolist() for _ in range(2))
         pixels = np.empty_like(self.noise[:, :, : self.side, : self.side])
         for i, (y, x) in enumerate(zip(down, right, strict=True)):
             pixels[:, i] = self.noise[:, i, y : y + self.side, x : x + self.side]
         light, tint, warmth = pixels
-        light *= self.draws.uniform(*roughness)
-        pixels[1:] *= self.draws.uniform(*tinge)
+        light *= self.uniform(*roughness)
+        pixels[1:] *= self.uniform(*tinge)
         # Its colour is a brightness and a smaller difference for each of red, green and blue.
-        brightness = self.draws.uniform(60, 195)
-        red, green, blue = (brightness + self.draws.uniform(-spread, spread) for _ in range(3))
+        brightness = self.uniform(60, 195)
+        red, green, blue = (brightness + self.uniform(-spread, spread) for _ in range(3))
         return np.stack((light + warmth + red, light - tint * 0.5 + green, light + tint - warmth + blue))
 
     def local(self, centre: float, radius: Field, turn: float) -> tuple[Field, Field]:
         """Draw a place up to `centre` off the middle and a tilt; return the coordinates u, v there in units of `radius`."""
-        x, y = (place - self.draws.uniform(-centre, centre) for place in (self.x, self.y))
-        cosine, sine = self.draws.angle(turn)
+        x, y = (place - self.uniform(-centre, centre) for place in (self.x, self.y))
+        step = np.floor(self.uniform(-turn * NUM_ANGLES, turn * NUM_ANGLES + 1)).astype(np.int64)
+        cosine, sine = SINES[(step + NUM_ANGLES // 4) % NUM_ANGLES], SINES[step % NUM_ANGLES]
         return (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
 
     def paint(self, surface: np.ndarray, distance: Field, radius: Field) -> None:
         """Put `surface` where `distance` (in units of `radius`) is positive, and its shadow on what is around."""
         pixels, reach = distance * (radius * self.side), self.side / 16
-        self.pixels *= 1 - np.clip(pixels / reach + 1, 0, 1) * self.draws.uniform(0.1, 0.5)
+        self.pixels *= 1 - np.clip(pixels / reach + 1, 0, 1) * self.uniform(0.1, 0.5)
         self.pixels += (surface - self.pixels) * np.clip(pixels + 0.5, 0, 1)
 
     def leaf(self, least: float, most: float) -> None:
         """Paint an ellipse or a bar that belongs to no class; small ones are more frequent, as the square of 1/size."""
-        radius = least / (1 - self.draws.uniform(0, 1 - least / most))
+        radius = least / (1 - self.uniform(0, 1 - least / most))
         u, v = self.local(centre=0.55, radius=radius, turn=0.5)
-        v = v * self.draws.uniform(1.3, 3.0)
-        ellipse, bar = (1 - u * u - v * v) / 2, 0.8 - np.maximum(abs(u), abs(v))
-        distance = np.where(self.draws.uniform(0, 1) < 0.6, ellipse, bar)
+        v = v * self.uniform(1.3, 3.0)
+        distance = np.where(self.uniform(0, 1) < 0.6, SHAPES["disc"](u, v), SHAPES["square"](u, v))
         self.paint(self.surface(roughness=(4, 24), tinge=(2, 10)), distance, radius)
 
     def thing(self, spec: Spec, labels: np.ndarray, radius: tuple[float, float], centre: float) -> None:
         """Paint an object of each image's class with a radius between the two of `radius`, up to `centre` off the middle."""
-        radius_N11 = self.draws.uniform(*radius)
+        radius_N11 = self.uniform(*radius)
         u, v = self.local(centre, radius_N11, turn=0.045)
         distance, pattern = np.empty_like(u), np.empty_like(u)
-        stripes, phase = self.draws.uniform(*spec.stripes), self.draws.uniform(0, 1)
+        stripes, phase = self.uniform(*spec.stripes), self.uniform(0, 1)
         for k in set(labels.tolist()):
             these, draw_shape = labels == k, list(SHAPES.values())[k % len(SHAPES)]
             draw_pattern = PATTERNS[spec.patterns[k // len(SHAPES)]]
             distance[these] = draw_shape(u[these], v[these])
             pattern[these] = draw_pattern(*(w[these] * stripes[these] + phase[these] for w in (u, v)))
         surface = self.surface(roughness=(3, 12), tinge=(2, 8), spread=32)
-        contrast = self.draws.uniform(64, 70)
+        contrast = self.uniform(64, 70)
         hues = labels * NUM_ANGLES // len(spec.classes)
         for c in range(3):
             surface[c] += SINES[(hues + c * NUM_ANGLES // 3) % NUM_ANGLES][:, None, None] * TIE
-            surface[c] += pattern * (contrast + self.draws.uniform(-25, 25))
+            surface[c] += pattern * (contrast + self.uniform(-25, 25))
         self.paint(surface, distance, radius_N11)
-
-    def light(self) -> None:
-        """Light the scene from one side with light of a colour, and add the grain of a film."""
-        slope = self.x * self.draws.uniform(-0.7, 0.7) + self.y * self.draws.uniform(-0.7, 0.7)
-        shine = self.draws.uniform(0.65, 1.1)
-        cast = np.stack([shine + self.draws.uniform(-0.12, 0.12) for _ in range(3)])
-        self.pixels *= (1 + slope) * cast
-        self.pixels += self.draws.noise("grain", self.side) * self.draws.uniform(2, 8)
