@@ -46,7 +46,7 @@ def _square(picture: Picture, side: int) -> np.ndarray:
                 first = stream.peek(16)
                 return photograph.read(stream, side)
         image = picture.copy() if isinstance(picture, Image.Image) else Image.fromarray(_checked(np.asarray(picture)))
-        return photograph.square(photograph.to_rgb(photograph.upright(image)), side)
+        return photograph.square(photograph.to_rgb(image), side)
     except photograph.UNREADABLE as error:
         what = picture if isinstance(picture, str | Path) else "A picture"
         why = getattr(error, "strerror", None) or photograph.why_not(error, first)

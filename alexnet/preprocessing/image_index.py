@@ -1,12 +1,10 @@
 """Where the images of a set are: in folders, in tar files, or in tar files in a tar file, as ILSVRC's training images come.
 
-Archives are read where they are: nothing is unpacked, so nothing can be written where it should not be. Images are indexed
-by class and, within a class, by file name, so that folders and archives of the same files give the same order. The index is
-one array, so that 14 million images need no 14 million objects.
+Archives are read where they are: nothing is unpacked, so nothing can be written where it should not be. Images are in the
+order of class and file name, so that folders and archives of the same files give the same set.
 """
 
 import gzip
-import hashlib
 import os
 import re
 import shutil
@@ -45,8 +43,8 @@ class Place:
     stop: int | None = None
 
 
-# A file of a place: where, for people; name; offset, 0 in a folder; length; when it changed, in ns; why it is refused or ""
-Listed = tuple[str, bytes, int, int, int, str]
+# A file of a place: where, for people; why it is refused or ""; name; offset, 0 in a folder; length; when it changed, in ns
+Listed = tuple[str, str, bytes, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,7 @@ class ImageIndex:
     """The images of one split, in order: a row for each. Also what was refused while indexing: pairs of a name and why."""
 
     places: tuple[str, ...]  # folders and tar files
-    rows: np.ndarray  # (N,) of place, label, name, offset and length
-    changed: int = 0  # when the last of the files was, in ns
+    rows: np.ndarray  # (N,) of place, label, name, offset, length and time of change
     refused: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
@@ -66,23 +63,15 @@ class ImageIndex:
         """The class of each image, (N,) int64."""
         return self.rows["label"]
 
-    def digest(self) -> str:
-        """Return a sha256 of the images' names, labels, sizes and time: while it is the same, they are not read again."""
-        return hashlib.sha256(hashlib.sha256(self.rows).digest() + str(self.changed).encode()).hexdigest()
-
-    def part(self, where: np.ndarray) -> "ImageIndex":
-        """Return some of the images; what was refused is told with the others."""
-        return ImageIndex(self.places, self.rows[where], self.changed)
-
     def name(self, i: int) -> str:
         """Return where image `i` is, for people."""
-        place, _, name, offset, _ = self.rows[i]
-        where, name = self.places[place], os.fsdecode(name)
+        row = self.rows[i]
+        where, name, offset = self.places[row["place"]], os.fsdecode(row["name"]), row["offset"]
         return shown(f"{name} in {where}" if offset else f"{where}/{name}")
 
     def read(self, i: int) -> bytes:
         """Return the bytes of image `i`. Raises OSError, or zlib.error, or ValueError when it is absurdly long."""
-        place, _, name, offset, length = self.rows[i].tolist()
+        place, _, name, offset, length, _ = self.rows[i].tolist()
         if length > LARGEST_FILE:
             raise ValueError(f"{length / 2**20:.0f} MiB, larger than any photograph")
         file = self.places[place] if offset else os.path.join(self.places[place], os.fsdecode(name))
@@ -110,16 +99,12 @@ def class_places(root: Path) -> dict[str, Place]:
     Where a class has both, the archive counts, because a folder may be half unpacked.
     """
     if root.is_file():
-        inner = [(name, start, length) for _, name, start, length, _, why in _in_tar(Place(root)) if not why]
+        inner = [(name, start, length) for _, why, name, start, length, _ in _in_tar(Place(root)) if not why]
         return {os.fsdecode(n[:-4]): Place(root, start, start + length) for n, start, length in inner if n.endswith(b".tar")}
-    _, folders, names = next(os.walk(root, onerror=_refused), ("", [], []))
-    tars = {n.removesuffix(".tar"): n for n in names if n.endswith(".tar") and not LEFT_LYING.fullmatch(n)}
-    return {stem: Place(root / n) for stem, n in ({n: n for n in folders} | tars).items() if not n.startswith(".")}
-
-
-def _refused(error: OSError) -> None:
-    if error.errno in files.REFUSED:  # Why: `os.walk` else takes a folder that may not be read for an empty one
-        raise error
+    there = list(root.iterdir()) if root.is_dir() else []
+    folders = {path.name: path for path in there if path.is_dir()}
+    tars = {p.stem: p for p in there if p.suffix == ".tar" and not p.is_dir() and not LEFT_LYING.fullmatch(p.name)}
+    return {name: Place(path) for name, path in (folders | tars).items() if not name.startswith(".")}
 
 
 def index_classes(roots: Sequence[Path], classes: Sequence[str], others: bool = False) -> ImageIndex:
@@ -143,24 +128,24 @@ def index_places(places: Iterable[Place], label_of: Callable[[int, bytes], int |
 
     Those without a label are refused. As in unpacking, the later of two files of one name in a place counts.
     """
-    parts, paths, refused, changed = [_table([])], [], [], 0
+    parts, paths, refused = [_table([])], [], []
     for number, place in enumerate(places):
         rows = {}
-        for where, name, offset, length, when, why in list_files(place):
+        for where, why, name, *facts in list_files(place):
             label = label_of(number, name)
             if why or label is None:
                 refused.append((where, why or "no label"))
             else:
-                rows[name] = (number, label, name, offset, length)
-                changed = max(changed, when)
+                rows[name] = (number, label, name, *facts)
         parts.append(_table(sorted(rows.values())))
         paths.append(str(place.path))
-    return ImageIndex(tuple(paths), np.concatenate(parts), changed, tuple(refused))
+    return ImageIndex(tuple(paths), np.concatenate(parts), tuple(refused))
 
 
 def _table(rows: list[tuple]) -> np.ndarray:
-    width = max((len(name) for _, _, name, _, _ in rows), default=1)
-    return np.array(rows, [("place", "i4"), ("label", "i8"), ("name", f"S{width}"), ("offset", "i8"), ("length", "i8")])
+    name = f"S{max((len(row[2]) for row in rows), default=1)}"
+    columns = {"place": "i4", "label": "i8", "name": name, "offset": "i8", "length": "i8", "changed": "i8"}
+    return np.array(rows, list(columns.items()))
 
 
 def list_files(place: Place) -> Iterator[Listed]:
@@ -175,7 +160,7 @@ def _in_folder(folder: Path) -> Iterator[Listed]:
             is_file, name = os.path.isfile(entry.path), os.fsencode(entry.name)
             if not entry.name.startswith(".") and not (is_file and entry.name.endswith(ARCHIVES)):
                 size, when = (entry.stat().st_size, entry.stat().st_mtime_ns) if is_file else (0, 0)
-                yield shown(entry.path), name, 0, size, when, "" if is_file else "no file"
+                yield shown(entry.path), "" if is_file else "no file", name, 0, size, when
 
 
 def _in_tar(place: Place) -> Iterator[Listed]:
@@ -200,7 +185,7 @@ def _in_tar(place: Place) -> Iterator[Listed]:
                     elif not member.isreg() or member.issparse():
                         why = "a link, or no plain file"
                     file = shown(f"{member.name} in {place.path}")
-                    yield file, name, member.offset_data, member.size, has.st_mtime_ns, why
+                    yield file, why, name, member.offset_data, member.size, has.st_mtime_ns
         stream.seek(end)
         if end + BLOCK > stop or any(stream.read(BLOCK)):
             raise UserError(f"{where} is cut short or damaged at byte {end:,}. Copy it again and repeat the command.")

@@ -33,26 +33,21 @@ SPLIT_SEED = 2009
 WNID_LAST = re.compile(rb"_(n\d{8})\.\w+$")  # n01440764_10026_n01440764.JPEG, as Hugging Face has them
 READ_KIT = "from alexnet.preprocessing import imagenet; imagenet.print_leaves()"
 KIT_SECONDS, KIT_MEMORY = 60, 8 * 2**30  # that reading a meta.mat may take
-
-
-def _words(text: str) -> dict[str, str]:
-    return dict(pair.split(" ", 1) for pair in text.split(", "))
-
-
-IMAGENETTE = _words(
+WORDS = (
     "n01440764 tench, n02102040 English springer, n02979186 cassette player, n03000684 chain saw, n03028079 church, "
-    "n03394916 French horn, n03417042 garbage truck, n03425413 gas pump, n03445777 golf ball, n03888257 parachute"
-)
-IMAGEWOOF = _words(
+    "n03394916 French horn, n03417042 garbage truck, n03425413 gas pump, n03445777 golf ball, n03888257 parachute",
     "n02086240 Shih-Tzu, n02087394 Rhodesian ridgeback, n02088364 beagle, n02089973 English foxhound, "
     "n02093754 Border terrier, n02096294 Australian terrier, n02099601 golden retriever, "
-    "n02105641 Old English sheepdog, n02111889 Samoyed, n02115641 dingo"
+    "n02105641 Old English sheepdog, n02111889 Samoyed, n02115641 dingo",
 )
+IMAGENETTE, IMAGEWOOF = (dict(pair.split(" ", 1) for pair in words.split(", ")) for words in WORDS)
 PARTS_OF = {"imagenet20": {"imagenette2": IMAGENETTE, "imagewoof2": IMAGEWOOF}, "imagenette": {"imagenette2": IMAGENETTE}}
-PUBLISHER = "https://s3.amazonaws.com/fast-ai-imageclas"
 DOWNLOADS = {  # Why 320 pixels: the archives of that size are a fifth of the full ones, and 256 are needed.
-    "imagenette2": (f"{PUBLISHER}/imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3"),
-    "imagewoof2": (f"{PUBLISHER}/imagewoof2-320.tgz", "af65be7963816efa949fa3c3b4947740"),
+    part: (f"https://s3.amazonaws.com/fast-ai-imageclas/{part}-320.tgz", md5)
+    for part, md5 in (
+        ("imagenette2", "3df6f0d01a2c9592104656642f5e78a3"),
+        ("imagewoof2", "af65be7963816efa949fa3c3b4947740"),
+    )
 }
 
 
@@ -96,7 +91,7 @@ def _roots(source: Path, year: int, split: str) -> list[Path]:
 
 
 def _wnids_of_names(places: list[Path]) -> tuple[str, ...]:
-    found = (WNID_LAST.search(name) for place in places for _, name, *_ in image_index.list_files(Place(place)))
+    found = (WNID_LAST.search(name) for place in places for _, _, name, *_ in image_index.list_files(Place(place)))
     return tuple(sorted({match[1].decode() for match in found if match}))
 
 
@@ -183,9 +178,9 @@ def _patched(index: ImageIndex, patches: Path) -> ImageIndex:
     _, old, better = np.intersect1d(index.rows["name"], new.rows["name"], return_indices=True)
     rows = index.rows.copy()
     rows["place"][old] = len(index.places)
-    for column in ("offset", "length"):
+    for column in ("offset", "length", "changed"):
         rows[column][old] = new.rows[column][better]
-    return ImageIndex((*index.places, *new.places), rows, max(index.changed, new.changed), index.refused)
+    return ImageIndex((*index.places, *new.places), rows, index.refused)
 
 
 def _read_words(source: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
@@ -211,7 +206,10 @@ def find_fall(source: Path, year: int) -> Source:
     splits, facts = {"train": index_classes([root], wnids)}, {"source": f"ImageNet, fall {year}"}
     if year == 2009:
         index, is_first = splits["train"], drawn(splits["train"].labels, wnids, "halves", half)
-        splits = {"train": replace(index, rows=index.rows[is_first]), "test": index.part(~is_first)}
+        splits = {
+            "train": replace(index, rows=index.rows[is_first]),
+            "test": replace(index, rows=index.rows[~is_first], refused=()),
+        }
         facts["split_seed"] = SPLIT_SEED
     return Source(wnids, _read_words(source, wnids), splits, facts=facts)
 
@@ -277,7 +275,8 @@ def find_folders(source: Path, val_fraction: float | None) -> Source:
     if val_fraction:
         (index,) = found.values()
         is_val = drawn(index.labels, names, "validation", lambda n, _: max(0, min(max(1, round(val_fraction * n)), n - 1)))
-        found = {"train": replace(index, rows=index.rows[~is_val]), "val": index.part(is_val)}
+        rest = replace(index, rows=index.rows[is_val], refused=())
+        found = {"train": replace(index, rows=index.rows[~is_val]), "val": rest}
         facts |= {"val_fraction": val_fraction, "split_seed": SPLIT_SEED}
     if empty := set(range(len(names))) - set(found["train"].labels.tolist()):
         name = shown(names[min(empty)])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alexnet import randomness
 from alexnet.config import Augmentation
-from alexnet.preprocessing.augment import Views, colour_axes, draw_colours, draw_views, fixed_views, margin
+from alexnet.preprocessing.augment import Views, colour_axes, draw_colours, draw_views, fixed_views, margin, repeated
 from alexnet.preprocessing.prepared_set import PreparedSet
 
 ViewsName = Literal["whole", "central", "ten", "grid"]
@@ -75,26 +75,21 @@ class Batches:
         if (views == "whole") != self.is_whole:
             shown = "whole" if self.is_whole else "in crops"
             raise ValueError(f"`views` (={views!r}) do not fit images that the net sees {shown}")
+        fixed = fixed_views(self.augmentation, len(self.mean), "central" if self.is_whole else views)
         for start in range(part[0] * batch_size, len(self), part[1] * batch_size):
             numbers = np.arange(start, min(start + batch_size, len(self)))
             pixels = self._read(numbers)  # Why here: JPEGs are decoded once for all views
-            fixed = fixed_views(self.augmentation, len(self.mean), "central" if self.is_whole else views)
-            each = (Views(*(np.full(len(numbers), value) for value in view)) for view in fixed)
+            each = (repeated(view, len(numbers)) for view in fixed)
             yield [crop(pixels, view, self.mean, self.augmentation) for view in each], self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
         """Return the images at `indices` as the net sees them at `places` of `epoch`: one view each, with colour noise."""
         # Why one by one on a CPU: of a memory-mapped array only the crops are read.
         pixels = self._read(indices) if self.device.type == "cuda" else (self.images[i] for i in indices.tolist())
-        how = self.augmentation
         # Source 2012: without noise, images are not divided either: by 1 plus its sd, then 0 (convdata_jpeg.py:179).
-        how = how if colour_noise else replace(how, noise=0.0)
-        if how.random:
-            views = draw_views(how, len(self.mean), seed, epoch, places)
-        else:
-            views = Views(*(np.full(len(places), number) for number in fixed_views(how, len(self.mean), "central")[0]))
-        colours = draw_colours(self.axes, how, seed, epoch, places)
-        return crop(pixels, views, self.mean, how, colours)
+        how = self.augmentation if colour_noise else replace(self.augmentation, noise=0.0)
+        views = draw_views(how, len(self.mean), seed, epoch, places)
+        return crop(pixels, views, self.mean, how, draw_colours(self.axes, how, seed, epoch, places))
 
     def _read(self, indices: np.ndarray) -> np.ndarray | Tensor:
         """Return images, uint8 (N, H, W, 3), on a CUDA device as a tensor there; nothing waits for their way."""
@@ -146,7 +141,7 @@ def crop(
 
 
 def _flipped(image_HWC: np.ndarray) -> np.ndarray:
-    """Return the mirror image. Why torch: numpy takes ten times as long. Why in bands: of more pixels it starts threads."""
+    # Why torch: numpy takes ten times as long. Why in bands: of more pixels it starts threads.
     bands = np.array_split(image_HWC, -(-image_HWC.size // ONE_THREAD))
     return np.concatenate([torch.from_numpy(band.copy()).flip(1).numpy() for band in bands])
 
@@ -154,7 +149,6 @@ def _flipped(image_HWC: np.ndarray) -> np.ndarray:
 def _crop_at_once(
     pixels_NHWC: Tensor, views: Views, mean_HWC: np.ndarray, augmentation: Augmentation, colours: np.ndarray | None
 ) -> Tensor:
-    """Do what `crop` does with tables of the rows and columns that are shown."""
     device, side, middle = pixels_NHWC.device, augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
     top_N1, left_N1, flip_N1 = (_sent(np.asarray(column, np.int64)[:, None], device) for column in views)
     along = torch.arange(side, device=device)
@@ -173,7 +167,6 @@ def _crop_at_once(
 
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:
-    """Return an array on a device; nothing waits for it on its way."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

@@ -36,7 +36,7 @@ def read(stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None 
             raise ValueError(f"{image.width}x{image.height} pixels where {side}x{side} are needed")
         is_alone = turn if turn and image.width * image.height > LARGE else nullcontext()
         with image, is_alone:
-            return square(to_rgb(upright(image)), side)
+            return square(to_rgb(image), side)
 
 
 def read_or_why(get: Callable[[], bytes], side: int, turn: AbstractContextManager | None = None, only: str = "") -> Any:
@@ -57,24 +57,16 @@ def why_not(error: BaseException, data: bytes) -> str:
     return "not an image" if "cannot identify image file" in said else said
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turn or mirror an image as its EXIF orientation says; one that is missing or unreadable means upright.
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn an image upright, as its EXIF orientation says, and convert it from any mode to 8-bit RGB.
 
-    The paper is silent; a camera held sideways otherwise gives a class's objects lying down, as no viewer shows them.
+    Paper 2 is silent on cameras held sideways. Grey is repeated, CMYK and palettes are converted, 16-bit grey is scaled from
+    0-65535, and whatever is transparent shows a white ground, because the colours hidden under it are arbitrary. Raises
+    ValueError where no range is defined (mode F, or I beyond 16 bits) and for modes that Pillow cannot convert.
     """
     image.load()  # Why first: a PNG may have its EXIF behind its pixels, and damaged pixels are no matter of EXIF
     with suppress(*UNREADABLE):
         ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB.
-
-    Grey is repeated, CMYK and palettes are converted, 16-bit grey is scaled from 0-65535, and whatever is transparent shows
-    a white ground, because the colours hidden under it are arbitrary. Raises ValueError where no range is defined (mode F,
-    or I beyond 16 bits) and for modes that Pillow cannot convert.
-    """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
     if image.mode.startswith("I"):

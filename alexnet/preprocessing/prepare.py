@@ -1,9 +1,8 @@
 """Make a prepared set: find its images, decode, write in order, resume, report those that are missing or unreadable.
 
-CIFAR-10 and the sets made by formula fit into memory and are written whole. Photographs are decoded on all cores and written
-in order by one process, in shards of 1024 indexed images. After each the split's files are on the disk and `progress.json`
-says how far they count; what a killed call wrote beyond is truncated by the next, or all if the source has changed. So the
-bytes depend neither on the number of processes nor on interruptions. An image that cannot be read leaves no hole.
+Photographs are decoded on all cores and written in order by one process, in shards of 1024 indexed images. After each the
+split's files are on the disk and `progress.json` says how far they count; what a killed call wrote beyond is truncated by
+the next, or all if the source has changed. So the bytes depend neither on the number of processes nor on interruptions.
 """
 
 import hashlib
@@ -151,23 +150,17 @@ def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, 
 
     Raises UserError when a process is killed, and for too many bad images, unless they are accepted.
     """
-    folder, name, splits = place.with_name(f"{place.name}.new"), place.name, found.splits
-    facts = {"stand_in": catalog.SETS[name].stand_in, "words": found.words, "origin": origin, **found.facts}
+    folder, splits = place.with_name(f"{place.name}.new"), found.splits
+    facts = {"stand_in": catalog.SETS[place.name].stand_in, "words": found.words, "origin": origin, **found.facts}
     if all(isinstance(images, ImageIndex) for images in splits.values()):
-        count = sum(map(len, splits.values()))
-        codec = codec or catalog.default_codec(count, SIDE)
-        size = f"about {catalog.bytes_of(count, SIDE, codec) / 1e9:.1f} GB with --codec {codec}"
-        counts = ", ".join(f"{len(index):,} {split}" for split, index in splits.items())
-        print(f"{name}: {counts} images in {len(found.classes):,} classes, {size}", file=sys.stderr)
-        for decode in (False, True):  # Why twice: what is wrong with an index needs no hours of decoding to be seen
-            report, wrong = {}, []
-            for split, index in splits.items():
-                refused = _write(folder / split, index, codec, processes, f"{name} {split}") if decode else None
-                report[split] = _report(name, split, index, found.official.get(split), refused)
-                wrong += _wrong(split, report[split], accept_bad)
-            if wrong:
-                raise UserError(wrong[0])
-        facts |= {"codec": codec, "side": SIDE, "pillow": PIL.__version__, "report": report}
+        try:
+            facts |= _write_photographs(folder, place.name, found, accept_bad, processes, codec)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            what = f"A decoding process was killed, perhaps for want of memory ({error}). What is done is kept"
+            less = f"with --processes {max(1, processes // 2)} if it happens again"
+            raise UserError(f"{what}: repeat the command, {less}.") from error
     else:
         for split, (images, labels) in splits.items():
             prepared_set.write_split(folder / split, images, labels)
@@ -176,6 +169,26 @@ def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, 
         file.unlink()
     _swap(place)
     shutil.rmtree(place.with_name(f"{place.name}.download"), ignore_errors=True)
+
+
+def _write_photographs(
+    folder: Path, name: str, found: Source, accept_bad: bool, processes: int, codec: Codec | None
+) -> dict[str, Any]:
+    """Write the indexed images of all splits. Return what the manifest says of them."""
+    count = sum(map(len, found.splits.values()))
+    codec = codec or catalog.default_codec(count, SIDE)
+    size = f"about {catalog.bytes_of(count, SIDE, codec) / 1e9:.1f} GB with --codec {codec}"
+    counts = ", ".join(f"{len(index):,} {split}" for split, index in found.splits.items())
+    print(f"{name}: {counts} images in {len(found.classes):,} classes, {size}", file=sys.stderr)
+    for decode in (False, True):  # Why twice: what is wrong with an index needs no hours of decoding to be seen
+        report, wrong = {}, []
+        for split, index in found.splits.items():
+            refused = _write(folder / split, index, codec, processes, f"{name} {split}") if decode else None
+            report[split] = _report(name, split, index, found.official.get(split), refused)
+            wrong += _wrong(split, report[split], accept_bad)
+        if wrong:
+            raise UserError(wrong[0])
+    return {"codec": codec, "side": SIDE, "pillow": PIL.__version__, "report": report}
 
 
 def _report(name: str, split: str, index: ImageIndex, official: int | None, refused: list | None) -> dict[str, Any]:
@@ -208,9 +221,11 @@ def _write(folder: Path, index: ImageIndex, codec: Codec, processes: int, title:
     """Decode the images of `index` into `folder`, resuming after the shards that an earlier call finished.
 
     Returns the numbers of the images that cannot be read, which are left out, and why. Raises OSError when the disk is full,
-    and UserError when a process is killed; finished shards are kept.
+    and RuntimeError when a process is killed; finished shards are kept.
     """
-    written = _saved(folder, hashlib.sha256(f"{index.digest()} {SIDE} {codec}".encode()).hexdigest())
+    key = hashlib.sha256(index.rows)
+    key.update(f"{SIDE} {codec}".encode())
+    written = _saved(folder, key.hexdigest())
     shards, refused = written["shards"], written["refused"]
     done = min(len(shards) * SHARD, len(index))
     start = len(prepared_set.header(0, SIDE)) if codec == "raw" else 0
@@ -261,7 +276,7 @@ def _saved(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _decoded(index: ImageIndex, codec: Codec, first: int, processes: int) -> Iterator[tuple[list[bytes], list]]:
-    """Yield images and refusals of the chunks from `first` on, from processes that are at most two chunks ahead each."""
+    """Return images and refusals of the chunks from `first` on, from processes that are at most two chunks ahead each."""
     from torch.utils.data import DataLoader  # Why here: torch takes a second to import
 
     # Why fork: it shares the index of millions of names, and imports no modules again in every process.
@@ -269,17 +284,9 @@ def _decoded(index: ImageIndex, codec: Codec, first: int, processes: int) -> Ite
     decode = partial(_decode_chunk, index, SIDE, codec, how.Lock() if how else None)
     options = {"num_workers": processes if how else 0, "multiprocessing_context": how, "collate_fn": decode}
     options |= {"worker_init_fn": partial(_end_with, os.getpid())}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
-            chunks = iter(DataLoader(range(first, -(-len(index) // CHUNK)), batch_size=None, **options))
-        yield from chunks
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        less = f"with --processes {max(1, processes // 2)} if it happens again"
-        what = f"A decoding process was killed, perhaps for want of memory ({error})"
-        raise UserError(f"{what}. What is done is kept: repeat the command, {less}.") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
+        return iter(DataLoader(range(first, -(-len(index) // CHUNK)), batch_size=None, **options))
 
 
 def _end_with(parent: int, worker: int) -> None:
