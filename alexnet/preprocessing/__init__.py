@@ -1,12 +1,8 @@
 """Sections 2 and 4.1: from images anywhere to batches.
 
-catalog        the sets by name: counts, sizes, titles, how each is found
-cifar10, imagenet, synthetic    the sources, found or computed; image_index: where each image is, also in tars in tars
-photograph     one untrusted image file -> a square of 256 pixels
-prepare        make a set, or resume making it: decode on all cores, write in order, report
-prepared_set   the set on disk, opened and verified
-augment        crops, flips, colour noise, the ten views
-loader         (seed, epoch, step) -> batch, prefetched
+catalog: the sets by name. cifar10, imagenet, synthetic: their sources, found (image_index) or computed. photograph: one
+untrusted file -> a square of 256 pixels. prepare: make a set, or resume making it. prepared_set: the set on disk.
+augment: crops, flips, colour noise, the ten views. loader: (seed, epoch, step) -> batch.
 """
 
 from typing import Any

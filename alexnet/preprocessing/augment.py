@@ -24,11 +24,6 @@ class Views(NamedTuple):
     flips: np.ndarray
 
 
-def repeated(view: tuple[int, int, bool], count: int) -> Views:
-    """Return the same crop of `count` images."""
-    return Views(*(np.full(count, number) for number in view))
-
-
 def margin(augmentation: Augmentation, image_side: int) -> int:
     """Return the largest offset of a crop. Raises ValueError for images smaller than the crop."""
     if image_side < augmentation.crop_side:
@@ -45,11 +40,10 @@ def draw_views(augmentation: Augmentation, image_side: int, seed: int, epoch: in
     """Draw offsets, uniform in 0 ... margin inclusive, and flips, of probability 1/2, for `places` of an epoch.
 
     A place (N,) is an image's number in the order of its epoch, not its index in the set. Source 2012: chunks of 32 are
-    counted through the epoch, so that batches of any size share decisions alike (convdata_jpeg.py:238). Central ones, if the
-    augmentation is not random.
+    counted through the epoch, so that batches of any size share decisions alike (convdata_jpeg.py:238). Not random: central.
     """
     if not augmentation.random:
-        return repeated(fixed_views(augmentation, image_side, "central")[0], len(places))
+        return Views(*np.full((len(places), 3), fixed_views(augmentation, image_side, "central")[0]).T)
     most = margin(augmentation, image_side)
     decisions = np.asarray(places, np.int64) // augmentation.images_per_decision
     offsets = _drawn(seed, "crop", epoch, decisions, lambda draws: draws.integers(0, most + 1, (BLOCK, 2)))

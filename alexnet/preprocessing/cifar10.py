@@ -53,7 +53,6 @@ def _read_all(index: ImageIndex) -> Images:
 
 
 def _files_of(source: Path, folder: str, archive: str, names_of: dict[str, list[str]]) -> dict[str, bytes]:
-    """Return the files of a version, unpacked or in their archive; none where it is not there."""
     names = [name for split in OF_EACH for name in names_of[split]]
     there = [file for place in (source / folder, source) for name in names if (file := place / name).is_file()]
     zipped = files_in(source / archive, names) if not there and (source / archive).is_file() else {}

@@ -149,12 +149,14 @@ def _table(rows: list[tuple]) -> np.ndarray:
 
 
 def list_files(place: Place) -> Iterator[Listed]:
-    """Yield the files of a folder or tar file, but no hidden ones. Raises UserError for a damaged one."""
+    """Yield the files of a folder, also those that are links but no archives left there, or of a tar file; no hidden ones.
+
+    Raises UserError for a tar file that is cut short, damaged or compressed.
+    """
     return _in_folder(place.path) if place.path.is_dir() else _in_tar(place)
 
 
 def _in_folder(folder: Path) -> Iterator[Listed]:
-    """Yield also those that are links, but no archives left there."""
     with os.scandir(folder) as entries:
         for entry in entries:
             is_file, name = os.path.isfile(entry.path), os.fsencode(entry.name)
@@ -164,7 +166,6 @@ def _in_folder(folder: Path) -> Iterator[Listed]:
 
 
 def _in_tar(place: Place) -> Iterator[Listed]:
-    """Raises UserError for an archive that is cut short, damaged or compressed."""
     where = shown(place.path) + (f" (its part from byte {place.start:,})" if place.start else "")
     if not place.path.is_file():
         raise UserError(f"{where} is neither a folder nor a plain file, and is not opened.")

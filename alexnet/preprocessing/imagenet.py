@@ -1,13 +1,11 @@
 """Sets of photographs, each found on disk in whichever layout its owner has it.
 
-ilsvrc2010, ilsvrc2012   as they were handed out, with a development kit that has the labels: training images in tars inside
-                         a tar, or a folder or tar for each class; others in one folder or tar, or in class folders.
-                         Classes are numbered in the order of their wnids. torchvision's ImageNet unpacks 145 GB first.
-                         Also Kaggle's folders with LOC_val_solution.csv, Caffe's val.txt, and Hugging Face's tar.gz files,
-                         whose images have their labels in their names (the tars are unzipped for the time being).
-fall2009, fall2011       the whole of ImageNet as it was then: a tar file or a folder for each wnid
-imagenet20, imagenette   twenty classes, or ten, of ILSVRC for machines that cannot hold it all: Imagenette v2, Imagewoof v2
-folders                  a set of one's own: train/<class>/ and val/<class>/ or test/<class>/, or <class>/ and a fraction
+ilsvrc2010, ilsvrc2012: training images in tars inside a tar, or a folder or tar for each class; others in one folder or tar
+with the development kit, or in class folders (torchvision's ImageNet unpacks 145 GB first). Also Kaggle's folders with
+LOC_val_solution.csv, Caffe's val.txt, and Hugging Face's tar.gz files, whose images have their labels in their names.
+fall2009, fall2011: the whole of ImageNet as it was then. imagenet20, imagenette: twenty classes, or ten, of ILSVRC, for
+machines that cannot hold it all (Imagenette v2, Imagewoof v2). folders: a set of one's own. Classes are in the order
+of their names.
 """
 
 import io
@@ -79,7 +77,6 @@ def find_ilsvrc(source: Path, year: int) -> Source:
 
 
 def _roots(source: Path, year: int, split: str) -> list[Path]:
-    """Return the folder or tar file of a split, or its several tar files."""
     stems = [f"ILSVRC{year}_{word}_{split}" for word in ("img", "images")]
     names = [f"{stem}.tar" for stem in stems] + [split, *stems, f"ILSVRC/Data/CLS-LOC/{split}"]
     if found := [source / name for name in names if (source / name).exists()]:
@@ -96,7 +93,7 @@ def _wnids_of_names(places: list[Path]) -> tuple[str, ...]:
 
 
 def _index_named(places: list[Path], wnids: tuple[str, ...]) -> ImageIndex:
-    """Index images whose names end with their classes, in the order of the official archives."""
+    # In the order of the official archives.
     label_of = {wnid.encode(): label for label, wnid in enumerate(wnids)}
     index = index_places(map(Place, places), lambda _, name: label_of.get(name.rpartition(b"_")[2].partition(b".")[0]))
     names = np.array([WNID_LAST.sub(b"", name) for name in index.rows["name"].tolist()], "S")
@@ -104,7 +101,6 @@ def _index_named(places: list[Path], wnids: tuple[str, ...]) -> ImageIndex:
 
 
 def _kit_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    """Return those files of the development kit that are in `source`, also unpacked or in the kit's archive."""
     patterns = [folder + name for name in names for folder in ("*devkit*/**/", "data/", "")]
     there = [file for pattern in patterns for file in sorted(source.glob(pattern), reverse=True) if file.is_file()]
     found = {file.name: file.read_bytes() for file in there}
@@ -114,7 +110,7 @@ def _kit_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _classes(meta: bytes, source: Path, year: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, int], int]:
-    """Return what a kit says: wnids, words, the label of each of its numbers, and the number of training images."""
+    """Return wnids, words, the label of each of the kit's numbers, and the number of training images."""
     # Why another process: a damaged MATLAB file may crash SciPy's reader, or have it ask for any amount of memory.
     command = [sys.executable, "-c", READ_KIT, str(year)]
     try:
@@ -145,10 +141,7 @@ def print_leaves() -> None:
 def _labels(
     source: Path, split: str, wnids: tuple[str, ...], truth: str, numbers: bytes | None, label_of_id: dict[str, int]
 ) -> dict[bytes, int]:
-    """Return the labels of a split that has no folders for classes, by the ends of the images' names.
-
-    They are in the kit's file `truth`, or in Caffe's list (name and number), or in Kaggle's (name and wnid).
-    """
+    """Return the label of each name in the kit's file `truth`, in Caffe's list (name and number), or Kaggle's (and wnid)."""
     known = {wnid: label for label, wnid in enumerate(wnids)} | {str(label): label for label in range(len(wnids))}
     lists = [name for name in (f"{split}.txt", f"LOC_{split}_solution.csv") if (source / name).is_file()]
     if numbers is not None and label_of_id:
@@ -173,7 +166,6 @@ def _stem(name: bytes) -> bytes:
 
 
 def _patched(index: ImageIndex, patches: Path) -> ImageIndex:
-    """Read those images from the archive `patches` that it has another version of."""
     new = index_places([Place(patches)], lambda *_: 0)  # it has images of all splits
     _, old, better = np.intersect1d(index.rows["name"], new.rows["name"], return_indices=True)
     rows = index.rows.copy()
@@ -184,7 +176,6 @@ def _patched(index: ImageIndex, patches: Path) -> ImageIndex:
 
 
 def _read_words(source: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what people call each wnid, from one of the usual files in `source`, or else the wnid itself."""
     words = {}
     for file in (source / name for name in ("words.txt", "synset_words.txt", "LOC_synset_mapping.txt")):
         lines = file.read_text("utf-8", "replace").replace("\t", " ").splitlines() if file.is_file() else ()
@@ -195,8 +186,7 @@ def _read_words(source: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
 def find_fall(source: Path, year: int) -> Source:
     """Find the images of the fall of 2009 or 2011. Raises UserError for an empty folder.
 
-    Paper 6: of 2009's 8.9 million images half were for training and half for testing; the paper does not say which, so the
-    halves here are drawn from a seed, class by class. 2011's release served to pre-train two nets of Table 2.
+    Paper 6: of 2009's 8.9 million images half were for training, it does not say which; here they are drawn, class by class.
     """
     places = list(class_places(source).values())
     root = places[0].path if len(places) == 1 else source  # the one tar of tars, or folder of folders

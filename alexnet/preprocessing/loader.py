@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alexnet import randomness
 from alexnet.config import Augmentation
-from alexnet.preprocessing.augment import Views, colour_axes, draw_colours, draw_views, fixed_views, margin, repeated
+from alexnet.preprocessing.augment import Views, colour_axes, draw_colours, draw_views, fixed_views, margin
 from alexnet.preprocessing.prepared_set import PreparedSet
 
 ViewsName = Literal["whole", "central", "ten", "grid"]
@@ -79,7 +79,7 @@ class Batches:
         for start in range(part[0] * batch_size, len(self), part[1] * batch_size):
             numbers = np.arange(start, min(start + batch_size, len(self)))
             pixels = self._read(numbers)  # Why here: JPEGs are decoded once for all views
-            each = (repeated(view, len(numbers)) for view in fixed)
+            each = (Views(*np.full((len(numbers), 3), view).T) for view in fixed)
             yield [crop(pixels, view, self.mean, self.augmentation) for view in each], self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
@@ -92,7 +92,6 @@ class Batches:
         return crop(pixels, views, self.mean, how, draw_colours(self.axes, how, seed, epoch, places))
 
     def _read(self, indices: np.ndarray) -> np.ndarray | Tensor:
-        """Return images, uint8 (N, H, W, 3), on a CUDA device as a tensor there; nothing waits for their way."""
         if self.device.type != "cuda":
             return self.images[indices]
         pinned = torch.empty((len(indices), *self.mean.shape), dtype=torch.uint8, pin_memory=True)

@@ -53,12 +53,8 @@ def prepare(
 ) -> PreparedSet:
     """Make the prepared set `kind` unless it is there, resuming where an earlier call stopped, and return it opened.
 
-    `source` is a folder to read from instead of a download. `force` makes the set again, beside the one that is there.
-    Photographs are decoded by `processes`, by default one on each core, and kept in the form `codec`, by default chosen by
-    size; `accept_bad` accepts that more than 0.1 % are missing or unreadable. `verify` compares every byte with the
-    checksums. Of class folders `val_fraction` is put aside for validation, and `name` is what the set is called. Raises
-    UserError for an unknown set, a source that is not what it should be (the message names the file) or not what the set was
-    made of, or a full disk; what was done is kept.
+    `alexnet prepare --help` has the options (`cli.py`). Raises UserError for an unknown set, a source that is not what it
+    should be (the message names the file) or not what the set was made of, or a full disk; what was done is kept.
     """
     name = kind if name is None else name
     _refuse_options(kind, name, val_fraction)
@@ -97,7 +93,6 @@ def _refuse_options(kind: str, name: str, val_fraction: float | None) -> None:
 
 
 def _origin(source: Path | None, val_fraction: float | None) -> dict[str, str]:
-    """Return what a set is made of: the folder, and a sha256 of the names, sizes and times of all files in it."""
     digest, seen = hashlib.sha256(str(val_fraction).encode()), set()
     for where, folders, names in os.walk(source, followlinks=True) if source else ():
         real = {folder: os.path.realpath(os.path.join(where, folder)) for folder in sorted(folders)}
@@ -110,7 +105,6 @@ def _origin(source: Path | None, val_fraction: float | None) -> dict[str, str]:
 
 
 def _find(kind: str, source: Path | None, download: Path, accept_bad: bool, val_fraction: float | None) -> Source:
-    """Find or make the images of a set. Raises UserError for a source that is missing or not what it should be."""
     how = catalog.SETS[kind].how
     if source is not None and how == catalog.FORMULA:
         raise UserError(f"{kind} is computed from a seed; leave out --source.")
@@ -146,10 +140,7 @@ def _swap(folder: Path) -> None:
 
 
 def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, processes: int, codec: Codec | None) -> None:
-    """Make the set beside `place` and put it there when it is complete: whatever happens, a set that is there is not lost.
-
-    Raises UserError when a process is killed, and for too many bad images, unless they are accepted.
-    """
+    """Make the set beside `place` and put it there when it is complete: whatever happens, one that is there is not lost."""
     folder, splits = place.with_name(f"{place.name}.new"), found.splits
     facts = {"stand_in": catalog.SETS[place.name].stand_in, "words": found.words, "origin": origin, **found.facts}
     if all(isinstance(images, ImageIndex) for images in splits.values()):
@@ -174,7 +165,6 @@ def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, 
 def _write_photographs(
     folder: Path, name: str, found: Source, accept_bad: bool, processes: int, codec: Codec | None
 ) -> dict[str, Any]:
-    """Write the indexed images of all splits. Return what the manifest says of them."""
     count = sum(map(len, found.splits.values()))
     codec = codec or catalog.default_codec(count, SIDE)
     size = f"about {catalog.bytes_of(count, SIDE, codec) / 1e9:.1f} GB with --codec {codec}"
@@ -192,7 +182,7 @@ def _write_photographs(
 
 
 def _report(name: str, split: str, index: ImageIndex, official: int | None, refused: list | None) -> dict[str, Any]:
-    """Return what is wrong with a split, and print, cut short, what was found last: in indexing, or then in decoding."""
+    """Return what is wrong with a split, and print what was found last: in indexing, or then in decoding."""
     undecoded = [(index.name(i), why) for i, why in refused or ()]
     listed, skipped = len(index) + len(index.refused), [*index.refused, *undecoded]
     missing, new = max(0, (official or 0) - listed), index.refused if refused is None else undecoded
@@ -204,7 +194,6 @@ def _report(name: str, split: str, index: ImageIndex, official: int | None, refu
 
 
 def _wrong(split: str, entries: dict[str, Any], accept_bad: bool) -> list[str]:
-    """Say that a split has no image; or, unless accepted, more than 0.1 % bad ones or a surplus."""
     listed, bad = entries["listed"], len(entries["skipped"]) + entries["missing"]
     whole = entries["official"] or listed
     if listed == len(entries["skipped"]):
@@ -218,11 +207,7 @@ def _wrong(split: str, entries: dict[str, Any], accept_bad: bool) -> list[str]:
 
 
 def _write(folder: Path, index: ImageIndex, codec: Codec, processes: int, title: str) -> list:
-    """Decode the images of `index` into `folder`, resuming after the shards that an earlier call finished.
-
-    Returns the numbers of the images that cannot be read, which are left out, and why. Raises OSError when the disk is full,
-    and RuntimeError when a process is killed; finished shards are kept.
-    """
+    """Decode images into `folder`, after the shards that an earlier call finished. Return numbers of bad ones and why."""
     key = hashlib.sha256(index.rows)
     key.update(f"{SIDE} {codec}".encode())
     written = _saved(folder, key.hexdigest())
@@ -276,7 +261,6 @@ def _saved(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _decoded(index: ImageIndex, codec: Codec, first: int, processes: int) -> Iterator[tuple[list[bytes], list]]:
-    """Return images and refusals of the chunks from `first` on, from processes that are at most two chunks ahead each."""
     from torch.utils.data import DataLoader  # Why here: torch takes a second to import
 
     # Why fork: it shares the index of millions of names, and imports no modules again in every process.

@@ -37,7 +37,7 @@ CHUNK = 16  # images of which sums are made at a time, by each thread
 
 
 def encode(pixels_HWC: np.ndarray) -> bytes:
-    """Return an image, uint8, as a JPEG."""
+    """Return an image, (H, W, 3) uint8, as a JPEG."""
     stream = io.BytesIO()
     Image.fromarray(pixels_HWC).save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()
@@ -144,7 +144,6 @@ def _open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImag
 
 
 def _difference(folder: Path, manifest: dict[str, Any], verify: bool | None) -> str:
-    """Return which of the set's files is not as its manifest says, or an empty text."""
     lengths, digests = manifest["bytes"], manifest["sha256"]
     whole = verify or sum(lengths[path] for path in lengths.keys() - digests.keys()) <= HASHED_UP_TO
     for path, length in lengths.items():

@@ -7,8 +7,8 @@ scene stand two objects of the image's class, a small and a large one. A class i
 across". Place, size, tilt, light, what hides what, and nearly all of the colour are nuisance.
 
 The bytes are the same on every machine: each step is a raw draw of a Philox generator or one correctly rounded operation on
-float32 (+, -, *, /, a comparison, floor), no library function whose last bit may vary.
-Shapes: N images, H, W pixels, 3 colours in front. Lengths are fractions of the image's side unless said otherwise.
+float32 (+, -, *, /, a comparison, floor). Shapes: N images, H, W pixels, 3 colours in front. Lengths are fractions of the
+image's side unless said otherwise.
 """
 
 import math
