@@ -61,11 +61,10 @@ def _drawn(
 
 
 def colour_axes(covariance: np.ndarray, literal: bool = False) -> np.ndarray:
-    """Return the principal components (3, 3) of the training pixels' colours, each column as long as one standard deviation.
+    """Return the principal components (3, 3) of the training pixels' colours, columns ascending, each as long as one sd.
 
-    The columns ascend; in each the largest component (the first of equals) is positive. Paper 4.1 multiplies by the
-    eigenvalues (`literal`): noise of sd 1483 grey levels on the main axis of ILSVRC, where the 2012 source has 12.2, with
-    their square roots (convdata_jpeg.py:57-66).
+    In each the largest component (the first of equals) is positive. Paper 4.1 multiplies by the eigenvalues (`literal`): sd
+    1483 grey levels on ILSVRC's main axis, where the 2012 source has 12.2, with their roots (convdata_jpeg.py:57-66).
     """
     variances, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
     variances = variances.clip(min=0)
@@ -79,7 +78,7 @@ def draw_colours(
 ) -> np.ndarray | None:
     """Draw the colour (N, 3), float32, that is added to each image: `axes` times three draws from N(0, noise), or None.
 
-    `axes` come from `colour_axes`. Paper 4.1: drawn once for each use of an image, also where crops are shared.
+    Paper 4.1: drawn once for each use of an image, also where crops are shared.
     """
     if augmentation.noise == 0:
         return None

@@ -1,8 +1,7 @@
 """From a prepared set to what the net sees: raw 0-255 pixels minus the training-set mean image (sections 2 and 4.1).
 
-Images are shown whole or in crops, random in training and fixed in testing. A batch is a function of (seed, epoch, step)
-alone: float (N, 3, H, W) in channels_last layout, never divided by 255, and labels int64 (N,). Every image gets the same
-bits whatever the batch size and on whatever device.
+A batch is a function of (seed, epoch, step) alone: float (N, 3, H, W) in channels_last layout, never divided by 255, and
+labels int64 (N,). Every image gets the same bits whatever the batch size and on whatever device.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,9 +111,9 @@ def crop(
 ) -> Tensor:
     """Return views of N uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
-    The mean's own crop is flipped like the image, as if subtracted first (paper 2); its central one is not
-    (convdata_jpeg.py:209-211). `colours` (N, 3), if given, are added to all pixels of an image, which are then divided by
-    1 + noise if the augmentation says so. A tensor is cropped where it is, all at once; arrays one by one, on the CPU.
+    The mean's own crop is flipped like the image (paper 2); its central one is not (convdata_jpeg.py:209-211). `colours`
+    (N, 3) are added to all pixels, which are then divided by 1 + noise if the augmentation says so. A tensor is cropped
+    where it is, all at once; arrays one by one, on the CPU.
     """
     if isinstance(pixels_NHWC, Tensor):
         return _crop_at_once(pixels_NHWC, views, mean_HWC, augmentation, colours)

@@ -24,9 +24,9 @@ UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
 def read(stream: BinaryIO, side: int = 256, turn: AbstractContextManager | None = None, only: str = "") -> np.ndarray:
     """Read a photograph as (side, side, 3) uint8: turned upright, made RGB, shorter side scaled to `side`, centre cropped.
 
-    Raises what is in UNREADABLE for one that is damaged, in a mode without a defined range, or so large (Pillow's limit, 89
-    million pixels) that it may be a decompression bomb. Paper 2. Of the processes that share the lock `turn`, one at a time
-    holds a photograph of more than LARGE pixels. A format `only` is read only where the size is right already.
+    Raises what is in UNREADABLE, also for more than 89 million pixels (Pillow's limit), a decompression bomb. Paper 2.
+    Processes that share the lock `turn` hold photographs of more than LARGE pixels one at a time. A format `only` is read
+    only where the size is right already.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # Why: several photographs of ILSVRC have damaged EXIF
@@ -58,11 +58,10 @@ def why_not(error: BaseException, data: bytes) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn an image upright, as its EXIF orientation says, and convert it from any mode to 8-bit RGB.
+    """Turn an image upright, as its EXIF orientation says (the paper is silent), and convert it from any mode to 8-bit RGB.
 
-    Paper 2 is silent on cameras held sideways. Grey is repeated, CMYK and palettes are converted, 16-bit grey is scaled from
-    0-65535, and whatever is transparent shows a white ground, because the colours hidden under it are arbitrary. Raises
-    ValueError where no range is defined (mode F, or I beyond 16 bits) and for modes that Pillow cannot convert.
+    16-bit grey is scaled from 0-65535; what is transparent shows a white ground, as the colours under it are arbitrary.
+    Raises ValueError where no range is defined (mode F, or I beyond 16 bits) and for modes that Pillow cannot convert.
     """
     image.load()  # Why first: a PNG may have its EXIF behind its pixels, and damaged pixels are no matter of EXIF
     with suppress(*UNREADABLE):
@@ -81,10 +80,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, side: int = 256) -> np.ndarray:
-    """Scale an RGB image until its shorter side is `side`, and return the central (side, side, 3) uint8.
+    """Scale an RGB image until its shorter side is `side`, and return the central (side, side, 3) uint8. Paper 2.
 
-    The longer side is rounded to whole pixels. An odd margin leaves its extra pixel on the right or at the bottom (as
-    cuda-convnet2's make-data does): the crop starts at (longer - side) // 2. Paper 2.
+    The longer side is rounded. An odd margin leaves its extra pixel right or below, as in cuda-convnet2's make-data.
     """
     scaled = [round(length * side / min(image.size)) for length in image.size]
     starts = [(length - side) // 2 for length in scaled]

@@ -120,8 +120,7 @@ def is_prepared(name: str) -> bool:
 def open_set(name: str, verify: bool | None = None) -> PreparedSet:
     """Open the prepared set `name`. Raises UserError when it is missing, or a file of it is missing or changed.
 
-    The lengths of its files are compared with the manifest, and unless `verify` is False their sha256, those of the images
-    of a large set only if it is True.
+    Its files' lengths are compared, unless `verify` is False also their sha256; a large set's images only if it is True.
     """
     folder, mend = data_dir() / name, f"Make the set again with: {command(name)} --force"
     if not is_prepared(name):
@@ -186,10 +185,9 @@ def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **fa
     # Why: the sha256 of images that were written in shards is in shards.json, so that they need not be read once more.
     sharded = {f"{s}/{name}" for s in splits for name in IMAGE_FILES.values() if (folder / s / SHARDS).is_file()}
     digests = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in lengths if path not in sharded}
-    counts = {}
-    for split in splits:
-        numbers = np.bincount(np.load(folder / split / "labels.npy"), minlength=len(classes)).tolist()
-        counts[split] = dict(zip(classes, numbers, strict=True))
+    labels = (np.load(folder / split / "labels.npy") for split in splits)
+    numbers = (np.bincount(found, minlength=len(classes)).tolist() for found in labels)
+    counts = {split: dict(zip(classes, found, strict=True)) for split, found in zip(splits, numbers, strict=True)}
     fingerprint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, "bytes": lengths}
     files.write_json(folder / MANIFEST, {**manifest, "side": len(mean), **facts})

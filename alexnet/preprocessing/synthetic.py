@@ -105,7 +105,7 @@ def _twice_as_fine(coarse: Field) -> Field:
 
 
 class Scene:
-    """A block of images, (3, N, H, W), not yet rounded, with their random numbers, which are used in a fixed order."""
+    """A block of images, (3, N, H, W), not yet rounded, and their random numbers, used in a fixed order."""
 
     def __init__(self, spec: Spec, split: str, numbers: range, labels: np.ndarray) -> None:
         self.side, octaves = spec.side, [2**k for k in range(1, spec.side.bit_length())]
