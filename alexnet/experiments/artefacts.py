@@ -8,7 +8,6 @@ Shapes: N images, K classes, Q queries, D features.
 """
 
 import csv
-import io
 import itertools
 import zipfile
 from collections.abc import Callable
@@ -61,21 +60,15 @@ def _errors(trained: Trained, split: str, views: str) -> None:
 
 def write_errors(folder: Path, rows: files.Rows) -> None:
     """Write the exact counts of a run's errors."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: (row["split"], row["views"], row["k"])))
-    files.write_text(folder / "errors.csv", text.getvalue())
+    table = [COLUMNS, *sorted(tuple(row[column] for column in COLUMNS) for row in rows)]
+    files.write_text(folder / "errors.csv", "".join(",".join(map(str, line)) + "\n" for line in table))
 
 
 def read_errors(folder: Path) -> files.Rows:
     """Return the counts of `errors.csv`: rows of split, views, k, wrong, total."""
     file = folder / "errors.csv"
-    if not file.is_file():
-        return []
     try:
-        with file.open(newline="") as stream:
-            found = list(csv.DictReader(stream))
+        found = csv.DictReader(file.read_text().splitlines()) if file.is_file() else ()
         rows = [{key: row[key] if key in ("split", "views") else int(row[key]) for key in COLUMNS} for row in found]
         if not all(0 <= row["wrong"] <= row["total"] > 0 for row in rows):
             raise ValueError("counts that cannot be")
@@ -88,23 +81,19 @@ def _predictions(trained: Trained, split: str, views: str) -> None:
     from alexnet.training import evaluate
 
     probabilities_NK, labels_N = evaluate.predict_split(trained.learner, trained.data, trained.config, split, views)
-    _write(
-        trained.folder,
-        f"predictions-{split}-{views}",
-        probabilities=probabilities_NK.numpy().astype(np.float32),
-        labels=labels_N.numpy().astype(np.int32),
-    )
+    arrays = {"probabilities": probabilities_NK.numpy().astype(np.float32), "labels": labels_N.numpy().astype(np.int32)}
+    _write(trained, f"predictions-{split}-{views}", **arrays)
 
 
 def _kernels(trained: Trained) -> None:
     weight = trained.learner.weights()["conv1.weight"]
-    _write(trained.folder, "kernels", kernels=weight.detach().float().cpu().contiguous().numpy())
+    _write(trained, "kernels", kernels=weight.detach().float().cpu().contiguous().numpy())
 
 
 def _connections(trained: Trained) -> None:
     """How strongly each kernel of conv2 is connected with each map that it sees: the sum of |W| over its pixels."""
     weight = trained.learner.weights()["conv2.weight"]
-    _write(trained.folder, "connections", strengths=weight.detach().float().abs().sum(dim=(2, 3)).cpu().numpy())
+    _write(trained, "connections", strengths=weight.detach().float().abs().sum(dim=(2, 3)).cpu().numpy())
 
 
 def _by_views(trained: Trained, split: str) -> None:
@@ -118,7 +107,7 @@ def _by_views(trained: Trained, split: str) -> None:
         for first in range(10):
             for count, sum_NK in enumerate(itertools.accumulate(views[first:] + views[:first])):
                 wrong[:, count] += [evaluate.num_wrong(sum_NK, labels_N.cpu(), k) / 10 for k in evaluate.KS]
-    _write(trained.folder, f"by-views-{split}", k=np.array(evaluate.KS), wrong=wrong, total=np.array(len(shown)))
+    _write(trained, f"by-views-{split}", k=np.array(evaluate.KS), wrong=wrong, total=np.array(len(shown)))
 
 
 def _rounded(trained: Trained, split: str) -> None:
@@ -130,7 +119,7 @@ def _rounded(trained: Trained, split: str) -> None:
     for (images,), labels_N in shown.in_order(evaluate.CHUNK, "whole"):
         logits_NK = evaluate.run(trained.learner, images)
         counts += [evaluate.num_wrong(each, labels_N.cpu()) for each in (logits_NK, logits_NK.bfloat16().float())]
-    _write(trained.folder, f"rounded-{split}", wrong=counts[0], rounded=counts[1], total=np.array(len(shown)))
+    _write(trained, f"rounded-{split}", wrong=counts[0], rounded=counts[1], total=np.array(len(shown)))
 
 
 def _nearest(trained: Trained, layer: str, stem: str, kinds: tuple[str, ...]) -> None:
@@ -143,7 +132,7 @@ def _nearest(trained: Trained, layer: str, stem: str, kinds: tuple[str, ...]) ->
     queries, gallery = (evaluate.features_split(learner, data, config, split, layer).numpy() for split in (held, "train"))
     vectors = {
         "features": lambda: (queries[order], gallery),
-        "pixels": lambda: (_pixels(data, held)[order], _pixels(data, "train")),
+        "pixels": lambda: (_pixels(data.splits[held].images)[order], _pixels(data.splits["train"].images)),
         "codes": lambda: binary_codes(queries[order], gallery),
     }
     found = {"queries": order.astype(np.int32), "labels": data.splits[held].labels[order].astype(np.int32)}
@@ -155,10 +144,10 @@ def _nearest(trained: Trained, layer: str, stem: str, kinds: tuple[str, ...]) ->
         images_QM = np.arange(len(gallery))[drawn][nearest_QM]
         found |= {f"{kind}_images": images_QM.astype(np.int32), f"{kind}_squares": squares_QM.astype(np.float32)}
         found[f"{kind}_labels"] = data.splits["train"].labels[images_QM].astype(np.int32)
-    _write(trained.folder, f"{stem}-{layer}", **found)
+    _write(trained, f"{stem}-{layer}", **found)
 
 
-def binary_codes(queries_QD: np.ndarray, gallery_ND: np.ndarray, bits: int = CODE_BITS) -> tuple[np.ndarray, np.ndarray]:
+def binary_codes(queries_QD: np.ndarray, gallery_ND: np.ndarray) -> list[np.ndarray]:
     """Return codes (Q, bits) and (N, bits) of -1 and 1 for queries and gallery, by iterative quantisation (ITQ).
 
     The signs of the first principal components of the gallery, after a rotation that brings them nearest to their signs
@@ -166,20 +155,19 @@ def binary_codes(queries_QD: np.ndarray, gallery_ND: np.ndarray, bits: int = COD
     """
     mean_D = gallery_ND.mean(axis=0)
     centred_ND = gallery_ND - mean_D
-    axes_DB = np.linalg.eigh(centred_ND.T @ centred_ND)[1][:, ::-1][:, :bits]
+    axes_DB = np.linalg.eigh(centred_ND.T @ centred_ND)[1][:, ::-1][:, :CODE_BITS]
     parts_NB = centred_ND @ axes_DB
     rotation_BB, _ = np.linalg.qr(randomness.generator(0, "codes").standard_normal((axes_DB.shape[1],) * 2))
     for _ in range(ITQ_ROUNDS):
         left, _, right = np.linalg.svd(parts_NB.T @ np.sign(parts_NB @ rotation_BB))
         rotation_BB = left @ right
-    signs = [np.where(part @ rotation_BB < 0, -1, 1) for part in ((queries_QD - mean_D) @ axes_DB, parts_NB)]
-    return signs[0].astype(np.float32), signs[1].astype(np.float32)
+    parts = ((queries_QD - mean_D) @ axes_DB, parts_NB)
+    return [np.where(part @ rotation_BB < 0, -1, 1).astype(np.float32) for part in parts]
 
 
-def _pixels(data: PreparedSet, split: str, side: int = 32) -> np.ndarray:
-    """Return the images of a split (N, D) averaged over blocks, at most `side` a side: enough for a distance in pixels."""
-    images = data.splits[split].images
-    block = max(1, images.shape[1] // side)
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """Return images (N, D) averaged over blocks, to about 32 pixels a side: enough for a distance in pixels."""
+    block = max(1, images.shape[1] // 32)
     small = [image.reshape(image.shape[0] // block, block, -1, block, 3).mean(axis=(1, 3)) for image in images]
     return np.stack(small).reshape(len(small), -1).astype(np.float32)
 
@@ -196,25 +184,28 @@ KINDS: dict[str, Callable[..., None]] = {
 }
 
 
-def _write(folder: Path, stem: str, **arrays: np.ndarray) -> None:
+def _write(trained: Trained, stem: str, **arrays: np.ndarray) -> None:
     """Write named arrays, in a file that is committed if it is small."""
-    file = folder / f"{stem}.npz"
+    file = trained.folder / f"{stem}.npz"
     files.write_arrays(file, **arrays)
     if file.stat().st_size > LARGE:
-        file.replace(folder / f"{stem}.large.npz")
+        file.replace(file.with_suffix(".large.npz"))
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    stem = name.replace("/", "-")
+    return next((file for end in (".npz", ".large.npz") if (file := folder / f"{stem}{end}").is_file()), None)
 
 
 def read(folder: Path, name: str) -> dict[str, np.ndarray] | None:
     """Return the arrays of an artefact by name, or None where it was not measured or is not on this machine."""
-    stem = name.replace("/", "-")
-    for file in (folder / f"{stem}.npz", folder / f"{stem}.large.npz"):
-        if file.is_file():
-            try:
-                with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-                    return dict(content)
-            except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
-                raise UserError(f"{file} is damaged ({error!r}). Delete it; it is measured again.") from error
-    return None
+    if (file := _file(folder, name)) is None:
+        return None
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return dict(content)
+    except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged ({error!r}). Delete it; it is measured again.") from error
 
 
 def is_measured(folder: Path, name: str) -> bool:
@@ -222,5 +213,4 @@ def is_measured(folder: Path, name: str) -> bool:
     kind, *where = name.split("/")
     if kind == "errors":
         return any([row["split"], row["views"]] == where for row in read_errors(folder))
-    stem = name.replace("/", "-")
-    return any((folder / f"{stem}{end}").is_file() for end in (".npz", ".large.npz"))
+    return _file(folder, name) is not None

@@ -9,11 +9,11 @@ Shapes: N images or descriptors, D dimensions, K Gaussians or classes.
 """
 
 import argparse
+import itertools
 import math
 import sys
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from alexnet.experiments.runs import runs_dir
 from alexnet.preprocessing import PreparedSet, prepare
 
 BANDS = 3
-VOCABULARY = ("centre", "axes", "weights", "means", "variances")  # of PCA and of the mixture
 
 
 @dataclass(frozen=True)
@@ -46,30 +45,22 @@ class Recipe:
     tolerance: float = 1e-5  # relative, of an SVM's loss
 
 
-@cache
-def grid(side: int, recipe: Recipe) -> tuple[list[Any], np.ndarray]:
-    """Return OpenCV's key points of an image of `side` pixels, and the band of each."""
-    import cv2
-
-    at = np.arange(recipe.patch / 2, side - recipe.patch / 2 + 1, recipe.step)
-    points = [cv2.KeyPoint(float(x), float(y), recipe.patch / 6, 0.0) for y in at for x in at]  # a cell is 1.5 sizes
-    return points, np.repeat((at * BANDS // side).astype(np.int64), len(at))
-
-
 def dense_sift(image_HWC: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Return RootSIFT (N, 128) float32 on a grid of the grey image at several scales, and the band of each (N,)."""
     import cv2
 
     grey, sift, found = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.SIFT.create(), []
     for side in (round(len(grey) / math.sqrt(2) ** scale) for scale in range(recipe.scales)):
-        points, bands_N = grid(side, recipe)
-        found.append((sift.compute(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA), points)[1], bands_N))
+        at = np.arange(recipe.patch / 2, side - recipe.patch / 2 + 1, recipe.step)
+        points = [cv2.KeyPoint(float(x), float(y), recipe.patch / 6, 0.0) for y in at for x in at]  # a cell is 1.5 sizes
+        _, sift_ND = sift.compute(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA), points)
+        found.append((sift_ND, np.repeat((at * BANDS // side).astype(np.int64), len(at))))
     sift_ND, bands_N = map(np.concatenate, zip(*found, strict=True))
     return np.sqrt(sift_ND / np.maximum(sift_ND.sum(axis=1, keepdims=True), 1)), bands_N
 
 
-def learn_vocabulary(data: PreparedSet, recipe: Recipe, seed: int) -> list[np.ndarray]:
-    """Return `VOCABULARY`, float32, fitted to descriptors of some training images."""
+def learn_vocabulary(data: PreparedSet, recipe: Recipe, seed: int) -> dict[str, np.ndarray]:
+    """Return the parts of a PCA and of a mixture, float32, fitted to descriptors of some training images."""
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
 
@@ -79,8 +70,9 @@ def learn_vocabulary(data: PreparedSet, recipe: Recipe, seed: int) -> list[np.nd
     pca = PCA(recipe.dimensions, svd_solver="full").fit(sample_ND)
     mixture = GaussianMixture(recipe.gaussians, covariance_type="diag", tol=0.01, random_state=seed)
     mixture.fit(pca.transform(sample_ND))
-    found = (pca.mean_, pca.components_.T, mixture.weights_, mixture.means_, mixture.covariances_)
-    return [array.astype(np.float32) for array in found]
+    found = {"centre": pca.mean_, "axes": pca.components_.T, "weights": mixture.weights_}
+    found |= {"means": mixture.means_, "variances": mixture.covariances_}
+    return {name: array.astype(np.float32) for name, array in found.items()}
 
 
 def fisher_vector(x_ND: np.ndarray, weights_K: np.ndarray, means_KD: np.ndarray, variances_KD: np.ndarray) -> np.ndarray:
@@ -104,15 +96,13 @@ def describe(x_ND: np.ndarray, bands_N: np.ndarray, *mixture: np.ndarray) -> np.
     return np.concatenate([part / max(np.linalg.norm(part), 1e-12) for part in roots]) / math.sqrt(len(roots))
 
 
-def describe_split(data: PreparedSet, split: str, recipe: Recipe, words: list[np.ndarray], file: Path) -> np.ndarray:
-    """Return the vectors (N, D) float16 of a split, of which those in `file` are not made again."""
-    images, (centre, axes, *mixture) = data.splits[split].images, words
-    shape = (len(images), 2 * recipe.gaussians * recipe.dimensions * (BANDS + 1))
-    if not file.is_file():
-        np.lib.format.open_memmap(file, "w+", np.float16, shape)
-    vectors_ND = np.lib.format.open_memmap(file, "r+")
+def describe_split(images: np.ndarray, words: dict[str, np.ndarray], recipe: Recipe, file: Path) -> np.ndarray:
+    """Return the vectors (N, D) float16 of images, of which those in `file` are not made again."""
+    centre, axes, *mixture = words.values()
+    shape = (len(images), 2 * words["means"].size * (BANDS + 1))
+    vectors_ND = np.lib.format.open_memmap(file, "r+" if file.is_file() else "w+", np.float16, shape)
     missing = [i for i in range(len(images)) if not vectors_ND[i].any()]
-    for i in tqdm(missing, f"describing {split}", unit=" images", mininterval=5):
+    for i in tqdm(missing, f"describing for {file.name}", unit=" images", mininterval=5):
         sift_ND, bands_N = dense_sift(np.asarray(images[i]), recipe)
         vectors_ND[i] = describe((sift_ND - centre) @ axes, bands_N, *mixture)
     return vectors_ND
@@ -151,7 +141,7 @@ def classify(data: PreparedSet, vectors: dict[str, np.ndarray], recipe: Recipe, 
     for cost in recipe.costs:
         weights = train_svm(train_ND, sign_NK, np.where(held_N, 0, cost), weights, recipe.tolerance)
         wrong[cost] = int((scores(train_ND[held_N], weights).argmax(axis=1) != labels_N[held_N]).sum())
-    best = min(recipe.costs, key=lambda cost: wrong[cost])
+    best = min(wrong, key=wrong.__getitem__)
     weights = train_svm(train_ND, sign_NK, np.full(len(labels_N), best), weights, recipe.tolerance)
     found = {split: scores(x_ND.astype(np.float32), weights) for split, x_ND in vectors.items() if split != "train"}
     top5 = {split: np.argsort(-scores_NK, axis=1)[:, :5].astype(np.uint16) for split, scores_NK in found.items()}
@@ -164,13 +154,13 @@ def make(data: PreparedSet, seed: int, recipe: Recipe, **how: Any) -> None:
     if (folder / "baseline.json").is_file():
         return
     if not (file := folder / "checkpoint-vocabulary.npz").is_file():
-        files.write_arrays(file, **dict(zip(VOCABULARY, learn_vocabulary(data, recipe, seed), strict=True)))
+        files.write_arrays(file, **learn_vocabulary(data, recipe, seed))
     with np.load(file) as kept:
-        words = [kept[name] for name in VOCABULARY]
-    vectors = {s: describe_split(data, s, recipe, words, folder / f"checkpoint-{s}.npy") for s in data.splits}
+        words = dict(kept)
+    vectors = {s: describe_split(of.images, words, recipe, folder / f"checkpoint-{s}.npy") for s, of in data.splits.items()}
     chosen, top5 = classify(data, vectors, recipe, seed)
     labels, errors = {split: data.splits[split].labels for split in top5}, []
-    for split, k in [(split, k) for split in top5 for k in (1, 5)]:
+    for split, k in itertools.product(top5, (1, 5)):
         wrong = int((top5[split][:, :k] != labels[split][:, None]).all(axis=1).sum())
         errors.append({"split": split, "k": k, "wrong": wrong, "total": len(labels[split])})
         print(f"seed {seed}, {data.name}, {split}, top-{k}: {wrong} of {len(labels[split])} wrong", flush=True)
@@ -191,7 +181,6 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         import cv2
-        import sklearn  # noqa: F401  # only to know whether it is there
         from threadpoolctl import threadpool_limits
 
         cv2.setNumThreads(asked.threads)

@@ -7,8 +7,8 @@
     )
 
 An arm is a training whose scale is still open: `table(scale)` and the claim's data set make a `RunConfig` of it. From the
-declarations follow the runs that are needed (each once, whoever asks), what they cost, what is measured of them, the
-verdicts, the scorecard and the chapters. Nothing else knows a claim by name.
+declarations follow the runs that are needed (each once, whoever asks), what is measured of them, the verdicts, the
+scorecard and the chapters. Nothing else knows a claim by name.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from alexnet.paper.claims import get as get_claim
 from alexnet.preprocessing import SETS
 from alexnet.preprocessing.augment import PAPER, SOURCE2012
 
+NO_TEST = "the labels of ILSVRC-2012's test images were never published"
 VIEWS: dict[Preset, Augmentation] = {"paper": PAPER, "source2012": SOURCE2012}
 OTHER_NET = "; "  # separates the key of a value from the net or variant that an answer is about
 
@@ -44,11 +45,8 @@ class Arm:
     def config(self, scale: ScaleTable, dataset: str, seed: int = 0) -> RunConfig:
         """Return the run of one seed, on the set that stands for `dataset` at the scale."""
         config = changed(self.recipe(scale, scale.stand_in(self.data or dataset)), self.changes)
-        if scale.most_epochs is not None:
-            config = replace(config, epochs=min(config.epochs, scale.most_epochs))
-        if self.start_from is not None:
-            config = replace(config, start_from=self.start_from.config(scale, dataset, seed))
-        return replace(config, seed=seed)
+        start = self.start_from and self.start_from.config(scale, dataset, seed)
+        return replace(config, seed=seed, start_from=start, epochs=min(config.epochs, scale.most_epochs or config.epochs))
 
     def seeds(self, scale: ScaleTable, at_least: int = 0) -> tuple[int, ...]:
         """Return the seeds of the arm at the scale, and further ones if these are fewer than `at_least`."""
@@ -105,17 +103,16 @@ class Experiment:
 
     def value(self, key: str) -> Value:
         """Return the claim's value that an answer is compared with. Raises UserError for a key that it lacks."""
-        name, _, _ = key.partition(OTHER_NET)
-        return self.about.by_key(name)
+        return self.about.by_key(key.partition(OTHER_NET)[0])
 
     def reason(self, scale: Scale) -> str:
         """Return why nothing can be measured at a scale, or at small; "" where something can."""
         at = scale if scale in self.why_not else "small"
         return f"not at scale {at}: {self.why_not[at]}" if at in self.why_not else ""
 
-    def dataset(self, key: str | None = None) -> str:
-        """Return the set of the paper that the claim, or one of its answers, is about."""
-        values = [self.value(key)] if key else [self.value(k) for k in self.answers] or list(self.about.values)
+    def dataset(self) -> str:
+        """Return the set of the paper that the claim is about."""
+        values = [self.value(key) for key in self.answers] or self.about.values
         return next((v.dataset for v in values if v.dataset), "ilsvrc")
 
     def stand_in(self, scale: Scale) -> str:
@@ -136,9 +133,8 @@ class Experiment:
 
     def searches(self, scale: Scale) -> Iterator[tuple[str, FastestRate]]:
         """Yield (arm, search) for every arm whose rate is searched at a scale."""
-        for name, arm in self.arms.items():
-            if isinstance(arm, FastestRate) and scale in arm.start:
-                yield name, arm
+        found = ((name, arm) for name, arm in self.arms.items() if isinstance(arm, FastestRate))
+        return ((name, arm) for name, arm in found if scale in arm.start)
 
 
 def against(claim: str, arms: dict[str, Arm], tops: tuple[int, ...] = (1,), is_gap_closed: bool = False) -> Experiment:
@@ -155,17 +151,8 @@ def against(claim: str, arms: dict[str, Arm], tops: tuple[int, ...] = (1,), is_g
     return Experiment(claim, arms, answers)
 
 
-def base(
-    ablation: str = "",
-    preset: Preset = "source2012",
-    *,
-    data: str | None = None,
-    start_from: Arm | None = None,
-    scales: tuple[Scale, ...] = SCALES,
-    num_seeds: int | None = None,
-    **changes: Any,
-) -> Arm:
-    """Return the two-column net on photographs, with what is changed in it: an ablation, and fields of its config."""
+def base(ablation: str = "", preset: Preset = "source2012", **how: Any) -> Arm:
+    """Return the two-column net on photographs; `how` are fields of `Arm`, and changes of its config's."""
 
     def recipe(scale: ScaleTable, dataset: str) -> RunConfig:
         return RunConfig(
@@ -177,19 +164,12 @@ def base(
             augmentation=VIEWS[preset],
         )
 
-    is_base = not (ablation or changes or start_from) and preset == "source2012"
-    return Arm(recipe, changes, data, start_from, is_base, scales, num_seeds)
+    is_changed = ablation or preset != "source2012" or how.keys() - {"data", "scales", "num_seeds"}
+    return _arm(recipe, how, is_base=not is_changed)
 
 
-def cifar(
-    topology: Topology,
-    activation: Activation = "relu",
-    *,
-    epochs: int = 60,
-    scales: tuple[Scale, ...] = SCALES,
-    **changes: Any,
-) -> Arm:
-    """Return one of the small nets on CIFAR-10 as Figure 1 trains it (no regularisation), with what is changed in it.
+def cifar(topology: Topology, activation: Activation = "relu", *, epochs: int = 60, **how: Any) -> Arm:
+    """Return one of the small nets on CIFAR-10 as Figure 1 trains it (no regularisation); `how` as for `base`.
 
     The scale `toy` has 30 epochs, or a fortieth of those asked for if they are many.
     """
@@ -203,7 +183,12 @@ def cifar(
             precision=scale.cifar_precision,
         )
 
-    return Arm(recipe, changes, scales=scales)
+    return _arm(recipe, how)
+
+
+def _arm(recipe: Callable[[ScaleTable, str], RunConfig], how: dict[str, Any], is_base: bool = False) -> Arm:
+    own = {name: how.pop(name) for name in ("data", "start_from", "scales", "num_seeds") if name in how}
+    return Arm(recipe, how, is_base=is_base, **own)
 
 
 def changed(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -212,22 +197,21 @@ def changed(config: Any, changes: Mapping[str, Any]) -> Any:
     Raises ValueError for a name that no field has.
     """
     for name, value in changes.items():
-        if name in {f.name for f in dataclasses.fields(config)}:
-            config = replace(config, **{name: value})
-            continue
         parts = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-        homes = [
-            p for p, part in parts.items() if dataclasses.is_dataclass(part) and hasattr(part, name) and p != "start_from"
-        ]
-        if not homes:
-            raise ValueError(f"no field of a {type(config).__name__} is named {name!r}")
-        config = replace(config, **{homes[0]: replace(parts[homes[0]], **{name: value})})
+        if name not in parts:
+            of = next(
+                (p for p in parts if p != "start_from" and name in getattr(parts[p], "__dataclass_fields__", ())), None
+            )
+            if of is None:
+                raise ValueError(f"no field of a {type(config).__name__} is named {name!r}")
+            name, value = of, replace(parts[of], **{name: value})
+        config = replace(config, **{name: value})
     return config
 
 
 # Why a claim, or one of its numbers ("claim: key"), has no experiment at any scale.
 WHY_NONE = {
     "s1-training-time": "days on two GTX 580 with 3 GB; the chapter on performance sets other machines beside them",
-    "table2: top-5 error, 5 CNNs, test": "the labels of ILSVRC-2012's test images were never published",
-    "table2: top-5 error, 7 CNNs*, test": "the labels of ILSVRC-2012's test images were never published",
+    "table2: top-5 error, 5 CNNs, test": NO_TEST,
+    "table2: top-5 error, 7 CNNs*, test": NO_TEST,
 }

@@ -41,10 +41,8 @@ class Search:
     @property
     def said(self) -> str:
         """How the search stands, in words."""
-        if self.bracketed:
-            return f"rate {self.best_rate:g}"
-        if len(self.metrics) < MAX_PLACES:
-            return "rate not found yet"
+        if self.bracketed or len(self.metrics) < MAX_PLACES:
+            return f"rate {self.best_rate:g}" if self.bracketed else "rate not found yet"
         return f"{GAVE_UP} among {MAX_PLACES} from {min(self.metrics):g} to {max(self.metrics):g}"
 
     @property
@@ -60,29 +58,26 @@ def search_rate(config_of: ConfigOf, line: float, first_rate: float, metrics_of:
     another rate has crossed the line earlier than it can, and the search after `MAX_PLACES` rates in any case (`said`).
     Paper 3.1: rates are chosen independently, to make training as fast as possible.
     """
-    tried: dict[int, float] = {}
-    curves: dict[float, Rows] = {}
+    tried: dict[int, float] = {}  # place on the grid -> crossing epoch
+    metrics: dict[float, Rows] = {}
     while (place := _next_place(tried)) is not None and len(tried) < MAX_PLACES:
-        fastest = min(tried.values(), default=math.inf)
-        limit = math.ceil(fastest) if math.isfinite(fastest) else None
-        rate = first_rate * RATE_STEP**place
-        rows = metrics_of(config_of(rate, SEARCH_SEED), limit)
+        fastest, rate = min(tried.values(), default=math.inf), first_rate * RATE_STEP**place
+        rows = metrics_of(config_of(rate, SEARCH_SEED), math.ceil(fastest) if math.isfinite(fastest) else None)
         if rows is None:
             break
-        tried[place], curves[rate] = crossing_epoch(training_errors(rows), line), rows
-    curves = dict(sorted(curves.items()))
-    if all(math.isinf(crossing) for crossing in tried.values()):
-        return Search(curves, line, None, False)
-    best = min(tried, key=lambda place: tried[place])
-    return Search(curves, line, first_rate * RATE_STEP**best, best - 1 in tried and best + 1 in tried)
+        tried[place], metrics[rate] = crossing_epoch(training_errors(rows), line), rows
+    metrics = dict(sorted(metrics.items()))
+    best = min(tried, key=tried.__getitem__, default=0)
+    if math.isinf(tried.get(best, math.inf)):
+        return Search(metrics, line, None, False)
+    return Search(metrics, line, first_rate * RATE_STEP**best, {best - 1, best + 1} <= tried.keys())
 
 
 def _next_place(tried: dict[int, float]) -> int | None:
     """Return the place of the grid to try next, or None when the fastest has both its neighbours."""
-    if not tried:
+    fastest = min(tried, key=tried.__getitem__, default=None)
+    if fastest is None:
         return 0
-    if all(math.isinf(crossing) for crossing in tried.values()):
-        # Why: nothing crossed, most often because the rate was too high; look lower.
-        return min(tried) - 1
-    fastest = min(tried, key=lambda place: tried[place])
-    return next((place for place in (fastest - 1, fastest + 1) if place not in tried), None)
+    # Why lower: that nothing crossed is most often because the rate was too high.
+    places = (min(tried) - 1,) if math.isinf(tried[fastest]) else (fastest - 1, fastest + 1)
+    return next((place for place in places if place not in tried), None)

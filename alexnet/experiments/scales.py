@@ -13,13 +13,8 @@ from alexnet.config import Optimiser, Preset, Schedule, UserError, nearest
 Scale = Literal["toy", "small", "paper"]
 SCALES: tuple[Scale, ...] = typing.get_args(Scale)
 
-PHOTOGRAPHS = (
-    "ilsvrc2010",
-    "ilsvrc2012",
-    "ilsvrc",
-    "fall2009",
-    "fall2011",
-)  # the sets of the paper's claims; ilsvrc: a year unsaid
+# The sets of the paper's claims on photographs; ilsvrc: a year unsaid.
+PHOTOGRAPHS = ("ilsvrc2010", "ilsvrc2012", "ilsvrc", "fall2009", "fall2011")
 
 # Paper 5: equal rates, and the update rule decays whatever it moves. Source 2012: biases at twice the rate, without decay.
 OPTIMISERS: dict[Preset, Optimiser] = {
@@ -46,8 +41,8 @@ class ScaleTable:
     sets: dict[str, str]  # the set of a claim -> the set that stands for it here
     width: float  # of the two-column net
     epochs: int  # of a training of the two-column net
-    base_seeds: tuple[int, ...]  # of the unmodified net, of which five make an ensemble
-    seeds: tuple[int, ...]  # of every other arm
+    base_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the unmodified net, of which five make an ensemble
+    seeds: tuple[int, ...] = (0, 1)  # of every other arm
     batch_size: int = 128  # of the two-column net
     short: Schedule | None = None  # replaces the presets' schedule by fractions, where trainings are short
     cifar_width: float = 1.0
@@ -64,8 +59,8 @@ class ScaleTable:
         return self.short if self.short is not None and preset == "source2012" else SCHEDULES[preset]
 
 
-TABLES: dict[Scale, ScaleTable] = {
-    "toy": ScaleTable(
+_TABLES = (
+    ScaleTable(
         name="toy",
         words="images made by formula (a stand-in for photographs), small nets, minutes, no network",
         sets=dict.fromkeys(PHOTOGRAPHS, "formula256") | {"cifar10": "formula32", "imagenette": "formula256"},
@@ -79,36 +74,28 @@ TABLES: dict[Scale, ScaleTable] = {
         cifar_batch_size=64,
         cifar_precision="fp32",  # Why: two such trainings are over in less time than types take to compare.
     ),
-    "small": ScaleTable(
+    ScaleTable(
         name="small",
         words="real photographs: CIFAR-10, 20 classes of ILSVRC at half width; nights on a laptop, minutes on a GPU",
         sets=dict.fromkeys(PHOTOGRAPHS, "imagenet20"),
         width=0.5,
         epochs=14,
-        base_seeds=(0, 1, 2, 3, 4),
-        seeds=(0, 1),
         short=SHORT,
     ),
-    "paper": ScaleTable(
+    ScaleTable(
         name="paper",
         words="ILSVRC, Fall 2009 and 2011, CIFAR-10; one CUDA device or two, the published sizes and schedules",
         sets={"ilsvrc": "ilsvrc2010"},  # Why 2010: the paper says that most of its experiments are on it.
         width=1.0,
         epochs=90,
-        base_seeds=(0, 1, 2, 3, 4),
-        seeds=(0, 1),
     ),
-}
-
+)
+TABLES: dict[Scale, ScaleTable] = {each.name: each for each in _TABLES}
 
 # Set by `make rehearse` for itself and for all processes that it starts: `paper` is then every declaration, run small.
 REHEARSAL = "ALEXNET_REHEARSAL"
-REHEARSED = {
-    "words": "a rehearsal of the scale paper: tiny archives, narrow nets, one epoch; no result",
-    "width": 0.0625,
-    "cifar_width": 0.25,
-    "most_epochs": 1,
-}
+REHEARSED = {"words": "a rehearsal of the scale paper: tiny archives, narrow nets, one epoch; no result"}
+REHEARSED |= {"width": 0.0625, "cifar_width": 0.25, "most_epochs": 1}
 
 
 def table(scale: str) -> ScaleTable:

@@ -339,11 +339,12 @@ def test_rates_that_nearly_tie_are_run_with_fresh_seeds_too(monkeypatch):
     assert (0.008, 1) not in wanted
 
 
-def test_binary_codes_keep_what_is_near_together():
+def test_binary_codes_keep_what_is_near_together(monkeypatch):
+    monkeypatch.setattr(artefacts, "CODE_BITS", 4)
     draws = np.random.default_rng(0)
     centres = draws.standard_normal((5, 40))
     points = np.repeat(centres, 60, axis=0) + 0.05 * draws.standard_normal((300, 40))
-    of_centres, codes = artefacts.binary_codes(centres, points, bits=4)
+    of_centres, codes = artefacts.binary_codes(centres, points)
     assert (of_centres.shape, codes.shape) == ((5, 4), (300, 4))
     assert set(np.unique(codes)) == {-1, 1}
     own = np.arange(300) // 60
