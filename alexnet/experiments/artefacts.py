@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from alexnet.preprocessing import PreparedSet
 if TYPE_CHECKING:
     from alexnet.training.step import Learner
 
+Arrays = dict[str, np.ndarray]
 LARGE = 2**20  # bytes of a file that is not committed
 COLUMNS = ("split", "views", "k", "wrong", "total")
 NUM_NEIGHBOURS = 6  # Figure 4
@@ -44,18 +45,19 @@ class Trained:
 
 def measure(trained: Trained, name: str) -> None:
     """Measure one artefact and write it beside the run. Raises UserError for a name that is none."""
+    from alexnet.training import evaluate  # Why here: chapters read artefacts, and can do without torch.
+
     kind, *where = name.split("/")
     if kind not in KINDS:
         raise UserError(f"There is no artefact {name!r}{nearest(kind, KINDS)}. Kinds: {', '.join(KINDS)}.")
-    KINDS[kind](trained, *where)
-
-
-def _errors(trained: Trained, split: str, views: str) -> None:
-    from alexnet.training import evaluate  # Why here, as below: chapters read artefacts, and can do without torch.
-
-    counted = evaluate.count_split(trained.learner, trained.data, trained.config, split, views)
-    others = [row for row in read_errors(trained.folder) if (row["split"], row["views"]) != (split, views)]
-    write_errors(trained.folder, [*others, *counted])
+    if kind == "errors":
+        counted = evaluate.count_split(trained.learner, trained.data, trained.config, *where)
+        others = [row for row in read_errors(trained.folder) if [row["split"], row["views"]] != where]
+        return write_errors(trained.folder, [*others, *counted])
+    file = trained.folder / f"{name.replace('/', '-')}.npz"
+    files.write_arrays(file, **KINDS[kind](evaluate, trained, *where))
+    if file.stat().st_size > LARGE:
+        file.replace(file.with_suffix(".large.npz"))
 
 
 def write_errors(folder: Path, rows: files.Rows) -> None:
@@ -77,29 +79,23 @@ def read_errors(folder: Path) -> files.Rows:
         raise UserError(f"{file} is damaged ({error!r}). Delete it; it is measured again from the weights.") from error
 
 
-def _predictions(trained: Trained, split: str, views: str) -> None:
-    from alexnet.training import evaluate
-
+def _predictions(evaluate: Any, trained: Trained, split: str, views: str) -> Arrays:
     probabilities_NK, labels_N = evaluate.predict_split(trained.learner, trained.data, trained.config, split, views)
-    arrays = {"probabilities": probabilities_NK.numpy().astype(np.float32), "labels": labels_N.numpy().astype(np.int32)}
-    _write(trained, f"predictions-{split}-{views}", **arrays)
+    return {"probabilities": probabilities_NK.numpy().astype(np.float32), "labels": labels_N.numpy().astype(np.int32)}
 
 
-def _kernels(trained: Trained) -> None:
-    weight = trained.learner.weights()["conv1.weight"]
-    _write(trained, "kernels", kernels=weight.detach().float().cpu().contiguous().numpy())
+def _kernels(evaluate: Any, trained: Trained) -> Arrays:
+    return {"kernels": trained.learner.weights()["conv1.weight"].detach().float().cpu().contiguous().numpy()}
 
 
-def _connections(trained: Trained) -> None:
+def _connections(evaluate: Any, trained: Trained) -> Arrays:
     """How strongly each kernel of conv2 is connected with each map that it sees: the sum of |W| over its pixels."""
     weight = trained.learner.weights()["conv2.weight"]
-    _write(trained, "connections", strengths=weight.detach().float().abs().sum(dim=(2, 3)).cpu().numpy())
+    return {"strengths": weight.detach().float().abs().sum(dim=(2, 3)).cpu().numpy()}
 
 
-def _by_views(trained: Trained, split: str) -> None:
+def _by_views(evaluate: Any, trained: Trained, split: str) -> Arrays:
     """Errors by how many of the ten views are averaged: the mean over those in a row, round the circle of ten."""
-    from alexnet.training import evaluate
-
     shown = evaluate.batches_for(trained.config, trained.data, split, trained.learner.group.device)
     wrong = np.zeros((len(evaluate.KS), 10))
     for images, labels_N in shown.in_order(evaluate.CHUNK, "ten"):
@@ -107,25 +103,21 @@ def _by_views(trained: Trained, split: str) -> None:
         for first in range(10):
             for count, sum_NK in enumerate(itertools.accumulate(views[first:] + views[:first])):
                 wrong[:, count] += [evaluate.num_wrong(sum_NK, labels_N.cpu(), k) / 10 for k in evaluate.KS]
-    _write(trained, f"by-views-{split}", k=np.array(evaluate.KS), wrong=wrong, total=np.array(len(shown)))
+    return {"k": np.array(evaluate.KS), "wrong": wrong, "total": np.array(len(shown))}
 
 
-def _rounded(trained: Trained, split: str) -> None:
+def _rounded(evaluate: Any, trained: Trained, split: str) -> Arrays:
     """Top-1 errors counted from logits, and from the same rounded to bf16, where the largest often tie."""
-    from alexnet.training import evaluate
-
     shown = evaluate.batches_for(trained.config, trained.data, split, trained.learner.group.device)
     counts = np.zeros(2, np.int64)
     for (images,), labels_N in shown.in_order(evaluate.CHUNK, "whole"):
         logits_NK = evaluate.run(trained.learner, images)
         counts += [evaluate.num_wrong(each, labels_N.cpu()) for each in (logits_NK, logits_NK.bfloat16().float())]
-    _write(trained, f"rounded-{split}", wrong=counts[0], rounded=counts[1], total=np.array(len(shown)))
+    return {"wrong": counts[0], "rounded": counts[1], "total": np.array(len(shown))}
 
 
-def _nearest(trained: Trained, layer: str, stem: str, kinds: tuple[str, ...]) -> None:
+def _nearest(evaluate: Any, trained: Trained, layer: str, kinds: tuple[str, ...]) -> Arrays:
     """For held-out queries, the nearest training images by each kind of vectors (paper 6.1, Figure 4)."""
-    from alexnet.training import evaluate
-
     learner, data, config = trained.learner, trained.data, trained.config
     held = "test" if "test" in data.splits else "val"
     order = randomness.generator(0, "queries").permutation(len(data.splits[held]))[:QUERIES]
@@ -144,7 +136,7 @@ def _nearest(trained: Trained, layer: str, stem: str, kinds: tuple[str, ...]) ->
         images_QM = np.arange(len(gallery))[drawn][nearest_QM]
         found |= {f"{kind}_images": images_QM.astype(np.int32), f"{kind}_squares": squares_QM.astype(np.float32)}
         found[f"{kind}_labels"] = data.splits["train"].labels[images_QM].astype(np.int32)
-    _write(trained, f"{stem}-{layer}", **found)
+    return found
 
 
 def binary_codes(queries_QD: np.ndarray, gallery_ND: np.ndarray) -> list[np.ndarray]:
@@ -172,24 +164,16 @@ def _pixels(images: np.ndarray) -> np.ndarray:
     return np.stack(small).reshape(len(small), -1).astype(np.float32)
 
 
-KINDS: dict[str, Callable[..., None]] = {
-    "errors": _errors,
+KINDS: dict[str, Callable[..., Any]] = {
+    "errors": write_errors,
     "predictions": _predictions,
     "kernels": _kernels,
     "connections": _connections,
     "by-views": _by_views,
     "rounded": _rounded,
-    "codes": partial(_nearest, stem="codes", kinds=("codes",)),
-    "neighbours": partial(_nearest, stem="neighbours", kinds=("features", "pixels")),
+    "codes": partial(_nearest, kinds=("codes",)),
+    "neighbours": partial(_nearest, kinds=("features", "pixels")),
 }
-
-
-def _write(trained: Trained, stem: str, **arrays: np.ndarray) -> None:
-    """Write named arrays, in a file that is committed if it is small."""
-    file = trained.folder / f"{stem}.npz"
-    files.write_arrays(file, **arrays)
-    if file.stat().st_size > LARGE:
-        file.replace(file.with_suffix(".large.npz"))
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -197,7 +181,7 @@ def _file(folder: Path, name: str) -> Path | None:
     return next((file for end in (".npz", ".large.npz") if (file := folder / f"{stem}{end}").is_file()), None)
 
 
-def read(folder: Path, name: str) -> dict[str, np.ndarray] | None:
+def read(folder: Path, name: str) -> Arrays | None:
     """Return the arrays of an artefact by name, or None where it was not measured or is not on this machine."""
     if (file := _file(folder, name)) is None:
         return None
