@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -34,8 +34,7 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 LEFT_LYING = re.compile(r"(ILSVRC.*|images|train|val|valid|validation|test)\.tar", re.IGNORECASE)  # unpacked, not a class
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A folder, a tar file, or the bytes `start` to `stop` of a tar file if they are a tar file themselves."""
 
     path: Path

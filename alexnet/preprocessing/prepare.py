@@ -37,7 +37,7 @@ SHARD = 1024
 CHUNK = 16  # images that a process decodes at a time: 3 MB, of which each process has two in flight; divides SHARD
 PROGRESS = "progress.json"  # of a split: "key" of its source, "shards" (bytes and sha256) and "refused" (number, why)
 LENGTHS = "progress.lengths"  # of the images in their file, uint32 one after another
-MEND = "Mend the source and repeat the command; or repeat it with --accept-bad, which decodes nothing again"
+MEND = "(see above). Mend the source and repeat the command; or repeat it with --accept-bad, which decodes nothing again."
 
 
 def prepare(
@@ -171,46 +171,40 @@ def _write_photographs(
     counts = ", ".join(f"{len(index):,} {split}" for split, index in found.splits.items())
     print(f"{name}: {counts} images in {len(found.classes):,} classes, {size}", file=sys.stderr)
     for decode in (False, True):  # Why twice: what is wrong with an index needs no hours of decoding to be seen
-        report, wrong = {}, []
+        report, wrong = {}, {}
         for split, index in found.splits.items():
-            refused = _write(folder / split, index, codec, processes, f"{name} {split}") if decode else None
-            report[split] = _report(name, split, index, found.official.get(split), refused)
-            wrong += _wrong(split, report[split], accept_bad)
-        if wrong:
-            raise UserError(wrong[0])
+            where, official = f"{name} {split}", found.official.get(split)
+            refused = _write(folder / split, index, codec, processes, where) if decode else None
+            report[split], wrong[split] = _report(where, index, official, refused, accept_bad)
+        for split in filter(wrong.get, wrong):
+            raise UserError(f"The split {split} has {wrong[split]}")
     return {"codec": codec, "side": SIDE, "pillow": PIL.__version__, "report": report}
 
 
-def _report(name: str, split: str, index: ImageIndex, official: int | None, refused: list | None) -> dict[str, Any]:
-    """Return what is wrong with a split, and print what was found last: in indexing, or then in decoding."""
+def _report(
+    where: str, index: ImageIndex, official: int | None, refused: list | None, accept_bad: bool
+) -> tuple[dict[str, Any], str]:
+    """Return what the manifest says of a split, and what is wrong. Print what was found last, in indexing or decoding."""
     undecoded = [(index.name(i), why) for i, why in refused or ()]
     listed, skipped = len(index) + len(index.refused), [*index.refused, *undecoded]
     missing, new = max(0, (official or 0) - listed), index.refused if refused is None else undecoded
     lines = [f"skipped {file}: {why}" for file, why in new[:SHOWN]]
     lines += [f"skipped {len(new) - SHOWN:,} more"] if len(new) > SHOWN else []
     lines += [f"{missing:,} of the published {official:,} are missing"] if missing and refused is None else []
-    print(*(f"{name} {split}: {line}\n" for line in lines), sep="", end="", file=sys.stderr)
-    return {"listed": listed, "official": official, "missing": missing, "skipped": skipped}
-
-
-def _wrong(split: str, entries: dict[str, Any], accept_bad: bool) -> list[str]:
-    listed, bad = entries["listed"], len(entries["skipped"]) + entries["missing"]
-    whole = entries["official"] or listed
-    if listed == len(entries["skipped"]):
-        return [f"The split {split} has no image that can be read. Is --source the right folder?"]
-    if listed > whole and not accept_bad:
-        return [f"The split {split} has {listed:,} images where {whole:,} were published (see above). {MEND}."]
-    if bad > TOLERATED * whole and not accept_bad:
-        what = f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%}"
-        return [f"The split {split} has {what} (see above). {MEND}."]
-    return []
+    print(*(f"{where}: {line}\n" for line in lines), sep="", end="", file=sys.stderr)
+    bad, whole, wrong = len(skipped) + missing, official or listed, ""
+    if listed == len(skipped):
+        wrong = "no image that can be read. Is --source the right folder?"
+    elif listed > whole and not accept_bad:
+        wrong = f"{listed:,} images where {whole:,} were published {MEND}"
+    elif bad > TOLERATED * whole and not accept_bad:
+        wrong = f"{bad:,} of {whole:,} images missing or unreadable, more than {TOLERATED:.1%} {MEND}"
+    return {"listed": listed, "official": official, "missing": missing, "skipped": skipped}, wrong
 
 
 def _write(folder: Path, index: ImageIndex, codec: Codec, processes: int, title: str) -> list:
     """Decode images into `folder`, after the shards that an earlier call finished. Return numbers of bad ones and why."""
-    key = hashlib.sha256(index.rows)
-    key.update(f"{SIDE} {codec}".encode())
-    written = _saved(folder, key.hexdigest())
+    written = _saved(folder, index, codec)
     shards, refused = written["shards"], written["refused"]
     done = min(len(shards) * SHARD, len(index))
     start = len(prepared_set.header(0, SIDE)) if codec == "raw" else 0
@@ -248,8 +242,9 @@ def _write(folder: Path, index: ImageIndex, codec: Codec, processes: int, title:
     return refused
 
 
-def _saved(folder: Path, key: str) -> dict[str, Any]:
+def _saved(folder: Path, index: ImageIndex, codec: Codec) -> dict[str, Any]:
     """Return how far an earlier call came that wrote the same images, if its files are there; else clear the folder."""
+    key = f"{hashlib.sha256(index.rows).hexdigest()} {SIDE} {codec}"
     if (folder / PROGRESS).is_file():
         written = files.read_json(folder / PROGRESS, "Delete it and repeat the command.")
         there = sum(file.stat().st_size for file in folder.glob("images.*"))
@@ -266,11 +261,11 @@ def _decoded(index: ImageIndex, codec: Codec, first: int, processes: int) -> Ite
     # Why fork: it shares the index of millions of names, and imports no modules again in every process.
     how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn") if processes > 1 else None
     decode = partial(_decode_chunk, index, SIDE, codec, how.Lock() if how else None)
-    options = {"num_workers": processes if how else 0, "multiprocessing_context": how, "collate_fn": decode}
-    options |= {"worker_init_fn": partial(_end_with, os.getpid())}
+    options = {"num_workers": processes if how else 0, "worker_init_fn": partial(_end_with, os.getpid()), "batch_size": None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
-        return iter(DataLoader(range(first, -(-len(index) // CHUNK)), batch_size=None, **options))
+        numbers = range(first, -(-len(index) // CHUNK))
+        return iter(DataLoader(numbers, collate_fn=decode, multiprocessing_context=how, **options))
 
 
 def _end_with(parent: int, worker: int) -> None:
