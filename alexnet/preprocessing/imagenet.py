@@ -63,9 +63,10 @@ def find_ilsvrc(source: Path, year: int) -> Source:
         words = _read_words(source, wnids)
     splits = {}
     for split, places in roots.items():
-        if (truth := truths.get(split, "meta.mat")) in kit and split in truths:
+        truth = truths.get(split, "")
+        if truth in kit:
             official[split] = len(kit[truth].split())
-        if class_places(places[0]):
+        if class_places(places[0]) if split == "train" else any(path.is_dir() for path in places[0].glob("*")):
             splits[split] = index_classes(places, wnids)
         elif not len(splits.setdefault(split, _index_named(places, wnids))):
             label_of = _labels(source, split, wnids, truth, kit.get(truth), label_of_id)
@@ -151,10 +152,11 @@ def _labels(
         lines = (source / lists[0]).read_text(errors="replace").replace(",", " ").splitlines()
         pairs = [(*line.split(), "", "")[:2] for line in lines if line.strip() and not line.startswith("ImageId")]
     else:
+        missing = "meta.mat" if numbers or not truth else truth
         raise UserError(
-            f"{truth if numbers is None else 'meta.mat'} is missing in {source} ({split} images), which are not sorted into "
-            "classes. Put the development kit there, and for test images the file of their labels, or "
-            f"{split}.txt or LOC_{split}_solution.csv, and repeat the command."
+            f"{missing} is missing in {source} ({split} images), which are not sorted into classes. Put the development kit "
+            f"there, and for test images the file of their labels, or {split}.txt or LOC_{split}_solution.csv, and repeat "
+            "the command."
         )
     if odd := [word for _, word in pairs if word not in known]:
         raise UserError(f"{lists[0]} has {shown(odd[0])}, which is no class of {source} ({split} images). Copy it again.")
