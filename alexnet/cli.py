@@ -55,8 +55,7 @@ class Plan:
     def __call__(self) -> None:
         check_range("seeds", self.seeds)
         asked = *_chosen_scale(self.scale, self.claim, sys.stderr if self.commands else None), self.seeds or 0
-        plan = experiments.plan
-        print("\n".join(plan.commands(*asked)) if self.commands else plan.as_text(*asked))
+        print("\n".join(experiments.plan.commands(*asked)) if self.commands else experiments.plan.as_text(*asked))
 
 
 @dataclass
@@ -138,12 +137,11 @@ class Chosen:
 
     def chosen(self) -> RunConfig:
         """Return the run. Raises UserError where there is none, and for options that have no effect on a name."""
-        plan = experiments.plan
         if "/" not in self.what:
-            return plan.config_of(self.what, self.arm, experiments.readiness.choose(self.scale)[0], self.seed)
+            return experiments.plan.config_of(self.what, self.arm, experiments.readiness.choose(self.scale)[0], self.seed)
         if self.arm or self.seed or self.scale != "auto":
             raise UserError("A name says all of a run: leave out --arm, --scale and --seed. (They go with a claim.)")
-        return plan.find(self.what)
+        return experiments.plan.find(self.what)
 
 
 @dataclass

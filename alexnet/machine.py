@@ -37,10 +37,7 @@ def hardware() -> dict[str, Any]:
 
 
 def use_device(word: str) -> None:
-    """Show torch, here and in processes started from here, only the device `word`: auto, cpu, cuda, cuda:1 and so on.
-
-    Has to come before torch looks for devices. Raises UserError for a device that is not here.
-    """
+    """Show torch only the device `word`, before it looks for any. Raises UserError for one that is not here."""
     if word == "auto":
         return
     seen, number = os.environ.get("CUDA_VISIBLE_DEVICES"), word.removeprefix("cuda").lstrip(":") or "0"
@@ -89,10 +86,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Return this project's commit and whether its sources differ from it; both None where it is not a checkout of its own.
-
-    An installed package may lie inside a repository of somebody else: that one's commit says nothing about a result.
-    """
+    """Return this project's commit and whether its sources differ from it; both None in none, or somebody else's."""
     # Why: inside a hook git names the hook's repository in variables, which win over the folder.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     asked = (("rev-parse", "--show-toplevel"), ("rev-parse", "HEAD"), ("status", "--porcelain", "--", *SOURCES))

@@ -26,10 +26,7 @@ def trained(config: RunConfig) -> Trained:
 
 
 def net_of(source: str | None) -> LoadedNet:
-    """Return the net in a file that `export` wrote, or of the run of this name; without either, the latest one here.
-
-    That is of the runs whose weights are on this machine, those on photographs first. Raises UserError where there is none.
-    """
+    """Return the net in a file, or of a run by its name, or the latest one with weights here, of photographs first."""
     if source is None:
         here = [run for run in runs.recorded() if run.status == "finished" and plan.weights_in(run.folder)]
         here = [run for run in here if isinstance(run.config.net, ColumnNet)]
@@ -67,10 +64,7 @@ def shown(source: RunConfig | Path, data: str | None = None) -> Trained:
 
 
 def _as_trained(data: PreparedSet, classes: Sequence[str], net: str, mean: np.ndarray) -> PreparedSet:
-    """Return a set as a net sees it that tells `classes` apart: labels of those, pixels minus its own mean image.
-
-    Raises UserError for a class that is none of them, and for images of another size.
-    """
+    """Return a set as a net sees it that tells `classes` apart: labels of those, pixels minus its own mean image."""
     if others := [name for name in data.classes if name not in classes]:
         raise UserError(f"{net} tells {len(classes)} classes apart, and {others[0]!r} of {data.name} is none of them.")
     if mean.shape != data.mean.shape:

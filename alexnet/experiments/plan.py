@@ -33,10 +33,10 @@ class Wanted:
     """One run that experiments want: for which claims, how far, and what is to be measured of it."""
 
     config: RunConfig
+    claims: list[str]
+    expected_epochs: float  # the run may end before its last epoch
     epoch_limit: int | None = None
-    expected_epochs: float = 0.0  # the run may end before its last epoch
     artefacts: set[str] = field(default_factory=set)
-    claims: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -97,22 +97,21 @@ def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = Fal
     """
     found: dict[str, Wanted] = {}
 
-    def want(config: RunConfig, claim: str, names: Iterable[str] = (), **how) -> None:
-        if config.start_from is not None:
-            want(config.start_from, claim)
-        # Why last wins nothing: a run that one experiment bounds and another wants whole is wanted whole.
-        entry = found.setdefault(runs.name_of(config), Wanted(config, **{"expected_epochs": config.epochs, **how}))
-        if how.get("epoch_limit") is None:
+    def want(one: Wanted) -> None:
+        if (start := one.config.start_from) is not None:
+            want(Wanted(start, one.claims, start.epochs))
+        entry = found.setdefault(one.name, one)
+        if one.epoch_limit is None:  # a run that one experiment bounds and another wants whole is wanted whole
             entry.epoch_limit = None
-        entry.artefacts |= set(names)
-        entry.claims += [claim] * (claim not in entry.claims)
+        entry.artefacts |= one.artefacts
+        entry.claims = list(dict.fromkeys([*entry.claims, *one.claims]))
 
-    for experiment in experiments_of(claims):
-        for arm, config in experiment.configs(scale, seeds):
-            want(config, experiment.claim, artefacts_of(experiment, scale, arm))
-        for _, search in experiment.searches(scale):
-            for config, limit, expected in _search_runs(experiment, search, scale, assume, seeds):
-                want(config, experiment.claim, epoch_limit=limit, expected_epochs=expected)
+    for each in experiments_of(claims):
+        for arm, config in each.configs(scale, seeds):
+            want(Wanted(config, [each.claim], config.epochs, artefacts=set(artefacts_of(each, scale, arm))))
+        for _, search in each.searches(scale):
+            for one in _search_runs(each, search, scale, assume, seeds):
+                want(one)
     return list(found.values())
 
 
@@ -159,40 +158,34 @@ def gave_up(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
     return [f"{e.claim}, {arm}: {said}. Begin it elsewhere." for e, arm, said in found if said.startswith(GAVE_UP)]
 
 
-def _search_runs(
-    experiment: Experiment, search: FastestRate, scale: Scale, assume: bool, num_seeds: int
-) -> list[tuple[RunConfig, int | None, float]]:
-    """Return (run, epoch limit, expected epochs) of a search and of the seeds at the rate that won, as far as known."""
-    asked: list[tuple[RunConfig, int | None, float]] = []
+def _search_runs(e: Experiment, search: FastestRate, scale: Scale, assume: bool, num_seeds: int) -> list[Wanted]:
+    """Return the runs of a search and those of the seeds at the rate that won, as far as known."""
+    asked: list[Wanted] = []
     expected = search.expected.get(scale, 10.0)
 
     def metrics_of(config: RunConfig, limit: int | None) -> Rows | None:
-        asked.append((config, limit, expected if limit is None else min(limit, expected)))
+        asked.append(Wanted(config, [e.claim], expected if limit is None else min(limit, expected), limit))
         rows = recorded_metrics(config, limit)
         if rows is not None or not assume:
             return rows
         # Why: a run that another one bounds is supposed to be overtaken.
         wrong = [99, 100 if limit is not None else int(100 * search.line)]
-        return [{"epoch": e, "split": "train", "views": "whole", "k": 1, "wrong": w, "total": 100}
-                for e, w in zip((0, math.ceil(expected)), wrong, strict=True)]  # fmt: skip
+        return [{"epoch": at, "split": "train", "views": "whole", "k": 1, "wrong": w, "total": 100}
+                for at, w in zip((0, math.ceil(expected)), wrong, strict=True)]  # fmt: skip
 
-    result = search_of(experiment, search, scale, metrics_of)
+    result = search_of(e, search, scale, metrics_of)
     if result.best_rate is not None and result.bracketed:
-        at, dataset, seeds = table(scale), experiment.dataset(), widened(search.seeds, num_seeds)
+        config_of, seeds = partial(search.config, table(scale), e.dataset()), widened(search.seeds, num_seeds)
         rates = [result.best_rate, *result.ties]
-        asked += [(search.config(at, dataset, rate, seed), None, expected) for rate in rates for seed in seeds]
+        asked += [Wanted(config_of(rate, seed), [e.claim], expected) for rate in rates for seed in seeds]
     return asked
 
 
 def seconds_per_epoch(config: RunConfig) -> float:
-    """Return the estimated seconds of one epoch of `config` on this machine, its evaluations included.
-
-    An ablation, or another number of classes, is priced by the unmodified net of the same width, in proportion to their
-    operations: to time each would take longer than a plan should.
-    """
+    """Return the estimated seconds of one epoch of `config` on this machine, its evaluations included."""
     counts, net, share = SETS[config.data].counts, config.net, 1.0
     evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
-    if isinstance(net, ColumnNet):
+    if isinstance(net, ColumnNet):  # Why: to time every ablation and number of classes would take longer than a plan should
         net = ColumnNet("source2012", net.width, min(net.num_classes, 1000))
         share = _operations(config.net) / _operations(net)
     each = share * _seconds_per_image(net, config.optimiser.batch_size, config.precision)
@@ -267,10 +260,7 @@ def find(name: str) -> RunConfig:
 
 
 def config_of(claim: str, arm: str | None, scale: Scale, seed: int) -> RunConfig:
-    """Return the run of a claim's arm; of an arm whose rate is searched, at the rate that the search begins with.
-
-    Raises UserError, with the arms there are, for an arm that the claim's experiment lacks or does not run at the scale.
-    """
+    """Return the run of a claim's arm, at the rate that a search for it begins with. Raises UserError with the others."""
     arms = {name: (experiment, each) for experiment in experiments_of([claim]) for name, each in experiment.arms.items()}
     here = [name for name, (_, each) in arms.items() if scale in (each.scales if isinstance(each, Arm) else each.start)]
     if arm not in here:

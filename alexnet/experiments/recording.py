@@ -100,10 +100,8 @@ def _initial(config: RunConfig) -> dict[str, Any] | None:
     if config.start_from is None:
         return None
     before = runs.read(config.start_from)
-    # Why: the checkpoint of a training that is not over has weights too.
-    is_over = before is not None and before.status == "finished"
-    found = checkpoint.read_weights(before.folder) if is_over else None
-    if found is None:
+    is_over = before is not None and before.status == "finished"  # Why: weights are in the checkpoints of others too
+    if not is_over or (found := checkpoint.read_weights(before.folder)) is None:
         first = f"Train them first: {runs.command_of(config.start_from)}"
         whose = f"the weights of {runs.name_of(config.start_from)}, which are not on this machine"
         raise UserError(f"{runs.name_of(config)} begins with {whose}. {first}")
@@ -112,10 +110,7 @@ def _initial(config: RunConfig) -> dict[str, Any] | None:
 
 
 def initial_of_file(config: RunConfig, file: Path) -> dict[str, Any]:
-    """Return the weights that a training begins with from an exported file, all but the last layer's.
-
-    Raises UserError for a file that is not the one that the run's config names, or that holds another net.
-    """
+    """Return the weights of an exported file, all but the last layer's. Raises UserError for another file or net."""
     if not file.is_file() or file_digest(file) != config.start_file:
         raise UserError(f"{runs.name_of(config)} begins with weights that are not in {file}. Say where: --from FILE.")
     found = weights.load(file).net.plain_state()
@@ -130,10 +125,7 @@ def initial_of_file(config: RunConfig, file: Path) -> dict[str, Any]:
 
 
 class Record:
-    """Keeps manifest, metrics, history and timing of a training in its folder as it proceeds.
-
-    Each call of `train_run` is a segment: a run that is stopped and resumes elsewhere has several.
-    """
+    """Keeps manifest, metrics, history and timing of a training in its folder; a run that resumes has several segments."""
 
     def __init__(self, config: RunConfig, data: PreparedSet, group: Group, kept: dict[str, Any]) -> None:
         self.folder, self.began = runs.folder_of(config), time.perf_counter()
@@ -215,11 +207,7 @@ def _measure(run: Run, names: Iterable[str], group: Group, threads: int | None) 
 
 
 def load(run: Run, group: Group | None = None) -> artefacts.Trained:
-    """Return a run with its weights and the set it was trained on, verified to be the same images.
-
-    Raises UserError when the weights are not on this machine (they are never committed), are not those that the manifest
-    names, or the prepared set holds other images.
-    """
+    """Return a run with its weights and the set it was trained on. Raises UserError for those that are missing or others."""
     name = run.name
     if run.status not in runs.FINAL:
         raise UserError(f"{name} is half finished. Finish it with: {runs.command_of(run.config)}")
