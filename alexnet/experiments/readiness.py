@@ -31,11 +31,9 @@ def lacks(scale: Scale) -> list[str]:
 
 def choose(wanted: str) -> tuple[Scale, str]:
     """Return the scale to run (auto: `paper` if nothing lacks, else `toy`), why, and what the next larger one needs."""
-    if wanted == "auto":
-        scale: Scale = "toy" if lacks("paper") else "paper"
-        why = "this machine lacks what the scale paper needs" if scale == "toy" else "a CUDA device and ImageNet are here"
-    else:
-        scale, why = table(wanted).name, "asked for"
+    whys = {"toy": "this machine lacks what the scale paper needs", "paper": "a CUDA device and ImageNet are here"}
+    scale: Scale = table(wanted).name if wanted != "auto" else "toy" if lacks("paper") else "paper"
+    why = whys[scale] if wanted == "auto" else "asked for"
     sentence = f"Scale {scale} ({table(scale).words}): {why}."
     if scale != SCALES[-1]:
         larger = SCALES[SCALES.index(scale) + 1]
