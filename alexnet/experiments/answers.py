@@ -126,14 +126,15 @@ def time_ratio(over: str, under: str) -> Answer:
     def fits(run: "Run") -> bool:
         return run.device != "cpu" and {s["ranks"] for s in run.manifest["segments"]} == {num_columns_of(run.config.net)}
 
-    def seconds(run: "Run") -> float:
-        return 1 / median(row["images_per_second"] for row in run.timing)
+    def seconds(runs: "list[Run]") -> list[float]:
+        return [1 / median(row["images_per_second"] for row in run.timing) for run in runs]
+
+    def interval_of(above: "list[Run]", below: "list[Run]") -> Interval | None:
+        is_one_kind = len({run.device for run in above + below}) == 1
+        return ratio_interval(seconds(above), seconds(below)) if is_one_kind else None
 
     def interval(results: "Results", at: Where) -> Interval | None:
-        found = [{seed: run for seed, run in results.runs[arm].items() if fits(run)} for arm in (over, under)]
-        if len({run.device for runs in found for run in runs.values()}) > 1:
-            return None
-        return _over(ratio_interval, *({seed: seconds(run) for seed, run in runs.items()} for runs in found))
+        return _over(interval_of, *({s: r for s, r in results.runs[arm].items() if fits(r)} for arm in (over, under)))
 
     return Answer((over, under), lambda at: (), interval)
 
@@ -255,18 +256,16 @@ def first_epoch_below(line: float) -> "Callable[[Run], float]":
 
 def first_epoch_of_loss(share: float) -> "Callable[[Run], float]":
     """Return the function run -> first epoch whose mean training loss is `share` of ln K or less; inf if there is none."""
-
-    def epoch_of(run: "Run") -> float:
-        losses = [(row["epoch"], row["loss"]) for row in run.history if row["loss"] is not None]
-        return crossing_epoch(losses, share * math.log(run.config.net.num_classes))
-
-    return epoch_of
+    return lambda run: crossing_epoch(
+        [(row["epoch"], row["loss"]) for row in run.history if row["loss"] is not None],
+        share * math.log(run.config.net.num_classes),
+    )
 
 
 def training_errors(rows: Rows) -> list[tuple[int, float]]:
     """Return (epoch, top-1 error) over all training images with the weights after each epoch, from a run's metrics."""
-    of_split = [row for row in rows if row["split"] == "train" and row["k"] == 1 and row["views"] != "as trained"]
-    return [(row["epoch"], row["wrong"] / row["total"]) for row in of_split]
+    counted = (row for row in rows if row["split"] == "train" and row["k"] == 1 and row["views"] != "as trained")
+    return [(row["epoch"], row["wrong"] / row["total"]) for row in counted]
 
 
 def crossing_epoch(curve: Sequence[tuple[int, float]], line: float) -> float:

@@ -84,10 +84,6 @@ def _predictions(evaluate: Any, trained: Trained, split: str, views: str) -> Arr
     return {"probabilities": probabilities_NK.numpy().astype(np.float32), "labels": labels_N.numpy().astype(np.int32)}
 
 
-def _kernels(evaluate: Any, trained: Trained) -> Arrays:
-    return {"kernels": trained.learner.weights()["conv1.weight"].detach().float().cpu().contiguous().numpy()}
-
-
 def _connections(evaluate: Any, trained: Trained) -> Arrays:
     """How strongly each kernel of conv2 is connected with each map that it sees: the sum of |W| over its pixels."""
     weight = trained.learner.weights()["conv2.weight"]
@@ -167,7 +163,7 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 KINDS: dict[str, Callable[..., Any]] = {
     "errors": write_errors,
     "predictions": _predictions,
-    "kernels": _kernels,
+    "kernels": lambda _, trained: {"kernels": trained.learner.weights()["conv1.weight"].detach().float().cpu().numpy()},
     "connections": _connections,
     "by-views": _by_views,
     "rounded": _rounded,

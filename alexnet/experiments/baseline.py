@@ -108,9 +108,7 @@ def describe_split(images: np.ndarray, words: dict[str, np.ndarray], recipe: Rec
     return vectors_ND
 
 
-def train_svm(
-    x_ND: np.ndarray, sign_NK: np.ndarray, cost_N: np.ndarray, weights: np.ndarray, tolerance: float
-) -> np.ndarray:
+def train_svm(x_ND: np.ndarray, sign_NK: np.ndarray, cost_N: np.ndarray, weights: np.ndarray, ftol: float) -> np.ndarray:
     """Return weights (K, D + 1), the bias last, of an SVM for each class against the rest, beginning with `weights`.
 
     They are LIBLINEAR's (squared hinge, L2), by L-BFGS because LIBLINEAR takes 16 bytes a number. `sign_NK` is 1 or -1.
@@ -123,7 +121,7 @@ def train_svm(
         gradient = np.hstack([pull_NK.T @ x_ND, pull_NK.sum(axis=0)[:, None]])
         return flat @ flat / 2 + float((cost_N1 * slack_NK**2).sum(dtype=np.float64)), flat + gradient.ravel()
 
-    options = {"maxiter": 300, "ftol": tolerance, "gtol": 1e-6}
+    options = {"maxiter": 300, "ftol": ftol, "gtol": 1e-6}
     return minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(weights.shape)
 
 
@@ -188,10 +186,9 @@ def main() -> None:
         with threadpool_limits(asked.threads), files.disk_errors_named(runs_dir(), "ALEXNET_RUNS"):
             for seed in asked.seeds:
                 make(prepare(asked.data), seed, Recipe(), threads=asked.threads, versions=versions)
-    except ImportError as error:
-        sys.exit(f"error: {error}, which is an extra. Install it: make baseline, or pip install 'alexnet[baseline]'")
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    except (ImportError, UserError) as error:
+        extra = ", which is an extra. Install it: make baseline, or pip install 'alexnet[baseline]'"
+        sys.exit(f"error: {error}{extra if isinstance(error, ImportError) else ''}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 from alexnet.config import Activation, Augmentation, CifarNet, ColumnNet, Optimiser, Preset, RunConfig, Topology
 from alexnet.experiments.answers import Answer, gain, gap
-from alexnet.experiments.scales import OPTIMISERS, SCALES, Scale, ScaleTable, table
+from alexnet.experiments.scales import OPTIMISERS, SCALES, SCHEDULES, Scale, ScaleTable, table
 from alexnet.paper.claims import QUESTIONS, Claim, Value
 from alexnet.paper.claims import get as get_claim
 from alexnet.preprocessing import SETS
@@ -160,7 +160,7 @@ def base(ablation: str = "", preset: Preset = "source2012", **how: Any) -> Arm:
             net=ColumnNet(preset, scale.width, SETS[dataset].num_classes, ablation),
             optimiser=replace(OPTIMISERS[preset], batch_size=scale.batch_size),
             epochs=scale.epochs,
-            schedule=scale.schedule(preset),
+            schedule=scale.short if scale.short and preset == "source2012" else SCHEDULES[preset],
             augmentation=VIEWS[preset],
         )
 
@@ -199,10 +199,8 @@ def changed(config: Any, changes: Mapping[str, Any]) -> Any:
     for name, value in changes.items():
         parts = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
         if name not in parts:
-            of = next(
-                (p for p in parts if p != "start_from" and name in getattr(parts[p], "__dataclass_fields__", ())), None
-            )
-            if of is None:
+            homes = {p: part for p, part in parts.items() if dataclasses.is_dataclass(part) and p != "start_from"}
+            if not (of := next((p for p, part in homes.items() if hasattr(part, name)), None)):
                 raise ValueError(f"no field of a {type(config).__name__} is named {name!r}")
             name, value = of, replace(parts[of], **{name: value})
         config = replace(config, **{name: value})

@@ -54,9 +54,9 @@ class Results:
     def runs(self) -> dict[str, dict[int, Run]]:
         """Arm -> seed -> finished run, of declared seeds and those after them; of a searched arm, at the rate that won."""
         found: dict[str, dict[int, Run]] = {arm: {} for arm in self.experiment.arms}
-        for arm, declared in self.experiment.arms.items():
-            if isinstance(declared, Arm) and self.scale in declared.scales:
-                found[arm] = _finished(self.experiment.config(arm, self.scale), declared.seeds(table(self.scale))[0])
+        for arm in self.hashes:
+            first_seed = self.experiment.arms[arm].seeds(table(self.scale))[0]
+            found[arm] = _finished(self.experiment.config(arm, self.scale), first_seed)
         return found | {arm: self.at_rate(arm, s.best_rate) for arm, s in self.searches.items() if s.bracketed}
 
     def at_rate(self, arm: str, rate: float) -> dict[int, Run]:

@@ -54,10 +54,6 @@ class ScaleTable:
         """Return the set that stands for `dataset`; a set of no claim, such as imagenette, stands for itself."""
         return self.sets.get(dataset, dataset)
 
-    def schedule(self, preset: Preset) -> Schedule:
-        """Return the schedule of a training of the two-column net."""
-        return self.short if self.short is not None and preset == "source2012" else SCHEDULES[preset]
-
 
 _TABLES = (
     ScaleTable(
