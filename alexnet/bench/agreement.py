@@ -140,7 +140,7 @@ def trial(group: Group, dtype: torch.dtype) -> dict[str, Tensor]:
             whole_NK[rows] = logits_NK
             if group.replica_group is not None:
                 dist.all_reduce(whole_NK, group=group.replica_group)
-            gradients = learner.net.plain_state(_gradient, group.column_group)
+            gradients = learner.net.plain_state(_gradient)
             found = {"logits/all": whole_NK} | {f"gradients/{name}": value.clone() for name, value in gradients.items()}
     for kind, values in (("weights", learner.weights()), ("velocities", learner.velocities())):
         found |= {f"{kind}/{name}": value for name, value in values.items()}

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 from alexnet.model import layers
-from alexnet.model.column_parallel import Exchange, gather_columns
+from alexnet.model.column_parallel import Exchange
 from alexnet.model.layers import StepKey
 from alexnet.model.net import Net, Of, check_state
 from alexnet.model.presets import CONV, NetConfig, weight_shapes
@@ -111,13 +110,12 @@ class AlexNet(Net):
                 for letter, weight in zip(column.names, weights, strict=True):
                     layers.initialise(weight, layer.bias, preset.sd, preset.bias, seed, f"{name}/{letter}")
 
-    def plain_state(self, of: Of = Tensor.detach, group: ProcessGroup | None = None) -> dict[str, Tensor]:
-        """As in `Net`. Raises ValueError for a net that lacks a column when no group has it."""
-        columns = [{key: of(own) for key, own in column.named_parameters()} for column in self.columns.values()]
-        if (here := "".join(self.columns)) != self.config.column_names:
-            if group is None:
-                raise ValueError(f"The net has column {here} of {self.config.column_names}; a plain state needs all.")
-            columns = gather_columns(columns[0], group)
+    def plain_state(self, of: Of = Tensor.detach) -> dict[str, Tensor]:
+        """As in `Net`. Raises ValueError for a net that lacks a column when no exchange reaches it."""
+        own = [{key: of(parameter) for key, parameter in column.named_parameters()} for column in self.columns.values()]
+        if not self.exchange.group and (here := "".join(self.columns)) != self.config.column_names:
+            raise ValueError(f"The net has column {here} of {self.config.column_names}; a plain state needs all.")
+        columns = self.exchange.gather(own)
         # Why the keys of the first: it alone has the bias of fc8.
         return {key: torch.cat([c[key] for c in columns if key in c], dim=_split_dim(key)) for key in columns[0]}
 

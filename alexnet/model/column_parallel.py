@@ -41,32 +41,31 @@ class Layout:
 
 
 class Exchange:
-    """The exchange of columns that all live here. Each call gets their tensors, in order of column."""
+    """The exchange of columns: of all of them here, or of one here and the others on the ranks of a group, in their order.
+
+    Each call gets the tensors of the columns that live here. With a group, every rank of it has to call.
+    """
+
+    def __init__(self, group: Callable[[], ProcessGroup] | None = None) -> None:
+        self.group = group  # Why asked for each time: a net that is still there must not keep a group alive.
 
     def concatenate(self, own: Sequence[Tensor]) -> Tensor:
-        """Return the maps or features (N, C, ...) of every column of the net side by side."""
+        """Return the maps or features (N, C, ...) of every column side by side, in the memory format of the first."""
+        if self.group:
+            return _Concatenate.apply(*own, self.group())
         return torch.cat(list(own), dim=1) if len(own) > 1 else own[0]
 
     def add(self, own_NK: Sequence[Tensor]) -> Tensor:
         """Return the sum of every column's share of the logits."""
-        return sum(own_NK[1:], own_NK[0])
+        return _Add.apply(*own_NK, self.group()) if self.group else sum(own_NK[1:], own_NK[0])
 
-
-class ColumnExchange(Exchange):
-    """The exchange of a rank that has one column with the ranks of a group that have the others, in order of column."""
-
-    def __init__(self, group: Callable[[], ProcessGroup]) -> None:
-        self.group = group  # Why asked for each time: a net that is still there must not keep a group alive.
-
-    def concatenate(self, own: Sequence[Tensor]) -> Tensor:
-        """As in `Exchange`, in the memory format of this column's maps."""
-        (x,) = own
-        return _Concatenate.apply(x, self.group())
-
-    def add(self, own_NK: Sequence[Tensor]) -> Tensor:
-        """As in `Exchange`."""
-        (x_NK,) = own_NK
-        return _Add.apply(x_NK, self.group())
+    def gather(self, own: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Return the named tensors of every column; with a group, on the CPU."""
+        if not self.group:
+            return own
+        found: list[dict[str, Tensor]] = [{}] * dist.get_world_size(self.group())
+        dist.all_gather_object(found, {key: tensor.cpu() for key, tensor in own[0].items()}, group=self.group())
+        return found
 
 
 class _Concatenate(torch.autograd.Function):
@@ -125,21 +124,10 @@ def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str
     which are never shorter than fp32, K * itemsize * 2 (n - 1) / n forward (each rank sends its share to be added and then
     its part of the sums) and nothing backward.
     """
-    others = config.columns - 1
-    counts: dict[tuple[str, str], int] = {}
+    others, counts = config.columns - 1, {}
     for layer, shape in exchanged_shapes(config).items():
         if layer == "fc8":
             counts[layer, "forward"] = 2 * others * shape[0] * max(4, itemsize) // config.columns
         else:
             counts[layer, "forward"] = counts[layer, "backward"] = others * math.prod(shape) * itemsize
     return counts
-
-
-def gather_columns(own: dict[str, Tensor], group: ProcessGroup) -> list[dict[str, Tensor]]:
-    """Return the tensors of every column, in order of column and on the CPU; `own` are those of the one that lives here.
-
-    Every rank of the group has to call it, and gets the same.
-    """
-    found: list[dict[str, Tensor]] = [{}] * dist.get_world_size(group)
-    dist.all_gather_object(found, {key: tensor.cpu() for key, tensor in own.items()}, group=group)
-    return found

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alexnet import randomness
 from alexnet.config import Activation
 from alexnet.model import kernels
-from alexnet.model.presets import MapNorm, ResponseNorm, num_windows
+from alexnet.model.presets import MapNorm, ResponseNorm
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,7 @@ class EdgeConv2d(nn.Conv2d):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the (N, C_out, H, W) products, sides rounded up."""
-        window, stride, padding = self.kernel_size[0], self.stride[0], self.padding[0]
-        bottom, right = (
-            (num_windows(side, window, stride, padding) - 1) * stride + window - 2 * padding - side
-            for side in x_NCHW.shape[2:]
-        )
+        bottom, right = ((self.kernel_size[0] - 2 * self.padding[0] - side) % self.stride[0] for side in x_NCHW.shape[2:])
         return super().forward(F.pad(x_NCHW, (0, right, 0, bottom)) if right or bottom else x_NCHW)
 
 

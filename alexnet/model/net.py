@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 from alexnet import config
 from alexnet.config import UserError
@@ -50,11 +49,8 @@ class Net(nn.Module):
         """Fill the weights and biases with their initial values for `seed` (paper 5)."""
         raise NotImplementedError
 
-    def plain_state(self, of: Of = Tensor.detach, group: ProcessGroup | None = None) -> dict[str, Tensor]:
-        """Return the plain state of the weights, or of what `of` gives for each of them.
-
-        Where other ranks have the other columns, every rank of the column `group` has to call it, and each gets all.
-        """
+    def plain_state(self, of: Of = Tensor.detach) -> dict[str, Tensor]:
+        """Return the plain state of the weights, or of what `of` gives for each; ranks that share the columns all call."""
         return {name: of(parameter) for name, parameter in self.named_parameters()}
 
     def load_plain_state(self, state: dict[str, Tensor], into: Of = Tensor.detach) -> None:

@@ -6,9 +6,10 @@ Nothing here needs torch.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from alexnet.config import Activation, CifarNet, ColumnNet, Net, UserError, nearest
 
@@ -91,9 +92,9 @@ class NetConfig:
     fc7: FullLayer = FullLayer(2048)
     fc8: FullLayer = FullLayer(1000, bias=0.0)
     exchange: str = "conv3 fc6 fc7"  # the layers that see the maps of every column; fc8 always adds over columns
-    norm: ResponseNorm = field(default_factory=ResponseNorm)
-    map_norm: MapNorm = field(default_factory=MapNorm)
-    pooling: Pooling = field(default_factory=Pooling)
+    norm: ResponseNorm = ResponseNorm()
+    map_norm: MapNorm = MapNorm()
+    pooling: Pooling = Pooling()
     activation: Activation = "relu"
     dropout: float = 0.5  # probability that an output of fc6 or fc7 is zero in training
 
@@ -145,8 +146,8 @@ def source2012() -> NetConfig:
 
 def one_column(config: NetConfig) -> NetConfig:
     """Return the net for one GPU: half the kernels, except in conv5; fc6 and fc7 stay (#145-half, paper 3.2)."""
-    full = {name: _resized(getattr(config, name), config.columns) for name in ("conv5", "fc6", "fc7")}
-    return replace(config, columns=1, **full)
+    kept = ("conv5", "fc6", "fc7")
+    return replace(_changed(config, kept, lambda layer: _resized(layer, config.columns)), columns=1)
 
 
 def without_exchange(config: NetConfig) -> NetConfig:
@@ -161,8 +162,7 @@ def without_exchange(config: NetConfig) -> NetConfig:
 
 def without_steps(config: NetConfig, *steps: str, layers: tuple[str, ...] = CONV) -> NetConfig:
     """Return the net without some of the steps that follow its convolutions, in all layers or in some."""
-    kept = {name: " ".join(s for s in getattr(config, name).then.split() if s not in steps) for name in layers}
-    return replace(config, **{name: replace(getattr(config, name), then=then) for name, then in kept.items()})
+    return _changed(config, layers, lambda layer: _followed(layer, (s for s in layer.then.split() if s not in steps)))
 
 
 def without_overlap(config: NetConfig) -> NetConfig:
@@ -198,19 +198,12 @@ def with_sixth_layer(config: NetConfig) -> NetConfig:
 
 def with_first_norm_after_relu(config: NetConfig) -> NetConfig:
     """Return the net with the paper's order in layer 1: ReLU, normalisation, pooling."""
-    then = " ".join(sorted(config.conv1.then.split(), key=STEPS.index))
-    return replace(config, conv1=replace(config.conv1, then=then))
-
-
-def with_paper_sd(config: NetConfig) -> NetConfig:
-    """Return the net whose initial sd is the paper's 0.01 also in conv3 and above, where the 2012 source has 0.03."""
-    return replace(config, **{name: replace(getattr(config, name), sd=0.01) for name in CONV[2:]})
+    return _changed(config, ["conv1"], lambda layer: _followed(layer, sorted(layer.then.split(), key=STEPS.index)))
 
 
 def with_bias(config: NetConfig, bias: float) -> NetConfig:
     """Return the net with another initial bias in the layers where it is 1."""
-    ones = {name: getattr(config, name) for name in LAYERS if getattr(config, name).bias == 1}
-    return replace(config, **{name: replace(layer, bias=bias) for name, layer in ones.items()})
+    return _changed(config, LAYERS, lambda layer: replace(layer, bias=bias if layer.bias == 1 else layer.bias))
 
 
 def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
@@ -223,9 +216,26 @@ def with_width(config: NetConfig, width: float) -> NetConfig:
 
     Initial sds grow by 1 / sqrt(width) where the fan-in shrinks, so that activities start at the same scale.
     """
-    sized = {name: _resized(getattr(config, name), width) for name in LAYERS[:-1]} | {"fc8": config.fc8}
-    scaled = {name: replace(layer, sd=layer.sd / math.sqrt(width)) for name, layer in sized.items() if name != "conv1"}
-    return replace(config, **(sized | scaled))
+    config = _changed(config, LAYERS[:-1], lambda layer: _resized(layer, width))
+    return _changed(config, LAYERS[1:], lambda layer: replace(layer, sd=layer.sd / math.sqrt(width)))
+
+
+def _changed(config: NetConfig, names: Iterable[str], change: Callable[..., Any]) -> NetConfig:
+    return replace(config, **{name: change(getattr(config, name)) for name in names})
+
+
+def _resized(layer: Any, by: float) -> Any:
+    count = "kernels" if isinstance(layer, ConvLayer) else "units"
+    old = getattr(layer, count)
+    return replace(layer, **{count: max(1, round(old * by)) if old else 0})
+
+
+def _followed(layer: ConvLayer, steps: Iterable[str]) -> ConvLayer:
+    return replace(layer, then=" ".join(steps))
+
+
+def _in_order(names: set[str]) -> str:
+    return " ".join(name for name in LAYERS if name in names)
 
 
 ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
@@ -242,7 +252,7 @@ ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
     "alpha-literal": lambda config: replace(config, norm=replace(config.norm, alpha_per_window=False)),
     "norm1-after-relu": with_first_norm_after_relu,
     "no-map-norm": lambda config: without_steps(config, "map_norm"),
-    "sd-0.01": with_paper_sd,
+    "sd-0.01": partial(_changed, names=CONV[2:], change=partial(replace, sd=0.01)),
     # What decides whether a training leaves its first plateau, and what a normalisation has to do.
     "bias-0.1": partial(with_bias, bias=0.1),
     "bias-0": partial(with_bias, bias=0.0),
@@ -346,16 +356,4 @@ def weight_shapes(config: NetConfig) -> dict[str, tuple[int, ...]]:
 def count_neurons(config: NetConfig) -> dict[str, int]:
     """Return the neurons of every layer with weights, all columns together, as in the caption of Figure 2."""
     side = sides(config)
-    conv = {name: getattr(config, name).kernels * config.columns * side[name] ** 2 for name in CONV if name in side}
-    full = {name: getattr(config, name).units * config.columns for name in ("fc6", "fc7") if config.learns(name)}
-    return {**conv, **full, "fc8": config.fc8.units}
-
-
-def _resized(layer, by: float):
-    count = "kernels" if isinstance(layer, ConvLayer) else "units"
-    old = getattr(layer, count)
-    return replace(layer, **{count: max(1, round(old * by)) if old else 0})
-
-
-def _in_order(names: set[str]) -> str:
-    return " ".join(name for name in LAYERS if name in names)
+    return {name: shape[0] * side.get(name, 1) ** 2 for name, shape in weight_shapes(config).items()}

@@ -1,25 +1,22 @@
 """Trained weights as one safetensors file that says what it is and is refused when it is not that.
 
-The file holds the plain state of a net (`Net.plain_state`), whatever its layout was. Of the network of Figure 2 that is
+The file holds the plain state of a net (`Net.plain_state`). Of the network of Figure 2 that is
 
     conv1.weight ... conv5.weight    (kernels of all columns, maps that each sees, side, side); conv6 where the net has one
     fc6.weight, fc7.weight           (units of all columns, inputs that each sees); fc6 sees map after map, row after row
     fc8.weight                       (classes, units of fc7)
     <layer>.bias                     one for each kernel, unit or class
 
-with column a first along every first dimension (along the second in fc8.weight), that is, the names and shapes of
-`torch.nn.Conv2d(groups=2)` and `torch.nn.Linear` in a single stream. With them are `mean_image` (H, W, 3), the mean of the
-training images, so that a loaded net can be used on raw pixels (`LoadedNet.as_seen`), and a mini-batch to check the net by:
-`check.images`, made by formula, and `check.logits` in float64. The file's metadata has one entry, `alexnet`: the model card
-as JSON, with the version of this format and a sha256 of the card and of every tensor. The digest finds accidents and
-tampering; it is no signature, since whoever changes a file can renew it.
+with column a first, the names and shapes of `torch.nn.Conv2d(groups=2)` and `torch.nn.Linear` in a single stream. With them
+are `mean_image` (H, W, 3), the mean of the training images, and a mini-batch to check the net by: `check.images`, made by
+formula, and `check.logits` in float64. The metadata has one entry, `alexnet`: the model card as JSON, with the version of
+this format and a sha256 of the card and of every tensor, which finds accidents and is no signature.
 
 Shapes: N images, H, W pixels, K classes.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +96,8 @@ def save(path: Path, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
     # Why: channels_last kernels of a training become contiguous, which the format requires.
     state = {key: value.detach().float().cpu().contiguous() for key, value in net.plain_state().items()}
     if broken := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise UserError(
-            f"{path} is not written: {broken[0]} has values that are not finite, so the training diverged. Train the net "
-            "at a lower learning rate (alexnet train --help shows how) and export that."
-        )
+        why = f"{broken[0]} has values that are not finite, so the training diverged"
+        raise UserError(f"{path} is not written: {why}. Train it at a lower learning rate (alexnet train --help).")
     tensors = {**state, MEAN: mean_HWC.float().cpu().contiguous(), IMAGES: check_images(net.image_side)}
     with torch.no_grad():
         tensors[LOGITS] = _built(card, tensors).double()(tensors[IMAGES].double())
@@ -115,9 +110,8 @@ def save(path: Path, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
 def load(path: Path | str, device: torch.device | str = "cpu") -> LoadedNet:
     """Return the net of a file that `save` wrote, in evaluation mode, after it has scored the stored mini-batch again.
 
-    Its `card` says what it is; `as_seen` turns raw pixels into its input. It is checked on the CPU, in fp32, and moved to
-    `device` afterwards, where faster arithmetic may be less exact. Raises UserError for a file that is missing, damaged, of
-    another format, or not what its card says.
+    It is checked on the CPU, in fp32, and then moved to `device`, where faster arithmetic may be less exact. Raises
+    UserError for a file that is missing, damaged, of another format, or not what its card says.
     """
     path = Path(path)
     written, tensors = _read(path)
@@ -162,6 +156,7 @@ def _built(card: ModelCard, tensors: dict[str, Tensor]) -> LoadedNet:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if path.exists() and not path.is_file():  # Why: opening a pipe waits for ever
         raise UserError(f"{path} cannot be read (it is no plain file). Give the path of an exported net.")
+    tensors: dict[str, Any] = {}
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -169,19 +164,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). Give the path of an exported net.") from error
     except SafetensorError as error:
-        raise _refused(path, _what_else(path) or f"it is not a whole safetensors file ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
+        why = f"it is not a whole safetensors file ({error})"
+    except (KeyError, TypeError, ValueError):
         why = "it has no model card of this library in its metadata"
-        raise _refused(path, why if MEAN in tensors else _what_else(path, tensors) or why) from error
-
-
-def _what_else(path: Path, tensors: Iterable[str] = ()) -> str:
-    """Return what a file of these tensors is, or one of PyTorch's own format, that people take for an exported net."""
     with suppress(Exception):  # Why all: a file of another kind raises whatever its first bytes lead to.
-        tensors = tensors or torch.load(path, map_location="cpu", weights_only=True).keys()  # executes nothing
+        if not tensors:
+            tensors = dict.fromkeys(torch.load(path, map_location="cpu", weights_only=True).keys())  # executes nothing
+            why = "it is a file of torch.save, such as a run's own, without a model card"
     if {"features.0.weight", "classifier.6.weight"} <= set(tensors):
-        return "it is torchvision's AlexNet, another net: one column, 64 kernels in conv1, no response normalisation"
-    return "it is a file of torch.save, such as a run's own, without a model card" if tensors else ""
+        why = "it is torchvision's AlexNet, another net: one column, 64 kernels in conv1, no response normalisation"
+    raise _refused(path, why)
 
 
 def _digest(written: dict[str, Any], tensors: dict[str, Tensor]) -> str:

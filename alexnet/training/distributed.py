@@ -20,12 +20,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed import ProcessGroup
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 
 from alexnet.config import Net, UserError
 from alexnet.machine import available_cores
 from alexnet.model import num_columns_of
-from alexnet.model.column_parallel import ColumnExchange, Layout
+from alexnet.model.column_parallel import Exchange, Layout
 from alexnet.model.presets import COLUMN_NAMES
 from alexnet.preprocessing.loader import WHOLE, Part
 
@@ -49,31 +49,23 @@ class Group:
         self.num_ranks = self.layout.ranks
         self.is_main = rank == 0  # whether this is the rank that prints and writes the run's files
         self.part: Part = (self.replica, self.layout.replicas) if self.layout.replicas > 1 else WHOLE  # rows of a batch
-        self.mesh: DeviceMesh | None = None  # None: it is alone
+        self.column_group: ProcessGroup | None = None  # the ranks with the columns of this replica, if there are several
+        self.replica_group: ProcessGroup | None = (
+            None  # the ranks with the same column in every replica, if there are several
+        )
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # Why: Triton's kernels and new streams are of the current one.
-
-    @property
-    def column_group(self) -> ProcessGroup | None:
-        """The ranks that have the columns of this replica, if there are several."""
-        return self.mesh.get_group("column") if self.mesh and self.layout.columns > 1 else None
-
-    @property
-    def replica_group(self) -> ProcessGroup | None:
-        """The ranks that have the same column in every replica, if there are several."""
-        return self.mesh.get_group("replica") if self.mesh and self.layout.replicas > 1 else None
 
     def shared_out(self, net: Net) -> dict[str, Any]:
         """Return the arguments of `model.build` that say which columns of `net` live here and how they reach the others."""
         names = columns_here(net, self.layout, self.column)
-        return {"names": names, "exchange": ColumnExchange(lambda: self.column_group) if names else None}
+        return {"names": names, "exchange": Exchange(lambda: self.column_group) if names else None}
 
     @torch.no_grad()
     def average(self, net: nn.Module, share: float) -> None:
-        """Replace each gradient by the sum over replicas of `share` times it.
+        """Replace each gradient by the sum over replicas of `share`, its part of the batch, times it.
 
-        With the mean loss over a replica's own images and `share` the part of the batch that they are, this is the gradient
-        of the mean over the whole batch, also when the last batch does not divide evenly.
+        From the mean loss over a replica's images it becomes that over the whole batch, also of one that divides unevenly.
         """
         if self.replica_group is None:
             return
@@ -93,7 +85,7 @@ class Group:
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Return for each flag whether any rank has it set. All have to ask, so this also waits for all."""
-        if self.mesh is None:
+        if self.num_ranks == 1:
             return flags
         asked = torch.tensor(flags, dtype=torch.int32, device=self.device)
         dist.all_reduce(asked, op=dist.ReduceOp.MAX)
@@ -103,14 +95,15 @@ class Group:
         """Join the groups; the other ranks do so too."""
         how = {"backend": "nccl", "device_id": self.device} if self.device.type == "cuda" else {"backend": "gloo"}
         dist.init_process_group(**how, timeout=PATIENCE)
-        shape = self.layout.replicas, self.layout.columns
-        self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=("replica", "column"))
+        sizes = {"replica": self.layout.replicas, "column": self.layout.columns}
+        mesh = init_device_mesh(self.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+        self.replica_group, self.column_group = (mesh.get_group(n) if size > 1 else None for n, size in sizes.items())
 
     def leave(self) -> None:
         """Take the groups down; the other ranks do so too."""
         # Why: gloo's threads end with the last reference to a group. If the interpreter ends first, while one of them still
         # holds a tensor, the process aborts (pytorch issue 179291).
-        self.mesh = None
+        self.replica_group = self.column_group = None
         dist.destroy_process_group()
 
 
@@ -119,8 +112,8 @@ def columns_here(net: Net, layout: Layout, column: int = 0) -> tuple[str, ...]:
     if layout.columns == 1:
         return ()
     if layout.columns != (has := num_columns_of(net)):
-        each = f"--devices {layout.columns} puts one column on each device, and this net has {has}"
-        raise UserError(f"{each}: use --devices {has}, and --replicas {layout.columns} to split the batch.")
+        mend = f"use --devices {has}, and --replicas {layout.columns} to split the batch."
+        raise UserError(f"--devices {layout.columns} puts one column on each device, and this net has {has}: {mend}")
     return (COLUMN_NAMES[column],)
 
 
@@ -176,8 +169,7 @@ def launch(arguments: Sequence[str], layout: Layout, program: Sequence[str] = ("
     """Run `python -m alexnet <arguments>` as every rank of `layout` on this machine with torchrun; return the exit status.
 
     A request to stop, or the end of this process by whatever means, reaches the ranks through their standard input; the
-    status is then 130. If a rank fails, torchrun stops the others and the status is 1. Raises UserError when there are not
-    enough devices.
+    status is then 130. If a rank fails it is 1. Raises UserError when there are not enough devices.
     """
     device_of_rank(layout.ranks - 1)
     how = ["--standalone", "--nproc-per-node", str(layout.ranks), "--shutdown-timeout", str(GRACE)]

@@ -40,7 +40,10 @@ class Outcome:
 
 
 class Training(Learner):
-    """One training in one folder: a learner, its data, and where it stands."""
+    """One training in one folder: a learner, its data, and where it stands.
+
+    It begins with the plain state `initial` of some layers; checkpoints carry `kept` for whoever resumes.
+    """
 
     def __init__(
         self,
@@ -186,27 +189,23 @@ def train(
     data: PreparedSet,
     folder: Path,
     *,
-    precision: str = "fp32",
-    group: Group | None = None,
     epoch_limit: int | None = None,
     on_epoch: Callable[[Progress, dict[str, float]], None] = lambda progress, times: None,
     checkpoint_seconds: float = 60.0,
     bar: bool | None = None,
-    initial: State | None = None,
-    kept: dict[str, Any] | None = None,
     stop: StopRequests | None = None,
+    **how: Any,
 ) -> tuple[Training, Outcome]:
     """Train `config` on `data`, from the checkpoint in `folder` if there is one, and leave a checkpoint there.
 
     `on_epoch(progress, times)` is called after each epoch with all that is known since the beginning and what this one took
     (empty for the errors before the first). Progress goes to stderr, as a bar on a terminal and as a line for each epoch
-    elsewhere, unless `bar` is False; divergence, or a loss that stays at ln K, is told always. `initial` is the plain state
-    that some layers begin with, `kept` what checkpoints carry for whoever resumes. A request to `stop`, by a signal or the
-    caller, is obeyed after the step at hand. Every rank of a `group` calls this with the same arguments. Raises UserError
-    when the checkpoint belongs to another config. Paper 5.
+    elsewhere, unless `bar` is False; divergence, or a loss that stays at ln K, is told always. `how` is for `Training`. A
+    request to `stop`, by a signal or the caller, is obeyed after the step at hand. Every rank of a group calls this with the
+    same arguments. Raises UserError when the checkpoint belongs to another config. Paper 5.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    training = Training(config, data, folder, precision, group, initial, kept)
+    training = Training(config, data, folder, **how)
     group, warned = training.group, training.warning()
     with stop or StopRequests() as stop, _bar(training, bar) as shown:
         if not training.progress.history:

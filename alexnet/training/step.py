@@ -74,11 +74,11 @@ class Learner:
 
     def weights(self) -> State:
         """Return the plain state of the net; every rank of the group has to call."""
-        return self.net.plain_state(group=self.group.column_group)
+        return self.net.plain_state()
 
     def velocities(self) -> State:
         """Return the velocities under the names of their weights; every rank of the group has to call."""
-        return self.net.plain_state(self._velocity, self.group.column_group)
+        return self.net.plain_state(self._velocity)
 
     def restore(self, weights: State, velocities: State) -> None:
         """Take over what `weights` and `velocities` gave, in any layout. Raises ValueError for another net's."""

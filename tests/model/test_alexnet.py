@@ -50,6 +50,7 @@ class RecordingExchange(Exchange):
     """Notes what columns tell each other."""
 
     def __init__(self):
+        super().__init__()
         self.seen = []
 
     def concatenate(self, own):

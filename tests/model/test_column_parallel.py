@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
 
 from alexnet.model import StepKey, build
-from alexnet.model.column_parallel import ColumnExchange, Layout, bytes_per_image, exchanged_shapes
+from alexnet.model.column_parallel import Exchange, Layout, bytes_per_image, exchanged_shapes
 from alexnet.model.presets import ABLATIONS, one_column, paper, source2012, with_classes, with_sixth_layer, with_width
 from alexnet.preprocessing.loader import rows_of
 
@@ -41,7 +41,7 @@ class Rank:
 
     def build(self, config, seed):
         return (
-            build(config, seed, ("ab"[self.column],), ColumnExchange(lambda: self.columns))
+            build(config, seed, ("ab"[self.column],), Exchange(lambda: self.columns))
             if self.columns
             else build(config, seed)
         )
@@ -65,14 +65,14 @@ def trial(rank, dtype, names=()):
             for p in net.parameters():
                 dist.all_reduce(p.grad, group=rank.replicas)
         if step == 0:
-            gradients = net.plain_state(lambda p: p.grad, rank.columns)
+            gradients = net.plain_state(lambda p: p.grad)
             found |= {"gradients/" + key: value for key, value in gradients.items()}
         for p, v in velocities.items():
             v.mul_(0.9).sub_(0.01 * (p.grad + 5e-4 * p.detach()))
             p.data += v
             p.grad = None
-    found |= {"weights/" + key: value for key, value in net.plain_state(group=rank.columns).items()}
-    return found | {"velocities/" + key: value for key, value in net.plain_state(velocities.get, rank.columns).items()}
+    found |= {"weights/" + key: value for key, value in net.plain_state().items()}
+    return found | {"velocities/" + key: value for key, value in net.plain_state(velocities.get).items()}
 
 
 def work(index, layout, folder):
@@ -96,7 +96,7 @@ def work(index, layout, folder):
 
 def exchange_by_hand(rank):
     """Rank r has maps of 10 r + 1, 10 r + 2 ... and a loss in which what it receives counts r + 1 times its place."""
-    exchange, found = ColumnExchange(lambda: rank.columns), {}
+    exchange, found = Exchange(lambda: rank.columns), {}
     for name in ("contiguous_format", "channels_last"):
         x = (torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4) + 100 * rank.index).to(memory_format=getattr(torch, name))
         whole = exchange.concatenate([x.requires_grad_()])
@@ -139,8 +139,7 @@ def move_states(rank):
     net.load_plain_state(given)
     velocities = {p: torch.zeros_like(p) for p in net.parameters()}
     net.load_plain_state({key: -value for key, value in given.items()}, into=velocities.get)
-    group = rank.columns
-    return {"weights": net.plain_state(group=group), "velocities": net.plain_state(velocities.get, group)}
+    return {"weights": net.plain_state(), "velocities": net.plain_state(velocities.get)}
 
 
 @pytest.fixture(scope="module")
