@@ -5,12 +5,10 @@ Numbers of the text that are definitions or arithmetic are held by our net or co
 never among what was measured. So are numbers that the paper quotes from others.
 """
 
-import math
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
 from tabulate import tabulate
@@ -23,14 +21,11 @@ from alexnet.experiments.scales import SCALES, Scale
 from alexnet.experiments.statistics import ONE_RUN, rate_interval
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
-from alexnet.report import figures, links
+from alexnet.report import links
 from alexnet.report.chapter import NOTHING, noted, on, printed, with_unit
-from alexnet.report.tables import numbered, plain
+from alexnet.report.tables import numbered
 
 NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "of the sets"
-EFFECTS = ("agrees", "compatible", "smaller", "larger", "direction seen")  # the paper's effect was seen
-COLOURS = {"agrees": figures.GREEN, "compatible": figures.GREEN, "smaller": figures.ORANGE, "larger": figures.BLUE,
-           "opposite": figures.ORANGE}  # fmt: skip
 BADGES = dict.fromkeys(("agrees", "compatible"), "success") | dict.fromkeys(("smaller", "larger", "opposite"), "warning")
 PRINTED = 0.05 + 1e-9  # half of the last digit of an error rate or a gain
 
@@ -136,19 +131,6 @@ def table() -> Markdown:
     return numbered(rows, headers, caption, "tbl-scorecard", "filterable stacked compact")
 
 
-def table_by_construction() -> Markdown:
-    """Return the claims that are definitions, arithmetic or quoted: how many numbers each has, and which are false."""
-    rows = []
-    for claim in CLAIMS.values():
-        of_claim = [line for line in _lines_of(claim, None) if line.result is None and line.word != NO_EXPERIMENT]
-        counts = Counter(line.word for line in of_claim)
-        words = ", ".join(word if len(of_claim) == 1 else f"{count} {word}" for word, count in counts.items())
-        false = "; ".join(f"{line.what}: {line.ours}, not {line.paper}" for line in of_claim if line.word.endswith("false"))
-        if words:
-            rows.append((f"`{claim.id}` ({claim.section})", claim.wording, f"{words}. {false}".rstrip(". ")))
-    return plain(rows, ("claim (section)", "what the paper says, in our words", "status"))
-
-
 def answer_sentences() -> dict[str, str]:
     """Return what the front page says, from the record: "notes", "counts", "words", "arithmetic"."""
     everything = [line for line in lines() if line.claim.id in CLAIMS]
@@ -170,52 +152,6 @@ def answer_sentences() -> dict[str, str]:
         "arithmetic": f"Of the numbers of the text that are arithmetic, {counts['arithmetic: true']} are true and "
         f"{counts['arithmetic: false']} false.",
     }
-
-
-def strip(name: str = "fig-scorecard") -> Markdown:
-    """Return the scorecard's figure: each effect measured on photographs, from no effect (0) to the paper's number (1)."""
-    rows = [(line, placed) for line in lines() if line.is_judged and (placed := _placed(line.result)) is not None]
-    if not rows:
-        return Markdown("*No effect has been measured on photographs yet.*")
-    figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.6 * len(rows)))
-    for place, (line, (ours, ends, margin)) in enumerate(reversed(rows)):
-        colour = COLOURS.get(line.word, figures.GREY)
-        band = {"color": figures.FAINT, "linewidth": 9, "solid_capstyle": "butt"}
-        axes.plot([1 - margin, 1 + margin], [place, place], "-", zorder=1, **band)
-        axes.plot(ends, [place, place], "-", color=colour, zorder=2)
-        inside = colour if line.word in EFFECTS else figures.PAPER
-        axes.plot(ours, place, "o", color=colour, markerfacecolor=inside, zorder=3)
-        axes.text(0.02, place + 0.36, f"{line.claim.id}: {line.what}", fontsize=11, va="center")
-        label = f"{line.word}: {line.result.interval.estimate:.3g},\npaper {line.result.value.paper:g}"
-        axes.text(max(ends[1], 1 + margin) + 0.04, place, label, color=colour, va="center", fontsize=11)
-    for place in range(len(rows)):  # one line for each, so that none runs through a label
-        axes.vlines([0, 1], place - 0.4, place + 0.2, figures.GREY, [":", "-"], linewidth=0.9, zorder=0)
-    lows, highs = zip(*(ends for _, (_, ends, _) in rows), strict=True)
-    axes.set(xlim=(min(-0.1, *lows), max(1.75, max(highs) + 0.6)), ylim=(-0.5, len(rows) - 0.3))
-    axes.set(yticks=[], xticks=[0, 1], xticklabels=["no effect", "the paper's number"])
-    axes.spines.left.set_visible(False)
-    told = "; ".join(f"{line.what}: {line.ours}, {line.word}" for line, _ in rows)
-    caption = (
-        "Every effect judged so far, as a part of the paper's (logarithmic for ratios). Dot and line are ours with the "
-        "95 % interval; the band is the margin within which we say that it agrees."
-    )
-    scales = "scale " + ", ".join(dict.fromkeys(line.result.scale for line, _ in rows))
-    return figures.show(figure, name, caption, f"Measured effects beside the paper's. {told}.", scales)
-
-
-def _placed(result: Result) -> tuple[float, tuple[float, float], float] | None:
-    """Return estimate, interval and margin with no effect at 0 and the paper's at 1; None where the paper has no number."""
-    value, interval = result.value, result.interval
-    if interval is None or interval.ends is None or value.no_effect is None or value.is_direction:
-        return None
-
-    def place(x: float) -> float:
-        if value.unit == "ratio":
-            return math.log(max(x, 1e-9)) / math.log(value.paper)
-        return (x - value.no_effect) / (value.paper - value.no_effect)
-
-    low, high = (min(max(place(end), -1.0), 3.0) for end in interval.ends)
-    return place(interval.estimate), (low, high), place(value.paper + value.margin) - 1
 
 
 def _yours(claim: str, scale: Scale | None) -> list[tuple[str, ...]]:

@@ -14,7 +14,6 @@ def test_without_runs_nothing_is_measured():
     lines = scorecard.lines()
     assert not any(line.is_measured for line in lines)
     assert "none has so far been judged" in scorecard.answer_sentences()["counts"]
-    assert "No effect has been measured" in scorecard.strip().data
 
 
 def test_every_claim_has_a_line_and_every_number_of_it():
@@ -65,7 +64,6 @@ def test_a_measurement_has_its_interval_its_place_and_the_run_notes(record):
     assert line.is_judged
     assert "1 has so far been judged" in scorecard.answer_sentences()["counts"]
     assert "1 direction seen" in scorecard.answer_sentences()["words"]
-    assert scorecard.strip().data.startswith("Every effect judged so far")
 
 
 def test_the_stand_in_is_measured_and_not_judged(record):
@@ -94,7 +92,7 @@ def test_an_unknown_claim_is_refused():
 
 
 def test_what_is_held_by_construction_is_not_among_what_is_tested():
-    assert "`s5-sgd`" in scorecard.table_by_construction().data
+    assert any(line.claim.id == "s5-sgd" for line in scorecard.lines())
     assert "s5-sgd" not in scorecard.table().data
 
 
