@@ -4,7 +4,6 @@
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 from alexnet.model import presets
@@ -33,71 +32,52 @@ def operations(config: NetConfig) -> dict[str, int]:
     }
 
 
-def maps_seen(config: NetConfig) -> dict[str, int]:
-    """Return how many maps or features each kernel or unit of a layer sees."""
-    return {layer: shape[1] for layer, shape in weight_shapes(config).items()}
-
-
-def largest_share(config: NetConfig) -> float:
-    """Return the largest share of a convolutional layer in the net's parameters, in percent."""
-    counts = layer_parameters(config)
-    return 100 * max(count for layer, count in counts.items() if layer in CONV) / sum(counts.values())
-
-
 def _printed_layers(config: NetConfig) -> Numbers:
     """Return what section 3.5 lists of every layer, all columns together."""
     found: Numbers = {"side of the input": config.image_side}
-    for name in filter(config.learns, config.layer_names):
-        layer = getattr(config, name)
-        if name not in CONV:
-            found[f"units, {name}"] = layer.units * (1 if name == "fc8" else config.columns)
-            continue
-        found[f"kernels, {name}"] = layer.kernels * config.columns
-        found[f"side of a kernel, {name}"] = layer.side
-        found[f"maps of a kernel, {name}"] = maps_seen(config)[name]
-        found[f"stride, {name}"] = layer.stride
+    for name, (count, seen, *_) in weight_shapes(config).items():
+        if name in CONV:
+            layer = getattr(config, name)
+            found |= {f"kernels, {name}": count, f"side of a kernel, {name}": layer.side}
+            found |= {f"maps of a kernel, {name}": seen, f"stride, {name}": layer.stride}
+        else:
+            found[f"units, {name}"] = count
     return found
 
 
-def _layers(config: NetConfig) -> Numbers:
-    names = list(filter(config.learns, config.layer_names))
-    conv = sum(name in CONV for name in names)
-    counts = {"learned layers": len(names), "convolutional layers": conv, "fully-connected layers": len(names) - conv}
-    return counts | {"classes": config.fc8.units}
+def _of_the_paper() -> dict[str, Numbers]:
+    """Return by claim the numbers that can be counted on its net."""
+    net = presets.paper()
+    parameters, neurons, one = layer_parameters(net), count_neurons(net), presets.one_column(net)
+    conv = [name for name in parameters if name in CONV]
+    counts = {**parameters, "all": sum(parameters.values()), "all, one-GPU net": sum(layer_parameters(one).values())}
+    share = 100 * max(parameters[name] for name in conv) / counts["all"]  # percent
+    return {
+        "abstract-size": {"parameters": counts["all"], "neurons": sum(neurons.values())},
+        "s1-shares": {"largest share of a convolutional layer": share},
+        "s3.2-one-gpu-net": _printed_layers(one),
+        "s3.4-pooling": {"side of a window": net.pooling.side, "stride": net.pooling.stride},
+        "s3.5-layers": {
+            "learned layers": len(parameters),
+            "convolutional layers": len(conv),
+            "fully-connected layers": len(parameters) - len(conv),
+            "classes": net.num_classes,
+        },
+        "s3.5-architecture": _printed_layers(net),
+        "s3.5-parameters": {f"parameters, {name}": count for name, count in counts.items()},
+        "fig2-neurons": {"dimensions, input": COLOURS * net.image_side**2}
+        | {f"neurons, {name}": count for name, count in neurons.items()},
+        "s4-ten-bits": {"bits of a label": math.log2(net.num_classes)},
+        "s4.1-patches": {"side of a patch": net.image_side, "factor": augment.num_views(augment.PAPER)},
+    }
 
 
-def _parameters(config: NetConfig) -> Numbers:
-    counts = layer_parameters(config)
-    sums = {"all": sum(counts.values()), "all, one-GPU net": sum(layer_parameters(presets.one_column(config)).values())}
-    return {f"parameters, {name}": count for name, count in {**counts, **sums}.items()}
-
-
-def _neurons(config: NetConfig) -> Numbers:
-    counts = count_neurons(config)
-    return {"dimensions, input": COLOURS * config.image_side**2} | {f"neurons, {name}": n for name, n in counts.items()}
-
-
-# Claim -> its numbers that can be counted on the net.
-COMPUTED: dict[str, Callable[[NetConfig], Numbers]] = {
-    "abstract-size": lambda net: {
-        "parameters": sum(layer_parameters(net).values()),
-        "neurons": sum(count_neurons(net).values()),
-    },
-    "s1-shares": lambda net: {"largest share of a convolutional layer": largest_share(net)},
-    "s3.2-one-gpu-net": lambda net: _printed_layers(presets.one_column(net)),
-    "s3.4-pooling": lambda net: {"side of a window": net.pooling.side, "stride": net.pooling.stride},
-    "s3.5-layers": _layers,
-    "s3.5-architecture": _printed_layers,
-    "s3.5-parameters": _parameters,
-    "fig2-neurons": _neurons,
-    "s4-ten-bits": lambda net: {"bits of a label": math.log2(net.fc8.units)},
-    "s4.1-patches": lambda net: {"side of a patch": net.image_side, "factor": augment.num_views(augment.PAPER)},
-}
+COMPUTED = _of_the_paper()
 
 
 def computed(claim: str) -> Numbers:
     """Return the numbers of a claim that follow from the preset `paper` by arithmetic, by the keys of its values."""
-    return COMPUTED[claim](presets.paper()) if claim in COMPUTED else {}
+    return COMPUTED.get(claim, {})
 
 
 def word(claim: Claim, value: Value, number: float) -> Word:

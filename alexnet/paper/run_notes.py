@@ -5,10 +5,9 @@ June 2012 to February 2013. The release has these notes and the parameters; logs
 `views` is "ten", "central", or empty where a note does not say.
 """
 
-from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 
 # Runs of the whole length whose error rates differ by their schedules alone. Some share 169's first 24 epochs, so that they
@@ -16,35 +15,21 @@ import pandas as pd
 SCHEDULES_ALONE = ("169", "170", "171", "174")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two runs whose difference the paper prints as a gain: (run, variant, views), the run without comes first."""
-
-    claim: str
-    without: tuple[str, str, str]
-    with_: tuple[str, str, str]
-
-
-PAIRS = (
-    Pair("s3.2-two-gpus", ("145", "half", "ten"), ("145", "2010", "ten")),
-    Pair("s3.3-lrn", ("148", "", "ten"), ("145", "2012", "ten")),
-    Pair("s3.4-overlap", ("147", "", "ten"), ("145", "2012", "ten")),
-    Pair("s6-pretraining", ("145", "2012", "ten"), ("146", "2012-from-2011", "ten")),
-    Pair("s6-ten-crop", ("145", "2010", "central"), ("145", "2010", "ten")),
-)
-
-
-@cache
-def _read() -> pd.DataFrame:
-    text = ["run", "variant", "started", "data", "relative_to", "change", "views", "split", "outcome", "source"]
-    with (files("alexnet.paper") / "run_notes.csv").open() as file:
-        notes = pd.read_csv(file, dtype=dict.fromkeys(text, str))
-    return notes.fillna(dict.fromkeys(text, ""))
+# Claim -> two runs, (run, variant, views), whose difference the paper prints as a gain; the run without comes first.
+PAIRS = {
+    "s3.2-two-gpus": (("145", "half", "ten"), ("145", "2010", "ten")),
+    "s3.3-lrn": (("148", "", "ten"), ("145", "2012", "ten")),
+    "s3.4-overlap": (("147", "", "ten"), ("145", "2012", "ten")),
+    "s6-pretraining": (("145", "2012", "ten"), ("146", "2012-from-2011", "ten")),
+    "s6-ten-crop": (("145", "2010", "central"), ("145", "2010", "ten")),
+}
 
 
 def frame() -> pd.DataFrame:
     """Return the notes, a row for each result: run, variant, data, change, epochs of each drop, errors, outcome, source."""
-    return _read().copy()
+    text = ["run", "variant", "started", "data", "relative_to", "change", "views", "split", "outcome", "source"]
+    with (files("alexnet.paper") / "run_notes.csv").open() as file:
+        return pd.read_csv(file, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 
 def errors(run: str, variant: str = "", views: str = "ten", split: str = "") -> tuple[float, float]:
@@ -52,27 +37,30 @@ def errors(run: str, variant: str = "", views: str = "ten", split: str = "") -> 
 
     Raises ValueError unless exactly one result fits.
     """
-    notes = _read()
+    found = _result(run, variant, views, split)
+    return float(100 * found.top1_error), float(100 * found.top5_error)
+
+
+def _result(run: str, variant: str, views: str, split: str = "") -> pd.Series:
+    notes = frame()
     fits = (notes.run == run) & (notes.variant == variant) & (notes.views == views)
     found = notes[fits & ((notes.split == split) | (split == ""))]
     if len(found) != 1:
         raise ValueError(f"{len(found)} results fit run {run!r}, {variant!r}, {views!r}, {split!r}; exactly one must")
-    return float(100 * found.top1_error.iloc[0]), float(100 * found.top5_error.iloc[0])
+    return found.iloc[0]
 
 
 def gains() -> pd.DataFrame:
     """Return the pairs behind the published gains: claim, both runs, data, split, top-1 and top-5 gain in points."""
     rows = []
-    for pair in PAIRS:
-        (run, variant, views), notes = pair.with_, _read()
-        (first, fifth), (first_with, fifth_with) = errors(*pair.without), errors(*pair.with_)
-        where = notes[(notes.run == run) & (notes.variant == variant) & (notes.views == views)].iloc[0]
-        names = ["-".join(filter(None, of[:2])) for of in (pair.without, pair.with_)]
-        rows.append((pair.claim, *names, where.data, where.split, first - first_with, fifth - fifth_with))
+    for claim, pair in PAIRS.items():
+        names = ["-".join(filter(None, of[:2])) for of in pair]
+        where, (old, new) = _result(*pair[1]), (np.array(errors(*of)) for of in pair)
+        rows.append((claim, *names, where.data, where.split, *(old - new)))
     return pd.DataFrame(rows, columns=["claim", "without", "with", "data", "split", "top1_gain", "top5_gain"])
 
 
 def schedule_spread() -> tuple[float, float]:
     """Return by how many points the top-1 and the top-5 errors of runs that differ in their schedules alone lie apart."""
-    first, fifth = zip(*(errors(run) for run in SCHEDULES_ALONE), strict=True)
-    return max(first) - min(first), max(fifth) - min(fifth)
+    first, fifth = np.ptp([errors(run) for run in SCHEDULES_ALONE], axis=0)
+    return float(first), float(fifth)

@@ -27,24 +27,20 @@ DARK = {
 }  # fmt: skip
 FOLDER = "ALEXNET_FIGURES"  # the variable with the folder of the book's pictures, where a book is being made
 
+mpl.rcParams |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), INK)
+mpl.rcParams |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY)
 mpl.rcParams |= {
     "figure.figsize": (5.6, 3.6),  # inches: so narrow that a phone still shows its letters
     "figure.dpi": 110,
     "savefig.bbox": "tight",
     "font.size": 12,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
     "axes.titlesize": 12,
     "legend.fontsize": 11,
     "axes.titlelocation": "left",
-    "axes.edgecolor": GREY,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.prop_cycle": mpl.cycler(color=COLOURS, linestyle=LINES),
-    "xtick.color": GREY,
-    "ytick.color": GREY,
     "grid.color": FAINT,
     "legend.frameon": False,
     "lines.linewidth": 1.7,

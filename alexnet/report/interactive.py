@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 
 from alexnet.report import figures
 
+Traces = list[dict[str, Any]]
+
 AXIS = {"gridcolor": figures.FAINT, "linecolor": figures.GREY, "zeroline": False, "ticks": "outside", "automargin": True}
 LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)",
@@ -28,28 +30,18 @@ LAYOUT = {
 }
 
 
-def show(
-    figure: Figure,
-    traces: list[dict[str, Any]],
-    layout: dict[str, Any],
-    name: str,
-    caption: str,
-    alt: str,
-    stamp: str = "",
-    provenance: str = "",
-) -> Markdown:
-    """Return a figure whose drawing becomes a chart; axes of `layout` ("xaxis", "yaxis2", ...) have the book's look."""
-    return chart(figures.show(figure, name, caption, alt, stamp, provenance), traces, layout, name)
+def show(figure: Figure, traces: Traces, layout: dict[str, Any], name: str, *words: str, **more: str) -> Markdown:
+    """Return a figure whose drawing becomes a chart; what follows the name is `figures.show`'s."""
+    return chart(figures.show(figure, name, *words, **more), traces, layout, name)
 
 
-def chart(drawn: Markdown, traces: list[dict[str, Any]], layout: dict[str, Any], name: str) -> Markdown:
-    """Return a figure that is drawn already, with the chart that takes its place."""
+def chart(drawn: Markdown, traces: Traces, layout: dict[str, Any], name: str) -> Markdown:
+    """Return a figure that is drawn already, with its chart; axes of `layout` ("xaxis", ...) get the book's look."""
     if os.environ.get(figures.FOLDER) is None:
         return drawn
     axes = {key: AXIS | value for key, value in layout.items() if key[1:5] == "axis"}
     content = {"data": traces, "layout": LAYOUT | layout | axes, "dark": figures.DARK}
-    text = json.dumps(content, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
-    html = f'<script type="application/json" class="chart" data-figure="{name}">{text}</script>'
+    html = f'<script type="application/json" class="chart" data-figure="{name}">{_json(content)}</script>'
     return Markdown(f"{drawn.data}\n\n:::{{raw}} html\n{html}\n:::")
 
 
@@ -59,11 +51,15 @@ def controls(name: str, body: str, data: Any, script: str) -> Markdown:
     `data` reaches the script as JSON under that name. The controls show once the script has run; where scripts are off a
     line says what is missing, and in print they are left out. Colours are the page's: currentColor and its variables.
     """
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     html = (
-        f'<div class="controls" id="{name}" hidden><script type="application/json">{text}</script>{body.strip()}</div>\n'
+        f'<div class="controls" id="{name}" hidden><script type="application/json">{_json(data)}</script>'
+        f"{body.strip()}</div>\n"
         f"<noscript><p>Here are controls that need scripts, which are off.</p></noscript>\n<script>{{\n"
         f'const box = document.getElementById("{name}"), data = JSON.parse(box.firstElementChild.textContent);\n'
         f"{script.strip()}\nbox.hidden = false;\n}}</script>"
     )
     return Markdown(f":::{{raw}} html\n{html}\n:::")
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")

@@ -56,10 +56,8 @@ def source(places: str) -> str:
 def _place(place: str) -> str:
     file, _, lines = place.partition(":")
     path = f"layers/{file}" if file.endswith(".cfg") and "/" not in file else file
-    anchor = "-".join(f"L{line}" for line in lines.split("-")) if lines else ""
-    return f"[{file.removeprefix('layers/')}:{lines}]".replace(":]", "]") + (
-        f"({SOURCE2012}/blob/{COMMIT2012}/{path}{'#' if anchor else ''}{anchor})"
-    )
+    anchor = "#" + "-".join(f"L{line}" for line in lines.split("-")) if lines else ""
+    return f"[{place.removeprefix('layers/')}]({SOURCE2012}/blob/{COMMIT2012}/{path}{anchor})"
 
 
 def to_test(named: str) -> str:

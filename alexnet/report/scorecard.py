@@ -83,12 +83,10 @@ def _results(experiment: Experiment, scale: Scale | None) -> list[Result]:
 
 
 def _tested(claim: Claim, result: Result) -> Line:
-    run = result.interval is not None
-    ours = with_unit(result.interval, result.value) if result.interval else NOTHING
-    where = f"{on(title_of(result.where.data), result.where.split, result.where.views)}, scale {result.scale}"
-    if not run:
-        where = result.experiment.reason(result.scale)
-    word = result.verdict.word if run else NOT_RUN
+    ours, where, word = NOTHING, result.experiment.reason(result.scale), NOT_RUN
+    if result.interval is not None:
+        ours, word = with_unit(result.interval, result.value), result.verdict.word
+        where = f"{on(title_of(result.where.data), result.where.split, result.where.views)}, scale {result.scale}"
     return Line(claim, result.about, printed(result.value), noted(result.value), ours, where, word, result)
 
 
@@ -110,9 +108,9 @@ def _untested(claim: Claim, key: str, value: Value) -> Line:
 
 def frame() -> pd.DataFrame:
     """Return the whole scorecard as a table to download."""
-    columns = ("what", "paper", "notes2012", "ours", "where", "word")
-    rows = [{"claim": e.claim.id, "section": e.claim.section} | {c: getattr(e, c) for c in columns} for e in lines()]
-    return pd.DataFrame(rows)
+    columns = ["claim", "section", "what", "paper", "notes2012", "ours", "where", "word"]
+    rows = [vars(line) | {"claim": line.claim.id, "section": line.claim.section} for line in lines()]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def table() -> Markdown:
@@ -176,12 +174,11 @@ def as_text(claim: str, scale: Scale) -> str:
     found = lines(None if claim == "all" else claim, scale)
     widths = (None, 34, None, None, 30, 24, 20)
     told = [(line.claim.id, line.what, line.paper, line.notes2012, line.ours, line.where, line.word) for line in found]
-    rows = [
+    rows = [  # Why not tabulate's maxcolwidths: it takes "60,965,224" for a number.
         [cell if width is None else textwrap.fill(cell, width) for cell, width in zip(cells, widths, strict=True)]
         for cells in told + _yours(claim, scale)
     ]
     headers = ("claim", "what", "paper", "2012 run notes", "ours", "on", "verdict")
     text = tabulate(rows, headers=headers, disable_numparse=True)
-    if claim == "all":
-        return text
-    return "\n".join([text, *(line.result.verdict.sentence for line in found if line.is_measured)])
+    sentences = [line.result.verdict.sentence for line in found if line.is_measured and claim != "all"]
+    return "\n".join([text, *sentences])

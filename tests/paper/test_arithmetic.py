@@ -23,9 +23,12 @@ def test_operations_are_two_for_each_weight_and_place_and_pass():
 
 
 def test_half_of_the_maps_are_seen_where_columns_do_not_meet():
-    assert arithmetic.maps_seen(presets.paper()) == {
+    seen = {name: shape[1] for name, shape in presets.weight_shapes(presets.paper()).items()}
+    assert seen == {
         "conv1": 3, "conv2": 48, "conv3": 256, "conv4": 192, "conv5": 192, "fc6": 9216, "fc7": 4096, "fc8": 4096,
     }  # fmt: skip
+    printed = arithmetic.computed("s3.5-architecture")
+    assert all(printed[f"maps of a kernel, {name}"] == seen[name] for name in presets.CONV[:5])
 
 
 @pytest.mark.parametrize("claim", arithmetic.COMPUTED)
