@@ -21,7 +21,7 @@ from alexnet.preprocessing import PreparedSet, open_set, prepare
 from alexnet.training import checkpoint, loop
 from alexnet.training.checkpoint import Progress
 from alexnet.training.distributed import STOPPED, Group, StopRequests, columns_here, launch
-from alexnet.training.loop import Outcome
+from alexnet.training.loop import Training
 from alexnet.training.precision import CHOICES, decide, use_kernels, use_threads
 from alexnet.training.step import Learner
 
@@ -85,11 +85,11 @@ def _train(config: RunConfig, threads: int | None, group: Group, **how: Any) -> 
     training, outcome = loop.train(config, data, folder, **how)
     weights = training.weights()
     if record is not None:
-        record.close(training.progress, checkpoint.weights_digest(weights), outcome)
+        record.close(training, checkpoint.weights_digest(weights), outcome)
         if record.manifest["status"] in runs.FINAL:
             checkpoint.keep_weights(folder)
     group.any(False)  # the others read the finished record after it is written
-    if outcome.kind == "stopped":
+    if outcome == "stopped":
         raise KeyboardInterrupt(f"{runs.name_of(config)} was stopped; the same command resumes it.")
 
 
@@ -159,12 +159,12 @@ class Record:
             files.write_lines(timing, [*(line for line in lines if line["epoch"] < epoch), {"epoch": epoch, **times}])
         files.write_json(self.folder / "manifest.json", self.manifest)
 
-    def close(self, progress: Progress, weights_sha256: str, outcome: Outcome) -> None:
+    def close(self, training: Training, weights_sha256: str, outcome: str) -> None:
         """Write how it ended."""
-        status = STATUS.get(outcome.kind, "finished")
-        self.manifest |= {"status": status, "outcome": outcome.kind, "warning": outcome.warning}
+        status = STATUS.get(outcome, "finished")
+        self.manifest |= {"status": status, "outcome": outcome, "warning": training.warning()}
         self.manifest["weights_sha256"] = weights_sha256
-        self.note(progress, {})
+        self.note(training.progress, {})
 
 
 def begin(config: RunConfig, **facts: Any) -> None:

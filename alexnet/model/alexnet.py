@@ -76,18 +76,16 @@ class Column(nn.Module):
 
 
 class AlexNet(Net):
-    """The columns of a net that live here: by default all of them, each by itself.
+    """The columns of a net that live here: by default all, each by itself; `names=("ab",)` merges them.
 
-    `names=("ab",)` merges two columns into grouped convolutions; `names=("b",)` is one rank's share, with an `exchange` that
-    reaches the other.
+    `names=("b",)` is one rank's share, with an `exchange` that reaches the other.
     """
 
     def __init__(self, config: NetConfig, names: Sequence[str] = (), exchange: Exchange | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.exchange = config, exchange or Exchange()
         self.image_side, self.layer_names = config.image_side, config.layer_names
         self.num_columns, self.has_dropout = config.columns, config.dropout > 0
-        self.exchange = exchange or Exchange()
         self.columns = nn.ModuleDict({own: Column(config, own) for own in names or config.column_names})
 
     def _run(self, images_NCHW: Tensor, last: str, key: StepKey | None = None) -> Tensor:

@@ -55,10 +55,9 @@ NORM = ResponseNorm(size=9, k=1.0, alpha=1e-3, beta=0.75, alpha_per_window=True)
 
 
 class LocallyConnected2d(nn.Module):
-    """A 3x3 convolution whose weights are not shared: every place has kernels and biases of its own.
+    """A 3x3 convolution, zero-padded, whose every place has kernels and biases of its own (the 2012 type `local`).
 
-    Zero padding of one pixel keeps the side. `weight` is (P, 9 * C_in, C_out), taps row by row with the maps fastest;
-    `bias` is (P, 1, C_out). Source 2012: layers of type `local` in the conv-local files.
+    `weight` is (P, 9 * C_in, C_out), taps row by row with the maps fastest; `bias` is (P, 1, C_out).
     """
 
     def __init__(self, in_maps: int, out_maps: int, side: int) -> None:
@@ -83,8 +82,8 @@ class CifarStack(Net):
         super().__init__()
         self.config, self.image_side = config, config.image_side
         self.topology = TOPOLOGIES[config.topology]
-        constants = {"alpha": config.norm_alpha, "beta": config.norm_beta}
-        self.norm = replace(NORM, **{name: value for name, value in constants.items() if value is not None})
+        alpha, beta = config.norm_alpha, config.norm_beta
+        self.norm = replace(NORM, alpha=NORM.alpha if alpha is None else alpha, beta=NORM.beta if beta is None else beta)
         self.layer_names = tuple(self.topology)
         if (config.norms is not None or self.norm != NORM) and "norm" not in str(self.topology):
             raise UserError(f"The net {config.topology} has no normalisations: leave out `norms` (={config.norms}).")

@@ -1,12 +1,10 @@
 """The columns of Figure 2 on two devices (paper 3.2), and replicas of the pair.
 
-What columns tell each other is an *exchange*. A rank is a process with a device. With one rank for each column, the exchange
-goes over `torch.distributed`, and nothing else of a column leaves its rank. Replicas of the pair see parts of a batch: ranks
-are a mesh (replica x column), in which rank = replica * columns + column.
+What columns tell each other is an *exchange*. With one rank for each column it goes over `torch.distributed`, and nothing
+else of a column leaves its rank. Replicas of the pair see parts of a batch: rank = replica * columns + column.
 
 Going forward every rank gets the maps of all columns; going backward each gets the gradients of its own maps from all ranks
-and adds them. At the logits the shares are added, and nothing goes backward: every rank computes the one loss of the net, so
-it has the gradient of the sum already.
+and adds them. At the logits the shares are added, and nothing goes backward: every rank has the one loss of the net.
 
 Shapes: N images, C maps, H, W pixels, K classes.
 """
@@ -120,14 +118,10 @@ def exchanged_shapes(config: NetConfig) -> dict[str, tuple[int, ...]]:
 def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str], int]:
     """Return the bytes that a rank sends for each image of a step, by (layer, "forward" or "backward").
 
-    With n columns, maps * side^2 * itemsize * (n - 1) each way, itemsize being 4 in fp32 and 2 in bf16; for the logits,
-    which are never shorter than fp32, K * itemsize * 2 (n - 1) / n forward (each rank sends its share to be added and then
-    its part of the sums) and nothing backward.
+    Of the logits, which are never shorter than fp32, each rank sends its share to be added and then its part of the sums.
     """
-    others, counts = config.columns - 1, {}
-    for layer, shape in exchanged_shapes(config).items():
-        if layer == "fc8":
-            counts[layer, "forward"] = 2 * others * shape[0] * max(4, itemsize) // config.columns
-        else:
-            counts[layer, "forward"] = counts[layer, "backward"] = others * math.prod(shape) * itemsize
-    return counts
+    others, given = config.columns - 1, exchanged_shapes(config)
+    (classes,) = given.pop("fc8")
+    ways = [(layer, way) for layer in given for way in ("forward", "backward")]
+    counts = {(layer, way): others * math.prod(given[layer]) * itemsize for layer, way in ways}
+    return counts | {("fc8", "forward"): 2 * others * classes * max(4, itemsize) // config.columns}

@@ -151,9 +151,9 @@ def one_column(config: NetConfig) -> NetConfig:
 
 
 def without_exchange(config: NetConfig) -> NetConfig:
-    """Return columns that meet only in the sum of their logits (#150).
+    """Return columns that meet only in the sum of their logits (#150; layers-150.cfg:65-68, 238-279).
 
-    conv2 has 160 kernels a column in place of 128, fc6 4096 units, fc7 2048 as before (layers-150.cfg:65-68, 238-279).
+    conv2 has 160 kernels a column in place of 128, fc6 4096 units, fc7 2048 as before.
     """
     if config.columns < 2:
         raise UserError(f"`columns` (={config.columns}) must be at least 2.")
@@ -177,21 +177,16 @@ def without_layer(config: NetConfig, name: str) -> NetConfig:
     The pooling stays, so that later maps keep their sides, and the exchange moves to the next layer.
     """
     layer, shared = getattr(config, name), set(config.shared)
-    if name in FULL:
-        changed = replace(layer, units=0)
-    else:
-        changed = replace(layer, kernels=0, then="pool" if "pool" in layer.then else "")
+    none = {"units": 0} if name in FULL else {"kernels": 0, "then": "pool" if "pool" in layer.then else ""}
     if name in shared:
         heir = next(later for later in LAYERS[LAYERS.index(name) + 1 :] if config.learns(later))
         shared = (shared | {heir}) - {name, "fc8"}
-    return replace(config, **{name: changed}, exchange=_in_order(shared))
+    return replace(config, **{name: replace(layer, **none)}, exchange=_in_order(shared))
 
 
 def with_sixth_layer(config: NetConfig) -> NetConfig:
-    """Return the net with a sixth convolutional layer over pool5 that sees every column (#146; paper 6).
-
-    Source 2012: as many kernels as conv5, padding 1, sd 0.03 and bias 1, which are conv5's (layers-146-2009.cfg:258-269).
-    """
+    """Return the net with a sixth convolutional layer over pool5 that sees every column (#146; paper 6)."""
+    # Source 2012: as many kernels as conv5, padding 1, sd 0.03 and bias 1, which are conv5's (layers-146-2009.cfg:258-269).
     conv6 = replace(config.conv5, padding=1, then="activation")
     return replace(config, conv6=conv6, exchange=_in_order({"conv6", *config.shared}))
 
@@ -277,7 +272,7 @@ def layers_of(net: ColumnNet) -> NetConfig:
 
 
 def image_side_of(net: Net) -> int:
-    """Return how many pixels high and wide the images are that `net` sees."""
+    """Return the side in pixels of the images that `net` sees."""
     return net.image_side if isinstance(net, CifarNet) else layers_of(net).image_side
 
 

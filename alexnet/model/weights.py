@@ -66,10 +66,7 @@ class LoadedNet(nn.Module):
         self.register_buffer("mean_image", mean_HWC.clone(), persistent=False)
 
     def as_seen(self, pixels_NHWC: Tensor) -> Tensor:
-        """Return what the net is to be shown of raw RGB images (0-255): their centre minus the mean image's, NCHW.
-
-        The images are at least as large as the net's input: 256 pixels, prepared as in section 2. Paper 2 and 6.
-        """
+        """Return what the net is to be shown of raw RGB images (0-255) as section 2 prepares them: centre minus mean."""
         side = self.net.image_side
         pixels = _centre(pixels_NHWC.to(self.mean_image.device), side).float()
         return (pixels - _centre(self.mean_image[None], side)).permute(0, 3, 1, 2)
@@ -90,8 +87,7 @@ def _centre(pixels_NHWC: Tensor, side: int) -> Tensor:
 def save(path: Path, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
     """Write the weights of a net with all its columns, its card, its mean image and a mini-batch to check it by.
 
-    Written whole or not at all, and the same bytes each time. Raises UserError for weights that are not finite, such as
-    those of a run that diverged.
+    The bytes are the same each time. Raises UserError for weights that are not finite, of a run that diverged.
     """
     # Why: channels_last kernels of a training become contiguous, which the format requires.
     state = {key: value.detach().float().cpu().contiguous() for key, value in net.plain_state().items()}

@@ -56,7 +56,7 @@ class Value:
 
     @property
     def no_effect(self) -> float | None:
-        """What no effect would be: 0 points, a ratio of 1, the runs in which a rule of 5 % sees one by chance; or None.
+        """What no effect would be: 0 points, a ratio of 1, the runs in which a rule of 5 % sees one by chance.
 
         None for what is no effect, or a bound on one from above.
         """
@@ -125,10 +125,7 @@ class Claim:
 
 
 def build(cls: type, entry: dict[str, Any], where: str) -> Any:
-    """Return an entry of a TOML file as a dataclass, each text on one line.
-
-    Raises UserError that begins with `where` for a field that is unknown or missing.
-    """
+    """Return an entry of a TOML file as a dataclass, each text on one line; UserError, with `where`, for a wrong field."""
     try:
         return cls(**{name: " ".join(given.split()) if isinstance(given, str) else given for name, given in entry.items()})
     except TypeError as error:

@@ -1,7 +1,6 @@
 """The ledger as data: where the paper and the 2012 source differ or are silent, what each preset does, and what pins it.
 
-`ROWS` has a row of ledger.toml for each such place. The numbers of ours in it are computed here, from the presets and the
-configs' defaults, which are the 2012 notes'.
+The numbers of ours in ledger.toml are computed here, from the presets and the configs' defaults, which are the 2012 notes'.
 """
 
 import tomllib

@@ -7,15 +7,13 @@
         ...
     chapter.show(figure, "fig-lrn", caption="...", alt="...")
 
-Where nothing was run at the scale, `show` says so, and what it would take; so drawing code is written as loops over groups,
-which an empty frame passes through.
+Where nothing was run at the scale, `show` says so; drawing code is loops over groups, which an empty frame passes through.
 """
 
 import re
 from collections.abc import Iterable
 from functools import cached_property
 
-import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
@@ -44,14 +42,8 @@ class Chapter:
     def __init__(self, claim: str | Experiment, scale: Scale) -> None:
         self.experiment = plan.experiments_of([claim])[0] if isinstance(claim, str) else claim
         self.scale, self.results = scale, Results(self.experiment, scale)
-
-    def frame(self) -> pd.DataFrame:
-        """Return the counts of finished runs: arm, seed, run, split, views, k, wrong, total, error (a fraction)."""
-        return self.results.frame()
-
-    def curves(self) -> pd.DataFrame:
-        """Return what was counted after each epoch: epoch, and the columns of `frame`."""
-        return self.results.curves()
+        self.frame, self.curves = self.results.frame, self.results.curves  # see there for their columns
+        self.data = self.experiment.stand_in(scale)
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -59,9 +51,9 @@ class Chapter:
         return list({run.name: run for by_seed in self.results.runs.values() for run in by_seed.values()}.values())
 
     @property
-    def has_runs(self) -> bool:
-        """Whether anything was run at the scale."""
-        return bool(self.runs)
+    def seeds(self) -> str:
+        """The seeds of the runs, as "0-4"."""
+        return _listed({run.seed for run in self.runs})
 
     @cached_property
     def answers(self) -> list[Result]:
@@ -111,21 +103,19 @@ class Chapter:
     @property
     def stamp(self) -> str:
         """What is written into every figure: scale, set, seeds."""
-        seeds = sorted({run.seed for run in self.runs})
-        which = f" | seed{'s' * (len(seeds) > 1)} {_listed(seeds)}" if seeds else ""
-        return f"scale {stamp(self.scale)} | {title_of(self.experiment.stand_in(self.scale))}{which}"
+        which = f" | seed{'s' * (not self.seeds.isdecimal())} {self.seeds}" if self.runs else ""
+        return f"scale {stamp(self.scale)} | {title_of(self.data)}{which}"
 
     def provenance(self) -> str:
         """Return what a figure was made from, as a line of Markdown: runs, commit, command."""
         folders = list(dict.fromkeys(_folder(run) for run in self.runs))
-        data = self.experiment.stand_in(self.scale)
-        shown = ", ".join(folders) if len(folders) <= 4 else f"{len(self.runs)} in `runs/{data}`"
+        shown = ", ".join(folders) if len(folders) <= 4 else f"{len(self.runs)} in `runs/{self.data}`"
         again = f"`alexnet train {self.experiment.claim} --scale {self.scale}`"
         return f"Runs: {shown}. Commit: {_commits(self.runs)}. Again: {again}."
 
     def show(self, figure: Figure, name: str, caption: str, alt: str) -> Markdown:
         """Return the figure with scale, set, seeds and provenance; or, where nothing was run, a notice with the cost."""
-        if self.has_runs:
+        if self.runs:
             return figures.show(figure, name, caption, alt, self.stamp, self.provenance())
         figures.plt.close(figure)
         return self.notice(caption)
@@ -137,14 +127,13 @@ class Chapter:
     def cost(self) -> str:
         """Return how many trainings the experiment takes, and about how long, in words that no machine changes."""
         wanted = plan.wanted(self.scale, [self.experiment.claim], assume=True)
-        images = [each.expected_epochs * SETS[each.config.data].counts["train"] for each in wanted]
-        pairs = zip(images, (each.config.net for each in wanted), strict=True)
-        work = sum(n * sum(operations(layers_of(net)).values()) for n, net in pairs if isinstance(net, ColumnNet))
+        shown = [(each.expected_epochs * SETS[each.config.data].counts["train"], each.config.net) for each in wanted]
+        work = sum(n * sum(operations(layers_of(net)).values()) for n, net in shown if isinstance(net, ColumnNet))
         hours = f", some {plan.as_time(work / GPU)} on a device that sustains {GPU / 1e12:.0f} TFLOP/s" if work else ""
-        millions = sum(images) / 1e6
-        shown = f"{millions:,.0f}" if millions >= 10 else f"{millions:.2g}"
+        millions = sum(images for images, _ in shown) / 1e6
+        said = f"{millions:,.0f}" if millions >= 10 else f"{millions:.2g}"
         return (
-            f"It takes {len(wanted)} trainings, in which {shown} million images are shown{hours}. "
+            f"It takes {len(wanted)} trainings, in which {said} million images are shown{hours}. "
             f"`alexnet plan {self.experiment.claim} --scale {self.scale}` says how much is done and how long the rest takes."
         )
 
@@ -161,9 +150,7 @@ class Chapter:
 
     def texts(self) -> dict[str, str]:
         """Return what `glue` hands over."""
-        seeds = sorted({run.seed for run in self.runs})
-        data = title_of(self.experiment.stand_in(self.scale))
-        found = {"scale": stamp(self.scale), "data": data, "seeds": _listed(seeds) or "none", "cost": self.cost()}
+        found = {"scale": stamp(self.scale), "data": title_of(self.data), "seeds": self.seeds or "none", "cost": self.cost()}
         for result in self.answers:
             name = slug(result.key)
             ours = "not run at this scale" if result.interval is None else with_unit(result.interval, result.value)
@@ -179,10 +166,8 @@ def slug(text: str) -> str:
 
 def printed(value: Value) -> str:
     """Return a value as the paper prints it, with unit and bound; an effect may have a direction only."""
-    if value.is_direction:
-        return "direction only"
     bound = "" if value.bound == "equal" else f"{value.bound} "
-    return f"{bound}{value.paper:,.10g}{_unit(value)}"
+    return "direction only" if value.is_direction else f"{bound}{value.paper:,.10g}{_unit(value)}"
 
 
 def noted(value: Value) -> str:
@@ -223,10 +208,8 @@ def _listed(numbers: Iterable[int]) -> str:
 
 def _folder(run: Run) -> str:
     """Return the folder of a run's config, with a link to it unless it is on images made by formula and not committed."""
-    name = run.folder.parent.name
-    return (
-        f"`{name}`" if SETS[run.config.data].stand_in else f"[{name}]({REPOSITORY}/tree/main/runs/{run.config.data}/{name})"
-    )
+    name, data = run.folder.parent.name, run.config.data
+    return f"`{name}`" if SETS[data].stand_in else f"[{name}]({REPOSITORY}/tree/main/runs/{data}/{name})"
 
 
 def _machine(segment: dict) -> str:

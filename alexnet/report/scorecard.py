@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from alexnet.config import UserError, nearest
 from alexnet.experiments import EXPERIMENTS, artefacts, runs
-from alexnet.experiments.declare import QUESTIONS, WHY_NONE, Experiment
+from alexnet.experiments.declare import QUESTIONS, WHY_NONE
 from alexnet.experiments.results import Result, Results, recorded_scale, title_of
 from alexnet.experiments.scales import SCALES, Scale
 from alexnet.experiments.statistics import ONE_RUN, rate_interval
@@ -68,18 +68,14 @@ def lines(claim: str | None = None, scale: Scale | None = None) -> list[Line]:
 
 def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:
     experiments = [e for e in EXPERIMENTS if e.claim == claim.id]
-    found = [_tested(claim, result) for e in experiments for result in _results(e, scale)]
+    at = [(e, scale or recorded_scale(e) or SCALES[-1]) for e in experiments]  # the largest with a result
+    found = [_tested(claim, result) for e, largest in at for result in Results(e, largest).answers()]
     tested = {key.partition(";")[0] for e in experiments for key in e.answers}
     found += [_untested(claim, key, value) for key, value in claim.keyed.items() if key not in tested]
     if not found:  # a claim in words alone
         word = {"definition": BY_CONSTRUCTION, "data": OF_SETS}.get(claim.kind, NOT_RUN if experiments else NO_EXPERIMENT)
         found = [Line(claim, claim.direction or claim.wording, NOTHING, NOTHING, NOTHING, "", word)]
     return found
-
-
-def _results(experiment: Experiment, scale: Scale | None) -> list[Result]:
-    """Return the answers at a scale, or at the largest with a result, or where nothing was run."""
-    return Results(experiment, scale or recorded_scale(experiment) or SCALES[-1]).answers()
 
 
 def _tested(claim: Claim, result: Result) -> Line:

@@ -25,8 +25,3 @@ def numbered(rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str
     """
     options = f":name: {name}\n" + f":class: {look}\n" * bool(look)
     return Markdown(f":::{{table}} {caption}\n{options}\n{markdown(rows, headers)}\n:::")
-
-
-def plain(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> Markdown:
-    """Return a table without a number: on the front page, where one would read like the paper's."""
-    return Markdown(markdown(rows, headers))

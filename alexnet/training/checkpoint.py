@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, the previous one kept, verified, read without executing anything.
+"""Checkpoints: written whole or not at all, verified, read without executing anything.
 
 A training has `checkpoint.pt` and `checkpoint.previous.pt`; of a finished one only `weights.pt` stays. They hold tensors,
 plain values, and a digest over every bit, so that the one before a damaged one is used.
@@ -93,7 +93,6 @@ def weights_digest(weights: State) -> str:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    """Return the sha256 over the names, dtypes, shapes and bits of all tensors and over all plain values."""
     said = dict(content)
     for name in said.keys() & {"weights", "velocities"}:
         shapes = {key: [str(tensor.dtype), list(tensor.shape)] for key, tensor in content[name].items()}
@@ -107,7 +106,6 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """Return the content of a file if it is there and whole, else None, with a warning if it is there."""
     why = "its digest is that of other values"
     try:
         content = torch.load(file, weights_only=True, map_location="cpu")  # executes nothing

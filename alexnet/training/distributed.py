@@ -38,10 +38,7 @@ PARENT = os.getppid()  # of a rank, torchrun's agent
 
 
 class Group:
-    """The process group that trains one net, seen from one of its ranks, or this process alone.
-
-    The loop asks it for all that depends on how many there are: columns and rows that are here, what the others counted.
-    """
+    """The process group that trains one net, seen from one of its ranks, or this process alone."""
 
     def __init__(self, device: torch.device | None = None, layout: Layout | None = None, rank: int = 0) -> None:
         self.device, self.layout, self.rank = device or torch.device("cpu"), layout or Layout(), rank
@@ -92,7 +89,7 @@ class Group:
         return tuple(map(bool, asked.tolist()))
 
     def meet(self) -> None:
-        """Join the groups; the other ranks do so too."""
+        """Join the groups, as the other ranks do."""
         how = {"backend": "nccl", "device_id": self.device} if self.device.type == "cuda" else {"backend": "gloo"}
         dist.init_process_group(**how, timeout=PATIENCE)
         sizes = {"replica": self.layout.replicas, "column": self.layout.columns}
@@ -100,7 +97,7 @@ class Group:
         self.replica_group, self.column_group = (mesh.get_group(n) if size > 1 else None for n, size in sizes.items())
 
     def leave(self) -> None:
-        """Take the groups down; the other ranks do so too."""
+        """Take the groups down, as the other ranks do."""
         # Why: gloo's threads end with the last reference to a group. If the interpreter ends first, while one of them still
         # holds a tensor, the process aborts (pytorch issue 179291).
         self.replica_group = self.column_group = None
@@ -134,10 +131,10 @@ def is_rank() -> bool:
 
 @contextmanager
 def joined(layout: Layout, device: torch.device | None = None) -> Iterator[Group]:
-    """Meet the other ranks of `layout` and be one of the group until the end of the block.
+    """Meet the other ranks of `layout`, each on a device of its machine, and be one of the group until the block's end.
 
-    A single process, on `device`, needs no other; ranks have the devices of their machine in turn. Raises UserError for
-    another number of ranks than the layout's. If one is lost, the others say so and exit with status `LOST`.
+    A single process, on `device`, needs no other. Raises UserError for another number of ranks than the layout's. If one is
+    lost, the others say so and exit with status `LOST`.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world != layout.ranks:

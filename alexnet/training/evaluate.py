@@ -7,6 +7,7 @@ fp32 in any precision.
 Shapes: N images, C maps, H, W pixels, K classes, Q queries, D features, M neighbours.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -56,18 +57,17 @@ def count_batches(learner: Learner, shown: Batches, split: str, views: str) -> R
 
     With several views of an image, the mean of their softmax outputs is judged (paper 4.1).
     """
-    here = [0] * (len(KS) + 1)
+    counts = Counter()
     for scores_NK, labels_N in _scores(learner, shown, views, learner.group.part):
-        found = [*(num_wrong(scores_NK, labels_N, k) for k in KS), len(labels_N)]
-        here = [a + b for a, b in zip(here, found, strict=True)]
-    *wrong, total = map(round, learner.group.total(here))
+        counts.update({k: num_wrong(scores_NK, labels_N, k) for k in KS} | {"total": len(labels_N)})
+    *wrong, total = map(round, learner.group.total([counts[name] for name in (*KS, "total")]))
     return [{"split": split, "views": views, "k": k, "wrong": w, "total": total} for k, w in zip(KS, wrong, strict=True)]
 
 
 def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, views: str) -> tuple[Tensor, Tensor]:
-    """Return the probabilities (N, K) float32 of every image of a split, in the set's order, and the labels (N,) int64.
+    """Return the probabilities (N, K) float32 of every image of a split and the labels (N,) int64, in order; every rank all.
 
-    They are the mean over the views of an image of the softmax outputs (paper 4.1 and 6). Every rank gets all.
+    They are the mean over the views of an image of the softmax outputs (paper 4.1 and 6).
     """
     shown = batches_for(config, data, split, learner.group.device)
     scores, labels = zip(*_scores(learner, shown, views, WHOLE), strict=True)
@@ -76,9 +76,9 @@ def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split:
 
 
 def features_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, layer: str = "fc7") -> Tensor:
-    """Return the outputs (N, D) float32 of `layer` for the whole or central view of every image, in the set's order.
+    """Return the outputs (N, D) float32 of `layer` for the whole or central view of every image; Figure 4 compares fc7's.
 
-    fc7 is the last hidden layer, whose 4096 outputs Figure 4 compares. Raises UserError for a layer that the net lacks.
+    Raises UserError for a layer that the net lacks.
     """
     views = batches_for(config, data, split, learner.group.device).in_order(CHUNK, views_of_training(config))
     return torch.cat([run(learner, view, layer).flatten(1) for (view,), _ in views])
@@ -116,8 +116,7 @@ def nearest(queries: Sequence, gallery: Sequence, count: int = 6) -> tuple[np.nd
     """Return the indices (Q, M) of the `count` arrays of a gallery nearest to each query, and their squared distances.
 
     Nearest first; of equal distances the lower index first; NaN last. Products in float64 find some more candidates than
-    asked; their differences, squared and added, decide, because an expansion into products loses small distances. Paper 6.1
-    shows six neighbours; Source 2012: squared distances (findsimilar.py).
+    asked; their differences, squared and added, decide, for products lose small distances. Paper 6.1; 2012 findsimilar.py.
     """
     queries_QD = _vectors(queries, range(len(queries)))
     rows = max(1, CHUNK_BYTES // max(queries_QD[0].nbytes, 8 * len(queries)))  # of vectors, and of distances

@@ -8,7 +8,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so 
 MANY_EPOCHS, WATCH_EVERY = 100, 10  # a training of more than so many epochs watches its errors every 10th only
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a call of `train` ended."""
-
-    kind: str  # reached (the error to stop at), epochs, settled (no rate left), diverged, limit (the caller's), stopped
-    warning: str | None = None  # names a divergence or a plateau with its usual cause
-
-
 class Training(Learner):
     """One training in one folder: a learner, its data, and where it stands.
 
@@ -56,7 +47,8 @@ class Training(Learner):
         kept: dict[str, Any] | None = None,
     ) -> None:
         group, self.watched = group or Group(), next((s for s in ("val", "test") if s in data.splits), None)
-        if self.watched is None and config.schedule is not None and config.schedule.kind == "plateau":
+        self.is_plateau = config.schedule is not None and config.schedule.kind == "plateau"
+        if self.watched is None and self.is_plateau:
             raise UserError(f"{data.name} has neither val nor test, and a plateau schedule goes by their errors.")
         splits = [split for split in ("train", self.watched) if split]
         self.sets = {split: batches_for(config, data, split, group.device) for split in splits}
@@ -123,9 +115,8 @@ class Training(Learner):
     def _count(self, epoch: int) -> Rows:
         """Return the counts that belong to an epoch: of the watched split, and of the training images if they decide."""
         config, decides = self.config, self.config.stop_at_train_error is not None
-        is_plateau = config.schedule is not None and config.schedule.kind == "plateau"
-        every = WATCH_EVERY if config.epochs > MANY_EPOCHS and not decides and not is_plateau else 1
-        if epoch % every and epoch < config.epochs:
+        sparse = config.epochs > MANY_EPOCHS and not decides and not self.is_plateau
+        if sparse and epoch % WATCH_EVERY and epoch < config.epochs:
             return []
         splits, views = [s for s in self.sets if s != "train" or decides], views_of_training(config)
         return [row for split in splits for row in count_batches(self, self.sets[split], split, views)]
@@ -136,23 +127,22 @@ class Training(Learner):
         if self.group.is_main:
             checkpoint.save(self.folder, Checkpoint(to_dict(self.config), self.progress, weights, velocities, self.kept))
 
-    def outcome(self, epoch_limit: int | None) -> Outcome | None:
-        """Return how the training has ended, or None while it has not."""
+    def outcome(self, epoch_limit: int | None) -> str | None:
+        """Return how the training has ended, or None while it has not.
+
+        That is "reached" (the error to stop at), "epochs", "settled" (no rate left), "diverged" or "limit" (the caller's).
+        """
         at, config = self.progress, self.config
         newest = self.counted("train")[-1] if config.stop_at_train_error is not None else None
         if at.diverged:
-            kind = "diverged"
-        elif newest and newest["wrong"] <= config.stop_at_train_error * newest["total"]:
-            kind = "reached"
-        elif at.epoch >= config.epochs:
-            kind = "epochs"
-        elif self.rates is None:
-            kind = "settled"
-        elif epoch_limit is not None and at.epoch >= epoch_limit:
-            kind = "limit"
-        else:
-            return None
-        return Outcome(kind, self.warning())
+            return "diverged"
+        if newest and newest["wrong"] <= config.stop_at_train_error * newest["total"]:
+            return "reached"
+        if at.epoch >= config.epochs:
+            return "epochs"
+        if self.rates is None:
+            return "settled"
+        return "limit" if epoch_limit is not None and at.epoch >= epoch_limit else None
 
     def warning(self) -> str | None:
         """Return what is wrong with a training that has diverged or, in its last epochs, learned nothing."""
@@ -164,8 +154,10 @@ class Training(Learner):
         if len(losses) < STUCK_EPOCHS or any(abs(loss - chance) > STUCK_MARGIN for loss in losses):
             return None
         stayed = f"The loss has stayed at ln {self.config.net.num_classes} = {chance:.3f} for {STUCK_EPOCHS} epochs"
-        causes = "too low to leave the plateau or so high that every unit died, or inputs that are not pixels minus the mean"
-        return f"{stayed}: the usual causes are a learning rate {causes}."
+        causes = (
+            "a learning rate too low to leave the plateau or so high that every unit died, or inputs that are not pixels"
+        )
+        return f"{stayed}: the usual causes are {causes} minus the mean."
 
     def times(self) -> dict[str, float]:
         """Return what the epoch took here: seconds in all, images/s of its steps, and the part spent waiting for them."""
@@ -195,14 +187,15 @@ def train(
     bar: bool | None = None,
     stop: StopRequests | None = None,
     **how: Any,
-) -> tuple[Training, Outcome]:
+) -> tuple[Training, str]:
     """Train `config` on `data`, from the checkpoint in `folder` if there is one, and leave a checkpoint there.
 
     `on_epoch(progress, times)` is called after each epoch with all that is known since the beginning and what this one took
     (empty for the errors before the first). Progress goes to stderr, as a bar on a terminal and as a line for each epoch
     elsewhere, unless `bar` is False; divergence, or a loss that stays at ln K, is told always. `how` is for `Training`. A
     request to `stop`, by a signal or the caller, is obeyed after the step at hand. Every rank of a group calls this with the
-    same arguments. Raises UserError when the checkpoint belongs to another config. Paper 5.
+    same arguments. Returns how it ended too, `Training.outcome` or "stopped". Raises UserError for a checkpoint of another
+    config. Paper 5.
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(config, data, folder, **how)
@@ -234,7 +227,7 @@ def train(
                 (stopping,) = group.any(stop.requested)
             if (warning := training.warning()) and not warned and group.is_main:
                 shown.write(f"{training.name}: {(warned := warning)}", file=sys.stderr)
-    return training, training.outcome(epoch_limit) or Outcome("stopped")
+    return training, training.outcome(epoch_limit) or "stopped"
 
 
 def _bar(training: Training, wanted: bool | None) -> tqdm:

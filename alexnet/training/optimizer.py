@@ -25,9 +25,8 @@ class PaperSGD:
 
     # Why not a subclass of torch.optim.Optimizer: its constructor imports torch's compiler, which takes seconds.
     def __init__(self, params: Iterable, rate: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        given = list(params)
-        groups = given if isinstance(given[0], dict) else [{"params": given}]
-        defaults = {"rate": rate, "momentum": momentum, "weight_decay": weight_decay}
+        params, defaults = list(params), {"rate": rate, "momentum": momentum, "weight_decay": weight_decay}
+        groups = params if isinstance(params[0], dict) else [{"params": params}]
         self.param_groups: list[dict[str, Any]] = [{**defaults, **group} for group in groups]
         self.state = {w: {"velocity": torch.zeros_like(w)} for group in self.param_groups for w in group["params"]}
 
@@ -66,8 +65,8 @@ class Rates:
 def rates_of(schedule: Schedule | None, epochs: int, epoch: int, errors: Sequence[float] = ()) -> Rates | None:
     """Return the rates of `epoch`, which counts from 0, in a training of `epochs`; None: the training has ended.
 
-    A fraction f of the training is the start of epoch round(f * epochs). A plateau is a function of the watched errors
-    (fractions) after each finished epoch alone, so that resuming needs no state. Paper 5.
+    A fraction f of it is the start of epoch round(f * epochs). A plateau is a function of the watched errors (fractions)
+    after each finished epoch, so that resuming needs no state. Paper 5.
     """
     if schedule is None:
         return Rates()

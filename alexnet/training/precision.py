@@ -54,11 +54,11 @@ def decide(wanted: str, device: str = "cpu") -> dict[str, Any]:
     # Why: a matmul that a CPU needs milliseconds for is over on a GPU before it is timed.
     size = {"side": 4096, "device": device} if device == "cuda" else {}
     fp32, bf16 = matmul_speed(torch.float32, **size), matmul_speed(torch.bfloat16, **size)
-    gflops = {"fp32": round(fp32, 1), "bf16": round(bf16, 1)}
-    record = {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "matmul_gflops": gflops}
+    found = {"choice": "bf16", "why": f"bf16 is more than {WORTHWHILE} times as fast here"}
     if bf16 < WORTHWHILE * fp32:
-        return {"choice": "fp32", "why": "bf16 is not fast enough on this device to be worth it", **record}
-    return {"choice": "bf16", "why": f"bf16 is more than {WORTHWHILE} times as fast here", **record}
+        found = {"choice": "fp32", "why": "bf16 is not fast enough on this device to be worth it"}
+    gflops = {"fp32": round(fp32, 1), "bf16": round(bf16, 1)}
+    return {**found, "cpu_capability": torch.backends.cpu.get_cpu_capability(), "matmul_gflops": gflops}
 
 
 def use_threads(num_threads: int | None) -> int:

@@ -42,7 +42,7 @@ class Learner:
         """Give every group of parameters its rate."""
         if rates != self._rates:
             self.graph.forget()
-            self._rates = rates
+        self._rates = rates
         set_rates(self.optimiser, rates)
 
     def step(self, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None = None, share: float = 1.0) -> Found:

@@ -22,7 +22,3 @@ def test_a_table_has_a_caption_and_a_name():
     assert text.startswith(":::{table} Counts.\n:name: tbl-counts\n\n|")
     assert text.endswith("|\n:::")
     assert "\n:class: filterable\n\n|" in tables.numbered([(1,)], ("n",), "Counts.", "tbl-counts", "filterable").data
-
-
-def test_on_the_front_page_a_table_has_no_number():
-    assert "{table}" not in tables.plain([(1,)], ("n",)).data

@@ -8,7 +8,6 @@ import torch
 from alexnet.config import CifarNet, ColumnNet, Optimiser, RunConfig, Schedule, UserError
 from alexnet.preprocessing.augment import SOURCE2012
 from alexnet.training import checkpoint, evaluate, loop
-from alexnet.training.loop import Outcome
 
 # 34 + 12 images, a sixteenth of the net.
 CONFIG = RunConfig(
@@ -25,7 +24,7 @@ CONFIG = RunConfig(
 def test_a_training_counts_errors_of_central_views_each_epoch_and_of_ten_when_asked(photographs, tmp_path):
     times = []
     training, outcome = loop.train(CONFIG, photographs, tmp_path, on_epoch=lambda at, took: times.append(took), bar=False)
-    assert outcome == Outcome("epochs")
+    assert (outcome, training.warning()) == ("epochs", None)
     assert [line["images_seen"] for line in training.progress.history] == [0, 34, 68]
     rows = [row for row in training.progress.metrics if row["views"] == "central"]
     assert [(row["epoch"], row["split"], row["k"], row["total"]) for row in rows] == [
