@@ -276,11 +276,9 @@ def image_side_of(net: Net) -> int:
     return net.image_side if isinstance(net, CifarNet) else layers_of(net).image_side
 
 
-def num_columns_of(net: Net | NetConfig) -> int:
+def num_columns_of(net: Net) -> int:
     """Return how many columns `net` has, each of which could have a device of its own."""
-    if isinstance(net, ColumnNet):
-        net = layers_of(net)
-    return net.columns if isinstance(net, NetConfig) else 1
+    return layers_of(net).columns if isinstance(net, ColumnNet) else 1
 
 
 def label(net: Net) -> str:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from alexnet import files, randomness
 from alexnet.config import Augmentation, CifarNet, UserError, from_dict, to_dict
 from alexnet.model.net import Net, blank
-from alexnet.model.presets import COLUMN_NAMES, NetConfig, num_columns_of
+from alexnet.model.presets import NetConfig
 
 FORMAT_VERSION = 1
 METADATA = "alexnet"
@@ -141,8 +141,9 @@ def check_images(side: int) -> Tensor:
 def _built(card: ModelCard, tensors: dict[str, Tensor]) -> LoadedNet:
     """Return the net in evaluation mode with copies of these tensors as weights; ValueError if they do not fit."""
     state = {key: value for key, value in tensors.items() if key not in (MEAN, IMAGES, LOGITS)}
+    names = (card.net.column_names,) if isinstance(card.net, NetConfig) else ()
     with torch.device("meta"):
-        net = blank(card.net, (COLUMN_NAMES[: num_columns_of(card.net)],))
+        net = blank(card.net, names)
     net.load_plain_state(state)  # Why: on meta it compares names and shapes, and allocates and copies nothing.
     net.to_empty(device="cpu")
     net.load_plain_state(state)

@@ -66,7 +66,9 @@ class Chapter:
         rows = [("the paper says", claim.wording)]
         for value in claim.values:
             where = on(title_of(value.dataset), value.split, value.views)
-            rows.append((value.key, f"{printed(value)}{f' ({where})' if where else ''}{_margin(value)}"))
+            is_judged = value.margin and not value.is_direction
+            close = f"; we say that it agrees within {value.margin:g}" if is_judged else ""
+            rows.append((value.key, f"{printed(value)}{f' ({where})' if where else ''}{close}"))
             if value.notes2012 is not None:
                 rows.append(("2012 run notes", f"{noted(value)} ({links.source(value.notes_source)})"))
         notes = (("to be seen", claim.direction), ("looser band", claim.looser), ("note", claim.note))
@@ -186,10 +188,6 @@ def with_unit(interval: Interval, value: Value) -> str:
 
 def _unit(value: Value) -> str:
     return {"count": "", "constant": "", "ratio": " times", "%": " %"}.get(value.unit, f" {value.unit}")
-
-
-def _margin(value: Value) -> str:
-    return f"; we say that it agrees within {value.margin:g}" if value.margin and not value.is_direction else ""
 
 
 def on(dataset: str, split: str, views: str) -> str:

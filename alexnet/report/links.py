@@ -1,4 +1,4 @@
-"""Where the book leads on to: the chapter of a claim, lines of the 2012 source at its commit, tests, tables to download.
+"""Where the book leads on to: the chapter of a claim, lines of the 2012 source at its commit, tables to download.
 
 Chapters are read from the notebooks that `_toc.yml` names, so that a chapter not written yet is never linked.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from alexnet.config import PROJECT_DIR
-from alexnet.report.chapter import REPOSITORY
 from alexnet.report.figures import FOLDER
 
 BOOK_DIR = PROJECT_DIR / "book"
@@ -58,23 +57,6 @@ def _place(place: str) -> str:
     path = f"layers/{file}" if file.endswith(".cfg") and "/" not in file else file
     anchor = "#" + "-".join(f"L{line}" for line in lines.split("-")) if lines else ""
     return f"[{place.removeprefix('layers/')}]({SOURCE2012}/blob/{COMMIT2012}/{path}{anchor})"
-
-
-def to_test(named: str) -> str:
-    """Return a link to a test, "room::function", as the sentence that its name is; to its room where tests are not there."""
-    room, name = named.split("::")
-    sentence = name.removeprefix("test_").replace("_", " ")
-    return f"[{sentence}]({REPOSITORY}/blob/main/{_tests().get(named, f'tests/{room}')})"
-
-
-@cache
-def _tests() -> dict[str, str]:
-    places = {}
-    for file in sorted((PROJECT_DIR / "tests").glob("*/test_*.py")):
-        for number, line in enumerate(file.read_text().splitlines(), start=1):
-            if found := re.match(r"def (test_\w+)", line):
-                places[f"{file.parent.name}::{found[1]}"] = f"{file.relative_to(PROJECT_DIR).as_posix()}#L{number}"
-    return places
 
 
 def download(frame: pd.DataFrame, name: str, text: str) -> str:

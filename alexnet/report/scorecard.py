@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
-from IPython.display import Markdown
 from tabulate import tabulate
 
 from alexnet.config import UserError, nearest
@@ -21,12 +20,10 @@ from alexnet.experiments.scales import SCALES, Scale
 from alexnet.experiments.statistics import ONE_RUN, rate_interval
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
-from alexnet.report import links
 from alexnet.report.chapter import NOTHING, noted, on, printed, with_unit
-from alexnet.report.tables import numbered
 
 NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "of the sets"
-BADGES = dict.fromkeys(("agrees", "compatible"), "success") | dict.fromkeys(("smaller", "larger", "opposite"), "warning")
+EFFECTS = ("agrees", "compatible", "smaller", "larger", "direction seen")  # the paper's effect was seen
 PRINTED = 0.05 + 1e-9  # half of the last digit of an error rate or a gain
 
 
@@ -107,22 +104,6 @@ def frame() -> pd.DataFrame:
     columns = ["claim", "section", "what", "paper", "notes2012", "ours", "where", "word"]
     rows = [vars(line) | {"claim": line.claim.id, "section": line.claim.section} for line in lines()]
     return pd.DataFrame(rows, columns=columns)
-
-
-def table() -> Markdown:
-    """Return what experiments test, a row for each answer, and what no experiment tests yet; it can be filtered."""
-    rows = []
-    for line in sorted(lines(), key=lambda line: (not line.is_judged, not line.is_measured)):
-        if line.result is None and line.word != NO_EXPERIMENT:
-            continue
-        _, _, chapter = links.of_claim(line.claim.id).rpartition("](")
-        head = f"[{line.claim.id}]({chapter}" if chapter.endswith(")") else line.claim.id
-        badge = f"{{bdg-{BADGES.get(line.word, 'muted')}}}`{line.word}`"
-        ours = ", ".join(text for text in (line.ours, line.where) if text and text != NOTHING) or NOTHING
-        rows.append((head, line.claim.section, line.what, badge, ours, line.paper, line.notes2012))
-    headers = ("claim", "section", "what", "verdict", "ours", "paper", "2012 run notes")
-    caption = "Judged numbers first, then those that were measured and not judged, then the rest, each in the paper's order."
-    return numbered(rows, headers, caption, "tbl-scorecard", "filterable stacked compact")
 
 
 def answer_sentences() -> dict[str, str]:

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from alexnet.machine import available_cores
 from alexnet.model import num_columns_of
 from alexnet.model.column_parallel import Exchange, Layout
 from alexnet.model.presets import COLUMN_NAMES
-from alexnet.preprocessing.loader import WHOLE, Part
+from alexnet.preprocessing.loader import Part
 
 PATIENCE = timedelta(minutes=10)  # a rank that has not answered for so long is lost; saving and evaluating take less
 GRACE = 600  # seconds that torchrun gives ranks to finish their step and save when it is asked to stop
@@ -45,7 +46,7 @@ class Group:
         self.replica, self.column = divmod(rank, self.layout.columns)
         self.num_ranks = self.layout.ranks
         self.is_main = rank == 0  # whether this is the rank that prints and writes the run's files
-        self.part: Part = (self.replica, self.layout.replicas) if self.layout.replicas > 1 else WHOLE  # rows of a batch
+        self.part: Part = self.replica, self.layout.replicas  # rows of a batch
         self.column_group: ProcessGroup | None = None  # the ranks with the columns of this replica, if there are several
         self.replica_group: ProcessGroup | None = (
             None  # the ranks with the same column in every replica, if there are several
@@ -190,7 +191,7 @@ def launch(arguments: Sequence[str], layout: Layout, program: Sequence[str] = ("
     return 1
 
 
-class StopRequests:
+class StopRequests(ExitStack):
     """Turn the first SIGINT, SIGTERM or SIGHUP into `requested`, so that a step is finished and saved.
 
     A second one acts as it always does. The caller may also `request` a stop, from any thread. No rank outlives those who
@@ -199,8 +200,8 @@ class StopRequests:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._asked = False
-        self._before: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:
@@ -215,14 +216,11 @@ class StopRequests:
 
     def __enter__(self) -> "StopRequests":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                self._before[number] = signal.signal(number, self._signalled)
+            if (before := signal.getsignal(number)) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, partial(self._signalled, before))
+                self.callback(signal.signal, number, before)
         return self
 
-    def _signalled(self, number: int, frame: Any) -> None:
+    def _signalled(self, before: Any, number: int, frame: Any) -> None:
         self._asked = True
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        signal.signal(number, before)

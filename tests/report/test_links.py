@@ -5,8 +5,6 @@ import json
 import pandas as pd
 import pytest
 
-from alexnet.config import PROJECT_DIR
-from alexnet.paper.ledger import NOT_PINNED, ROWS
 from alexnet.report import figures, links
 
 
@@ -58,16 +56,3 @@ def test_a_table_lies_beside_the_pages_of_a_book_and_nowhere_else(tmp_path, monk
     monkeypatch.setenv(figures.FOLDER, str(tmp_path))
     assert links.download(frame, "x.csv", "all of it") == f"[all of it]({tmp_path.name}/x.csv)"
     assert (tmp_path / "x.csv").read_text() == "x\n1\n2\n"
-
-
-def test_a_test_is_linked_where_it_stands():
-    here = "report::test_a_test_is_linked_where_it_stands"
-    link = links.to_test(here)
-    assert link.startswith("[a test is linked where it stands](" + links.REPOSITORY)
-    file, line = link.rstrip(")").rpartition("/tests/")[2].split("#L")
-    assert f"def {here.rpartition('::')[2]}" in (PROJECT_DIR / "tests" / file).read_text().splitlines()[int(line) - 1]
-    assert links.to_test("model::test_nobody_wrote").endswith("/blob/main/tests/model)")
-
-
-def test_every_test_of_the_ledger_is_found():
-    assert all("#L" in links.to_test(row.test) for row in ROWS if row.test != NOT_PINNED)
