@@ -1,8 +1,7 @@
 """How figures of the book look, and how they reach the page: as SVG in two palettes, with caption, alt text, provenance.
 
-Importing this sets matplotlib's style. Draw with `plt.subplots()` and the colours below, then `show`. The second rendering,
-for readers who prefer dark pages, is the first with each colour replaced by its partner. Colours are of the Okabe-Ito
-palette, which the colour-blind can tell apart; line styles and markers should repeat what colours say.
+Importing this sets matplotlib's style. Pages for dark screens get the same drawing, each colour replaced by its partner.
+Colours are of the Okabe-Ito palette, which the colour-blind can tell apart; line styles and markers should repeat them.
 """
 
 import base64

@@ -1,10 +1,8 @@
 """Figures that answer a touch: a drawing, in whose place the page's script puts the same as a Plotly chart; and controls.
 
-`show(figure, traces, layout, name, caption, alt)` is `figures.show` and more: `traces` and `layout` are Plotly's, as plain
-dictionaries (of `import plotly` nothing is needed). Where scripts are off, in print and in search engines the drawing
-stands. Colours are those of `figures`, which the script replaces by their partners on dark pages. The script,
-`book/_static/interactive.js`, is on every page; `book/make.py` copies Plotly's beside it from the Python package, and only a
-page with such a figure loads that, when the figure comes near.
+Traces and layouts are Plotly's, as plain dictionaries. Where scripts are off, in print and in search engines the drawing
+stands. The script is `book/_static/interactive.js`; `book/make.py` copies Plotly's beside it from the Python package, and
+only a page with such a figure loads that. Colours are those of `figures`, which the script replaces on dark pages.
 """
 
 import json

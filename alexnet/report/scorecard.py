@@ -1,8 +1,7 @@
 """Every claim of the paper with its number, the 2012 run notes', ours and the verdict: front page and `alexnet compare`.
 
 What experiments test has a line for each answer: every net and variant that a claim may mean, not the one that agrees.
-Numbers of the text that are definitions or arithmetic are held by our net or counted on it; they are said to be so, and
-never among what was measured. So are numbers that the paper quotes from others.
+Definitions, arithmetic and numbers that the paper quotes are said to be so, and never among what was measured.
 """
 
 import textwrap

@@ -1,8 +1,7 @@
 """Exact counts of errors, probabilities and features of a whole split, and what is computed from them (section 6).
 
-The counts are the same integers for any number of ranks: a net is shown a split in batches of `CHUNK`, of which a rank takes
-whole ones, so that it computes each image in the same company and to the same bits. They are made from logits, which are
-fp32 in any precision.
+The counts are the same integers for any number of ranks: a rank takes whole batches of `CHUNK`, so that it computes each
+image in the same company and to the same bits. They are made from logits, which are fp32 in any precision.
 
 Shapes: N images, C maps, H, W pixels, K classes, Q queries, D features, M neighbours.
 """
