@@ -131,7 +131,6 @@ class RunConfig:
     schedule: Schedule | None = None  # None: the rate is constant
     augmentation: Augmentation | None = None  # None: images are shown whole
     start_from: "RunConfig | None" = None  # the training whose weights, all but the last layer's, this one begins with
-
     start_file: str | None = None  # `file_digest` of exported weights, all but the last layer's, that it begins with
     name: str | None = None  # of a training of one's own, which is then apart from equal ones
 

@@ -6,7 +6,7 @@ trained on crops (paper 4.1, 6). Shapes: N pictures, K classes, D features.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from alexnet import files
 from alexnet.config import CifarNet, ColumnNet, RunConfig, UserError
-from alexnet.model import Net
 from alexnet.model.weights import LoadedNet
 from alexnet.preprocessing import PreparedSet, Split, photograph
 from alexnet.training import evaluate
@@ -74,18 +73,11 @@ def features(net: LoadedNet, pictures: Picture | Sequence[Picture], layer: str =
     return _run(net, pictures, lambda *shown: evaluate.features_split(*shown, "", layer)).numpy()
 
 
-class Ready(NamedTuple):
-    """A net that is only evaluated: what `evaluate` needs of a learner."""
-
-    net: Net
-    group: Group
-    precision: str = "fp32"
-
-
-def ready(net: LoadedNet) -> tuple[Ready, RunConfig]:
-    """Return a loaded net, and the config of its run as far as that says how it is shown images."""
+def ready(net: LoadedNet) -> tuple[SimpleNamespace, RunConfig]:
+    """Return what `evaluate` needs of a learner, and the config of its run as far as that says how it is shown images."""
     shape = net.card.net if isinstance(net.card.net, CifarNet) else ColumnNet(num_classes=len(net.card.classes))
-    return Ready(net.net, Group(net.mean_image.device)), RunConfig(net=shape, augmentation=net.shown)
+    learner = SimpleNamespace(net=net.net, group=Group(net.mean_image.device), precision="fp32")
+    return learner, RunConfig(net=shape, augmentation=net.shown)
 
 
 def _run(net: LoadedNet, pictures: Picture | Sequence[Picture], measure: Callable[..., Tensor]) -> Tensor:

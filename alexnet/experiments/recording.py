@@ -40,7 +40,7 @@ def train_run(
     group: Group | None = None,
     stop: StopRequests | None = None,
 ) -> Run:
-    """Return the run of `config`, trained as far as it is missing, with the artefacts `measured`.
+    """Return the run of `config`, trained as far as it is missing, with the artefacts `measured` if its weights are here.
 
     With `epoch_limit` a run that has not ended by that epoch is recorded as "overtaken" and returned. `threads` is for a run
     that begins; one that resumes keeps its own number, precision and kernels, for the sake of equal bits. Raises UserError
@@ -57,8 +57,13 @@ def train_run(
             _train(config, threads, group, epoch_limit=epoch_limit, stop=stop)
             run = runs.read(config)
         assert run is not None
-        if run.status == "finished" and group.num_ranks == 1:
-            _measure(run, measured, group, threads)
+        lacking = [name for name in measured if not artefacts.is_measured(run.folder, name)]
+        is_whole = run.status == "finished" and group.num_ranks == 1
+        if is_whole and lacking and checkpoint.read_weights(run.folder) is not None:
+            use_threads(threads)
+            trained = load(run, group)
+            for name in lacking:
+                artefacts.measure(trained, name)
     return run
 
 
@@ -194,16 +199,6 @@ def _new_manifest(config: RunConfig, data: PreparedSet) -> dict[str, Any]:
     said |= {"command": runs.command_of(config), "config_hash": config_hash(config), "config": to_dict(config)}
     said |= {"data": {"set": data.name, "fingerprint": data.fingerprint, "stand_in": data.stand_in}}
     return said | {"epochs": 0, "images_seen": 0, "seconds": 0.0, "weights_sha256": None}
-
-
-def _measure(run: Run, names: Iterable[str], group: Group, threads: int | None) -> None:
-    """Measure what a finished run lacks of the artefacts `names`, if its weights are on this machine."""
-    missing = [name for name in names if not artefacts.is_measured(run.folder, name)]
-    if missing and checkpoint.read_weights(run.folder) is not None:
-        use_threads(threads)
-        trained = load(run, group)
-        for name in missing:
-            artefacts.measure(trained, name)
 
 
 def load(run: Run, group: Group | None = None) -> artefacts.Trained:

@@ -97,26 +97,25 @@ class Queue:
         self.idle: list[Worker] = []
         self.failed: dict[str, str] = {}
         self.warned: dict[str, str] = {}
-        self.free, self.threads = places(self._startable(), **at)
+        self.free, self.threads = places(self._open(), **at)
         self.total, self.on_devices = len(self.free), self.free[0] is not None
         open_ = [each for each in self.wanted(assume=True) if each.state in STARTABLE]
         self.bar = tqdm(total=len(open_), desc=f"all runs at scale {scale}", unit="run", disable=None)  # None: on terminals
 
-    def _startable(self) -> list[Wanted]:
-        """Return the runs that can begin now: missing, not failed, not begun, and with the weights that they begin with."""
-        open_ = [w for w in self.wanted() if w.name not in (*self.busy, *self.failed)]
-        return [w for w in open_ if w.state in STARTABLE and plan.can_begin(w.config)]
+    def _open(self, can_begin: bool = True) -> list[Wanted]:
+        """Return the runs that are missing, not failed, not begun, and have the weights that they begin with, or have not."""
+        open_ = [w for w in self.wanted() if w.name not in (*self.busy, *self.failed) and w.state in STARTABLE]
+        return [w for w in open_ if plan.can_begin(w.config) is can_begin]
 
     def left_out(self) -> dict[str, str]:
         """Return, of the runs that could not begin because the one before them failed or has no weights here, why."""
-        open_ = [w for w in self.wanted() if w.state in STARTABLE and not plan.can_begin(w.config)]
-        open_ = [w for w in open_ if not files.is_locked(runs.lock_of(w.config.start_from))]  # another process has that one
         lacks = "begins with the weights of another run, which are not on this machine:"
+        open_ = [w for w in self._open(False) if not files.is_locked(runs.lock_of(w.config.start_from))]  # others have it
         return {w.name: f"{w.name} {lacks} {runs.name_of(w.config.start_from)}." for w in open_}
 
     def advance(self) -> bool:
         """Give work to free places, wait a moment for an answer; False when there is nothing left."""
-        for wanted in self._startable() if self.free or self.idle else ():
+        for wanted in self._open() if self.free or self.idle else ():
             if (worker := self._worker_for(wanted)) is None:
                 break
             self.busy[wanted.name] = worker
