@@ -103,7 +103,7 @@ class Queue:
         self.bar = tqdm(total=len(open_), desc=f"all runs at scale {scale}", unit="run", disable=None)  # None: on terminals
 
     def _open(self, can_begin: bool = True) -> list[Wanted]:
-        """Return the runs that are missing, not failed, not begun, and have the weights that they begin with, or have not."""
+        """Return the runs that are missing, not failed, not begun, and have the weights to begin with, or have not."""
         open_ = [w for w in self.wanted() if w.name not in (*self.busy, *self.failed) and w.state in STARTABLE]
         return [w for w in open_ if plan.can_begin(w.config) is can_begin]
 
