@@ -68,10 +68,8 @@ def _difference(first: Sequence[float], second: Sequence[float]) -> Interval:
 
 def gain(without: str, with_: str, top: int) -> Answer:
     """Points of top-`top` error that `with_` has less than `without`; all arms compared with one control are a family."""
-    arms = (without, with_)
-    return Answer(
-        arms, lambda at: (at.counted,), lambda results, at: results.family(with_, at, top).get(without), (*arms, top)
-    )
+    of = (without, with_, top)
+    return Answer(of[:2], lambda at: (at.counted,), lambda results, at: results.family(with_, at, top).get(without), of)
 
 
 def error(arm: str, top: int) -> Answer:
@@ -175,11 +173,8 @@ def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
 
 
 def mean_probabilities(nets_NK: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean (N, K), float64, of the probabilities that several nets give to the same images.
-
-    So the rows "5 CNNs" and "7 CNNs" of Table 2 are made. Source 2012: coefficients tuned on the validation set in steps of
-    .05 (avg-valid.py).
-    """
+    """Return the mean (N, K), float64, of the probabilities that several nets give to the same images (Table 2)."""
+    # Source 2012: coefficients tuned on the validation set in steps of .05 (avg-valid.py).
     return sum(net.astype(np.float64) for net in nets_NK) / len(nets_NK)
 
 
@@ -225,28 +220,25 @@ def rounding(arm: str) -> Answer:
     def interval_of(found: list[dict[str, np.ndarray]]) -> Interval:
         return mean_interval([float(100 * (a["rounded"] - a["wrong"]) / a["total"]) for a in found])
 
-    def name(at: Where) -> str:
-        return f"rounded/{at.split}"
-
+    name = "rounded/{0.split}".format
     return Answer((arm,), lambda at: (name(at),), lambda results, at: _over(interval_of, results.measured(arm, name(at))))
 
 
 def colour_index(kernels_CcHW: np.ndarray) -> float:
     """Return the share outside the grey axis of the energy of all kernels."""
-    grey = 3 * np.square(kernels_CcHW.mean(axis=1)).sum()
-    return 1 - grey / np.square(kernels_CcHW).sum()
+    return 1 - 3 * np.square(kernels_CcHW.mean(axis=1)).sum() / np.square(kernels_CcHW).sum()
 
 
 def share_of_deals(kernels_CcHW: np.ndarray) -> float:
     """Return in what share of random deals the columns differ as much; less than one in twenty is a division."""
     draws = np.random.default_rng(0)
 
-    def difference(order: np.ndarray) -> float:
-        first, second = np.split(kernels_CcHW[order], 2)
-        return abs(colour_index(first) - colour_index(second))
+    def difference(kernels_CcHW: np.ndarray) -> float:
+        first, second = map(colour_index, np.split(kernels_CcHW, 2))
+        return abs(first - second)
 
-    observed = difference(np.arange(len(kernels_CcHW)))
-    return np.mean([difference(draws.permutation(len(kernels_CcHW))) >= observed for _ in range(1000)])
+    observed = difference(kernels_CcHW)
+    return np.mean([difference(draws.permutation(kernels_CcHW)) >= observed for _ in range(1000)])
 
 
 def first_epoch_below(line: float) -> "Callable[[Run], float]":

@@ -48,20 +48,18 @@ CHANGES = (("", "sd-0.01"), ("", "bias-0.1", "bias-0"), ("", "inputs-over-60"))
 STARTS = [" ".join(filter(None, words)) for words in itertools.product(*CHANGES)]
 # A first guess of the rate of each.
 ACTIVATIONS = {"elu": 0.002, "leaky_relu": 0.002, "softplus": 0.002, "abs-tanh": 0.016, "sigmoid": 0.064}
-CONSTANTS = {  # alpha, divided by the 9 maps of the window, and beta; published: 0.001 and 0.75
-    "beta 0.25": (0.001, 0.25), "beta 0.5": (0.001, 0.5), "beta 1": (0.001, 1.0), "alpha 0.0001": (0.0001, 0.75),
-    "alpha 0.01": (0.01, 0.75), "root mean square": (1.0, 0.5),
-}  # fmt: skip
+# alpha is divided by the 9 maps of the window; published: 0.001 and 0.75.
+CONSTANTS = {f"beta {beta:g}": {"norm_alpha": 0.001, "norm_beta": beta} for beta in (0.25, 0.5, 1.0)}
+CONSTANTS |= {f"alpha {alpha:g}": {"norm_alpha": alpha, "norm_beta": 0.75} for alpha in (0.0001, 0.01)}
+CONSTANTS |= {"root mean square": {"norm_alpha": 1.0, "norm_beta": 0.5}}
 POOLINGS = {"maxima alone": {"pooling": "max"}, "averages alone": {"pooling": "average"}}
 
 
 def _against_published(claim: str, topology, decay: dict[str, float], variants: dict[str, dict]) -> Experiment:
     """Return an experiment of variants of a small net against the published one, in 60 epochs."""
-    all_of_them = {"as published": {}} | variants
-    how = {"epochs": 60, "scales": SMALL}
-    return against(
-        claim, {name: cifar_published(topology, decay, (0.8, 0.9), **how, **c) for name, c in all_of_them.items()}
-    )
+    how = {"as published": {}} | variants
+    arms = {name: cifar_published(topology, decay, (0.8, 0.9), epochs=60, scales=SMALL, **c) for name, c in how.items()}
+    return against(claim, arms)
 
 
 LATE = (
@@ -87,10 +85,5 @@ LATE = (
         answers={f"epochs over ReLU's; {name}": ratio(name, "ReLU", TO_LINE) for name in ACTIVATIONS},
     ),
     _against_published("q-pooling", "19pct", {}, POOLINGS),
-    _against_published(
-        "q-constants",
-        "conv-local-11pct",
-        {"fc5": 0.01},
-        {name: {"norm_alpha": alpha, "norm_beta": beta} for name, (alpha, beta) in CONSTANTS.items()},
-    ),
+    _against_published("q-constants", "conv-local-11pct", {"fc5": 0.01}, CONSTANTS),
 )

@@ -1,7 +1,6 @@
 """The learning rate that makes a training fastest, and how fast that is (section 3.1).
 
-The paper compares two activations "at learning rates chosen independently to make training as fast as possible" and
-measures the first epoch at which the training error is 25 % or less.
+Rates are chosen "independently to make training as fast as possible", to the first epoch with a training error of 25 %.
 """
 
 import math
@@ -56,28 +55,20 @@ def search_rate(config_of: ConfigOf, line: float, first_rate: float, metrics_of:
 
     The grid grows outward from the first rate until the fastest has a slower neighbour on either side. A run ends when
     another rate has crossed the line earlier than it can, and the search after `MAX_PLACES` rates in any case (`said`).
-    Paper 3.1: rates are chosen independently, to make training as fast as possible.
     """
     tried: dict[int, float] = {}  # place on the grid -> crossing epoch
     metrics: dict[float, Rows] = {}
-    while (place := _next_place(tried)) is not None and len(tried) < MAX_PLACES:
-        fastest, rate = min(tried.values(), default=math.inf), first_rate * RATE_STEP**place
-        rows = metrics_of(config_of(rate, SEARCH_SEED), math.ceil(fastest) if math.isfinite(fastest) else None)
+    while True:
+        best = min(tried, key=tried.__getitem__, default=0)
+        fastest = tried.get(best, math.inf)
+        limit = math.ceil(fastest) if math.isfinite(fastest) else None
+        # Why lower: that nothing crossed is most often because the rate was too high.
+        places = (best - 1, best + 1) if limit is not None else (min(tried, default=1) - 1,)
+        missing, rows = [place for place in places if place not in tried], None
+        if missing and len(tried) < MAX_PLACES:
+            rate = first_rate * RATE_STEP ** missing[0]
+            rows = metrics_of(config_of(rate, SEARCH_SEED), limit)
         if rows is None:
-            break
-        tried[place], metrics[rate] = crossing_epoch(training_errors(rows), line), rows
-    metrics = dict(sorted(metrics.items()))
-    best = min(tried, key=tried.__getitem__, default=0)
-    if math.isinf(tried.get(best, math.inf)):
-        return Search(metrics, line, None, False)
-    return Search(metrics, line, first_rate * RATE_STEP**best, {best - 1, best + 1} <= tried.keys())
-
-
-def _next_place(tried: dict[int, float]) -> int | None:
-    """Return the place of the grid to try next, or None when the fastest has both its neighbours."""
-    fastest = min(tried, key=tried.__getitem__, default=None)
-    if fastest is None:
-        return 0
-    # Why lower: that nothing crossed is most often because the rate was too high.
-    places = (min(tried) - 1,) if math.isinf(tried[fastest]) else (fastest - 1, fastest + 1)
-    return next((place for place in places if place not in tried), None)
+            best_rate = None if limit is None else first_rate * RATE_STEP**best
+            return Search(dict(sorted(metrics.items())), line, best_rate, bracketed=not missing)
+        tried[missing[0]], metrics[rate] = crossing_epoch(training_errors(rows), line), rows

@@ -55,43 +55,32 @@ class ScaleTable:
         return self.sets.get(dataset, dataset)
 
 
-_TABLES = (
+TABLES: dict[Scale, ScaleTable] = {each.name: each for each in (
     ScaleTable(
         name="toy",
         words="images made by formula (a stand-in for photographs), small nets, minutes, no network",
         sets=dict.fromkeys(PHOTOGRAPHS, "formula256") | {"cifar10": "formula32", "imagenette": "formula256"},
-        width=0.125,
-        batch_size=32,
-        epochs=2,
-        base_seeds=(0, 1),
-        seeds=(0,),
-        short=SHORT,
-        cifar_width=0.5,
-        cifar_batch_size=64,
-        cifar_precision="fp32",  # Why: two such trainings are over in less time than types take to compare.
+        width=0.125, batch_size=32, epochs=2, base_seeds=(0, 1), seeds=(0,), short=SHORT,
+        cifar_width=0.5, cifar_batch_size=64, cifar_precision="fp32",  # Why: comparing types takes longer than training.
     ),
     ScaleTable(
         name="small",
         words="real photographs: CIFAR-10, 20 classes of ILSVRC at half width; nights on a laptop, minutes on a GPU",
         sets=dict.fromkeys(PHOTOGRAPHS, "imagenet20"),
-        width=0.5,
-        epochs=14,
-        short=SHORT,
+        width=0.5, epochs=14, short=SHORT,
     ),
     ScaleTable(
         name="paper",
         words="ILSVRC, Fall 2009 and 2011, CIFAR-10; one CUDA device or two, the published sizes and schedules",
         sets={"ilsvrc": "ilsvrc2010"},  # Why 2010: the paper says that most of its experiments are on it.
-        width=1.0,
-        epochs=90,
+        width=1.0, epochs=90,
     ),
-)
-TABLES: dict[Scale, ScaleTable] = {each.name: each for each in _TABLES}
+)}  # fmt: skip
 
 # Set by `make rehearse` for itself and for all processes that it starts: `paper` is then every declaration, run small.
 REHEARSAL = "ALEXNET_REHEARSAL"
-REHEARSED = {"words": "a rehearsal of the scale paper: tiny archives, narrow nets, one epoch; no result"}
-REHEARSED |= {"width": 0.0625, "cifar_width": 0.25, "most_epochs": 1}
+REHEARSED = {"words": "a rehearsal of the scale paper: tiny archives, narrow nets, one epoch; no result",
+             "width": 0.0625, "cifar_width": 0.25, "most_epochs": 1}  # fmt: skip
 
 
 def table(scale: str) -> ScaleTable:

@@ -10,7 +10,7 @@ VAL = {1: "", 5: ", val"}  # ends the names of top-5 errors of which the paper h
 VIEWS = ("net", {"views": "central"}), ("net", {"views": "ten"})
 HELD_OUT = ("net", {"split": "val"}), ("net", {"split": "test"})
 LINE = 0.25  # training error at which Figure 1 compares the nets
-CONV = ("conv2", "conv3", "conv4", "conv5")
+WITHOUT = {f"without conv{layer}": base(f"no-conv{layer}") for layer in (2, 3, 4, 5)}
 
 
 def fastest(topology: Topology, activation: Activation, sd: float = CifarNet.first_sd, **guesses) -> FastestRate:
@@ -20,22 +20,18 @@ def fastest(topology: Topology, activation: Activation, sd: float = CifarNet.fir
 
 
 def cifar_published(topology: Topology, decay: dict[str, float], drops: tuple[float, float], **changes) -> Arm:
-    """Return a net of section 3.3 as the files of cuda-convnet train it: crops, flips, `decay` in some layers.
-
-    Locally-connected layers have one of 0.004 in every file.
-    """
+    """Return a net of section 3.3 as the files of cuda-convnet train it: crops, flips, `decay` in some layers."""
+    # Locally-connected layers have one of 0.004 in every file.
     local = {"local3": 0.004, "local4": 0.004} if "local" in topology else {}
     schedule = Schedule(drops=drops, bias_drops=2, conv1_drop=None, conv1_freeze=None)
     return cifar(topology, image_side=24, layer_decay=tuple((local | decay).items()), schedule=schedule,
                  augmentation=CIFAR_CROPS, **changes)  # fmt: skip
 
 
-def depth(claim: str, layers: tuple[str, ...]) -> Experiment:
-    """Return the experiment of what each of some layers gains."""
-    return against(claim, {"whole": base()} | {f"without {layer}": base(f"no-{layer}") for layer in layers})
-
-
 TO_LINE = answers.first_epoch_below(LINE)
+# When has a training converged? Two readings of what the paper does not say, stated before a net without dropout was
+# trained: the first epoch whose mean training loss is two thirds of ln K, which the first rate reaches, and half of it.
+CONVERGED = {"two thirds": answers.first_epoch_of_loss(2 / 3), "half": answers.first_epoch_of_loss(1 / 2)}
 # What the paper leaves open is varied once: conv1's initial sd of the 2012 files, 0.0001, was tuned for ReLU.
 TANH_SDS = {f"tanh, sd {sd:g}": fastest("19pct", "tanh", sd, small=(0.016, 25), paper=(0.016, 25)) for sd in (0.001, 0.01)}
 FIGURE1 = {"19pct": ("tanh", "ReLU"), "conv-local-13pct": ("tanh, conv-local-13pct", "ReLU, conv-local-13pct")}
@@ -43,6 +39,7 @@ FIGURE1 |= {f"19pct, {arm}": (arm, "ReLU") for arm in TANH_SDS}
 # The paper's stars: pre-trained on the whole of Fall 2011 with a sixth layer, then fine-tuned. At `small` the 20 classes of
 # ImageNet-20 contain Imagenette's 10 as Fall 2011 contains ILSVRC's.
 STARS = {"1 CNN": base(), "1 CNN*": base("conv6", start_from=base("conv6", data="fall2011"))}
+NETTE = {"small": "imagenette"}
 # Source 2012: 140 epochs at the first rate and twice ten; 500 and twice ten (conv-local-13pct, conv-local-11pct).
 LONG_11PCT = ("conv-local-11pct", {"fc5": 0.01}, (500 / 520, 510 / 520))
 
@@ -62,16 +59,12 @@ EXPERIMENTS = (
     against("s4.1-crops", {"random crops and flips": base(), "central view": base(random=False)}, is_gap_closed=True),
     against("s4.1-pca", {"with": base(), "without": base(noise=0.0)}, is_gap_closed=True),
     against("s4.2-dropout", {"with": base(), "without": base("no-dropout")}, is_gap_closed=True),
-    # When has a training converged? Two readings of what the paper does not say, stated before a net without dropout was
-    # trained: the first epoch whose mean training loss is two thirds of ln K, which the first rate reaches, and half of it.
     Experiment(
         claim="s4.2-dropout-cost",
         arms={"with": base(), "without": base("no-dropout")},
         answers={
-            f"iterations to converge; to {words} of ln K": answers.ratio(
-                "with", "without", answers.first_epoch_of_loss(share)
-            )
-            for words, share in (("two thirds", 2 / 3), ("half", 1 / 2))
+            f"iterations to converge; to {words} of ln K": answers.ratio("with", "without", below)
+            for words, below in CONVERGED.items()
         },
     ),
     Experiment(
@@ -114,8 +107,8 @@ EXPERIMENTS = (
             "neighbours of the true class, in fc7 over in pixels": answers.neighbour_ratio("net", "features", "pixels")
         },
     ),
-    depth("s1-depth", CONV),
-    depth("s7-depth", (*CONV, "fc6", "fc7")),
+    against("s1-depth", {"whole": base()} | WITHOUT),
+    against("s7-depth", {"whole": base()} | WITHOUT | {f"without {fc}": base(f"no-{fc}") for fc in ("fc6", "fc7")}),
 )
 LATE = (
     Experiment(
@@ -151,12 +144,7 @@ LATE = (
         | {f"top-{k} error, 5 CNNs{VAL[k]}": answers.ensemble(("1 CNN",), nets=5, top=k) for k in KS}
         | {f"top-{k} error, 1 CNN*": answers.error("1 CNN*", top=k) for k in KS}
         | {f"top-{k} error, 7 CNNs*{VAL[k]}": answers.ensemble(tuple(STARS), nets=7, top=k) for k in KS},
-        data={"small": "imagenette"},
+        data=NETTE,
     ),
-    Experiment(
-        claim="s6-pretraining",
-        arms=STARS,
-        answers={f"top-{k} gain": answers.gain("1 CNN", "1 CNN*", top=k) for k in KS},
-        data={"small": "imagenette"},
-    ),
+    Experiment("s6-pretraining", STARS, {f"top-{k} gain": answers.gain("1 CNN", "1 CNN*", top=k) for k in KS}, data=NETTE),
 )

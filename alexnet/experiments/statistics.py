@@ -87,10 +87,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 def ratio_interval(
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-    confidence: float = 0.95,
-    limits: Sequence[float] | None = None,
+    numerators: Sequence[float], denominators: Sequence[float], limits: Sequence[float] = (math.nan, math.nan)
 ) -> Interval:
     """Return the geometric mean of the ratios paired by seed, and Student's t interval on their logarithms.
 
@@ -102,18 +99,18 @@ def ratio_interval(
     infinity without limits.
     """
     values = np.array([numerators, denominators], dtype=float)
-    censored, late = np.isinf(values), np.array(limits or (math.nan, math.nan))[:, None]
+    censored, late = np.isinf(values), np.array(limits)[:, None]
     values = np.where(censored, late, values)
     if not (values > 0).all():
         raise ValueError(f"a ratio needs positive values, or `limits`: {list(numerators)} over {list(denominators)}")
-    logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()], confidence)
+    logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()])
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
     method = logs.method.replace("values", "logarithms of the paired ratios")
     if censored.any():
         method += f"; {censored.any(axis=0).sum()} of {logs.n} pairs censored: a bound"
         if low is not None:
             low, high = -math.inf if censored[1].any() else low, math.inf if censored[0].any() else high
-    return Interval(math.exp(logs.estimate), low, high, confidence, logs.n, method)
+    return Interval(math.exp(logs.estimate), low, high, logs.confidence, logs.n, method)
 
 
 def family_intervals(
@@ -133,8 +130,7 @@ def family_intervals(
     reach = dunnett_critical(sizes, len(base), freedom) * math.sqrt(square / freedom) if freedom else math.nan
     found = {}
     for name, values in groups.items():
-        estimate = float(values.mean() - base.mean())
-        half = reach * math.sqrt(1 / len(values) + 1 / len(base))
+        estimate, half = float(values.mean() - base.mean()), reach * math.sqrt(1 / len(values) + 1 / len(base))
         low, high = (estimate - half, estimate + half) if freedom else (None, None)
         found[name] = Interval(estimate, low, high, 0.95, min(len(values), len(base)), method)
     return found
@@ -181,17 +177,11 @@ def count_interval(wrong: int, total: int) -> Interval:
 
 def rate_interval(counts: Sequence[tuple[int, int]]) -> Interval:
     """Return the mean error rate in percent from one (wrong, total) a seed; of a single seed, `count_interval`."""
-    return (
-        count_interval(*counts[0]) if len(counts) == 1 else mean_interval([100 * wrong / total for wrong, total in counts])
-    )
+    return count_interval(*counts[0]) if len(counts) == 1 else mean_interval([100 * w / total for w, total in counts])
 
 
 def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, views: str, scale: str) -> Verdict:
-    """Return the verdict on `value` from an interval in its unit, or from None: not run.
-
-    `dataset`, `split` and `views` are the measurement's. Counts and constants are of no data set and are never compared
-    here: ask `Value.is_close`.
-    """
+    """Return the verdict on `value` from an interval in its unit, or from None: not run. The rest is the measurement's."""
     at, theirs = (", ".join(filter(None, [data, part, seen and f"{seen} views"])) for data, part, seen in
                   ((dataset, split, views), (value.dataset, value.split, value.views)))  # fmt: skip
     bound, unit = "" if value.bound == "equal" else f"{value.bound} ", "" if value.unit == "ratio" else f" {value.unit}"

@@ -76,7 +76,7 @@ def test_ratios_are_paired_by_seed():
 
 def test_swapping_numerators_and_denominators_inverts_the_interval():
     above, below = [31.0, 40.0, 35.5, 44.0], [6.1, 5.5, 7.0, 6.4]
-    found, swapped = ratio_interval(above, below, 0.9), ratio_interval(below, above, 0.9)
+    found, swapped = ratio_interval(above, below), ratio_interval(below, above)
     assert (1 / swapped.estimate, 1 / swapped.high, 1 / swapped.low) == pytest.approx(
         (found.estimate, found.low, found.high)
     )
