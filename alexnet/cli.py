@@ -275,8 +275,6 @@ class Export(Chosen):
 class Predict:
     """Say what a trained net sees in photographs: the most probable classes, from ten views of each.
 
-    The net may be the one that `alexnet train s3.3-lrn --arm with --scale toy` trains.
-
     For example
       alexnet predict photo.jpg
       alexnet predict photo.jpg other.png --weights alexnet.safetensors --plot seen.svg
@@ -307,8 +305,6 @@ class Predict:
 @dataclass
 class Features:
     """Write what a layer of a trained net makes of every picture in a folder, as arrays `features` and `files` of an .npz.
-
-    The net may be the one that `alexnet train s3.3-lrn --arm with --scale toy` trains.
 
     For example
       alexnet features photographs --layer fc7 --to features.npz
@@ -432,17 +428,13 @@ def main(words: list[str] | None = None) -> None:
         else:
             command = tyro.cli(Command, args=words, prog="alexnet", description=(__doc__ or "").split("\n\n")[0])
             machine.use_device(getattr(command, "device", "auto"))
-        command()
+        with files.disk_errors_named():
+            command()
     except UserError as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # whoever read our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in files.FULL + files.REFUSED:
-            raise
-        where = "ALEXNET_DATA says where prepared sets are, ALEXNET_RUNS where results are"
-        sys.exit(f"error: {files.shown(error.filename)}: {error.strerror}. {where}.")
     except KeyboardInterrupt as stop:
         print(f"\nstopped. {stop}", file=sys.stderr)
         sys.exit(130)
@@ -457,7 +449,3 @@ def _train_defaults(words: list[str]) -> Train:
         return Train()
     arm = chosen.chosen()
     return Train(what=chosen.what, changes=Overrides(**{name: getattr(arm, name) for name in vars(Overrides())}))
-
-
-if __name__ == "__main__":
-    main()

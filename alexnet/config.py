@@ -171,40 +171,28 @@ def file_digest(file: Path) -> str:
 hints_of = cache(typing.get_type_hints)  # Why: it evaluates texts, and hashing configs is half of what a scorecard takes
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(value: Any, hint: Any = None) -> Any:
     """Return a config as nested plain dictionaries, without the fields that are None by default and None here.
 
-    So a config keeps its hash when such a field is added to its class.
+    So a config keeps its hash when such a field is added to its class. Of the values in it, by the hints of their types.
     """
-    said = [f for f in dataclasses.fields(config) if f.default is not None or getattr(config, f.name) is not None]
-    hints = hints_of(type(config))
-    return {f.name: _plain(getattr(config, f.name), hints[f.name]) for f in said}
-
-
-def _plain(value: Any, hint: Any = None) -> Any:
     if dataclasses.is_dataclass(value):
-        return to_dict(value)
+        said = [f for f in dataclasses.fields(value) if f.default is not None or getattr(value, f.name) is not None]
+        return {f.name: to_dict(getattr(value, f.name), hints_of(type(value))[f.name]) for f in said}
     if type(value) is int and float in (hint, *typing.get_args(hint)):
         return float(value)  # Why: a rate of 1 is a rate of 1.0, and the same run.
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return [to_dict(item) for item in value] if isinstance(value, tuple) else value
 
 
-def from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """Rebuild a config of class `cls` from `to_dict`'s result. Raises UserError for a key that is no field."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = set(values) - set(fields)
-    if unknown:
-        raise UserError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; it has {', '.join(fields)}.")
-    hints = hints_of(cls)
-    return cls(**{name: _from_plain(hints[name], value) for name, value in values.items()})
-
-
-def _from_plain(hint: Any, value: Any) -> Any:
-    if isinstance(value, dict):
-        choices = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
-        fitting = [t for t in choices if set(value) <= {f.name for f in dataclasses.fields(t)}]
-        return from_dict((fitting or choices)[0], value)
-    return tuple(_from_plain(None, item) for item in value) if isinstance(value, list) else value
+def from_dict(hint: Any, value: Any) -> Any:
+    """Rebuild a config of class `hint`, or a value in it, from `to_dict`'s result. Raises UserError for no field's key."""
+    if not isinstance(value, dict):
+        return tuple(from_dict(None, item) for item in value) if isinstance(value, list) else value
+    choices = {t: hints_of(t) for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)}
+    cls = next((t for t, hints in choices.items() if value.keys() <= hints.keys()), next(iter(choices)))
+    if unknown := sorted(value.keys() - choices[cls].keys()):
+        raise UserError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(choices[cls])}.")
+    return cls(**{name: from_dict(choices[cls][name], item) for name, item in value.items()})
 
 
 @cache

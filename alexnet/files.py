@@ -134,14 +134,12 @@ def is_locked(file: Path) -> bool:
 
 
 @contextmanager
-def disk_errors_named(folder: Path, variable: str) -> Iterator[None]:
-    """Turn a full disk or a refused access into a UserError that names the place and the variable that moves the folder."""
+def disk_errors_named() -> Iterator[None]:
+    """Turn a full disk or a refused access into a UserError that names the file and the variables that move folders."""
     try:
         yield
     except OSError as error:
-        where = Path(error.filename or folder)
-        if error.errno not in FULL + REFUSED or not (where.is_relative_to(folder) or folder.is_relative_to(where)):
+        if error.errno not in FULL + REFUSED:
             raise
-        full = f"The disk of {folder} is full. Free some space, or set {variable} to another."
-        refused = f"{shown(where)} may not be read or written to. Set {variable} to a folder that may."
-        raise UserError(full if error.errno in FULL else refused) from error
+        where = "ALEXNET_DATA says where prepared sets are, ALEXNET_RUNS where results are"
+        raise UserError(f"{shown(error.filename or 'disk')}: {os.strerror(error.errno)}. {where}.") from error

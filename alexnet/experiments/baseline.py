@@ -183,7 +183,7 @@ def main() -> None:
 
         cv2.setNumThreads(asked.threads)
         versions = machine.versions() | {name: metadata.version(name) for name in ("scikit-learn", "opencv-python-headless")}
-        with threadpool_limits(asked.threads), files.disk_errors_named(runs_dir(), "ALEXNET_RUNS"):
+        with threadpool_limits(asked.threads), files.disk_errors_named():
             for seed in asked.seeds:
                 make(prepare(asked.data), seed, Recipe(), threads=asked.threads, versions=versions)
     except (ImportError, UserError) as error:

@@ -35,7 +35,7 @@ def net_of(source: str | None) -> LoadedNet:
             raise UserError(f"No trained net is on this machine. Train one ({train}), or name a file with --weights.")
         source = max(here, key=lambda r: (not r.manifest["data"]["stand_in"], r.manifest["segments"][-1]["started"])).name
     folder = runs.runs_dir() / source.removeprefix("runs/").rstrip("/")
-    if not Path(source).is_file() and (run := runs.read_folder(folder)) is not None:
+    if not Path(source).is_file() and (run := runs.read(folder)) is not None:
         net = trained(run.config)
         return LoadedNet(net.learner.net, card_of(net), torch.from_numpy(net.data.mean)).eval()
     return weights.load(source, readiness.device())

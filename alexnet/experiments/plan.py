@@ -187,14 +187,10 @@ def seconds_per_epoch(config: RunConfig) -> float:
     evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
     if isinstance(net, ColumnNet):  # Why: to time every ablation and number of classes would take longer than a plan should
         net = ColumnNet("source2012", net.width, min(net.num_classes, 1000))
-        share = _operations(config.net) / _operations(net)
+        whole, timed = (sum(operations(layers_of(each)).values()) for each in (config.net, net))
+        share = whole / timed
     each = share * _seconds_per_image(net, config.optimiser.batch_size, config.precision)
     return (counts["train"] + EVALUATION_SHARE * evaluated) * each
-
-
-@cache
-def _operations(net: Net) -> int:
-    return sum(operations(layers_of(net)).values())
 
 
 @cache
@@ -224,17 +220,6 @@ def _seconds_per_image(net: Net, batch_size: int, precision: str) -> float:
     return min(taken) / batch_size
 
 
-@cache
-def _weights_bytes(net: Net) -> int:
-    """Return the bytes that a finished run keeps of `net` on this machine: its weights in fp32."""
-    import torch
-
-    from alexnet.model.net import blank, count_parameters
-
-    with torch.device("meta"):
-        return 4 * count_parameters(blank(net))
-
-
 def as_time(seconds: float) -> str:
     """Return seconds as a person says them: "40 s", "12 min", "3.5 h", "12 days"."""
     if seconds < 90:
@@ -247,13 +232,12 @@ def as_time(seconds: float) -> str:
 def find(name: str) -> RunConfig:
     """Return the run called `name`: one that is recorded, or that an experiment wants at some scale. Raises UserError."""
     name = name.removeprefix("runs/").rstrip("/")
-    if (run := runs.read_folder(runs.runs_dir() / name)) is not None:
+    if (run := runs.read(runs.runs_dir() / name)) is not None:
         return run.config
-    known = {each.name: each.config for scale in SCALES for each in wanted(scale, assume=True)}
-    stem, _, seed = name.rpartition("/seed-")
-    if seed.isdigit():  # another repetition of a run that is known
-        alike = [config for each, config in known.items() if each.startswith(f"{stem}/seed-")]
-        known |= {runs.name_of(new): new for new in [reseeded(config, int(seed)) for config in alike]}
+    configs = [each.config for scale in SCALES for each in wanted(scale, assume=True)]
+    if (seed := name.rpartition("/seed-")[2]).isdigit():  # another repetition of a run that is known
+        configs += [reseeded(config, int(seed)) for config in configs]
+    known = {runs.name_of(config): config for config in configs}
     if name not in known:
         raise UserError(f"There is no run {name!r}{nearest(name, known)} (`alexnet plan` lists them).")
     return known[name]
@@ -292,6 +276,10 @@ def commands(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) 
 
 def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -> str:
     """Return the plan of a scale: a line for each run, then time and disk."""
+    import torch
+
+    from alexnet.model.net import blank, count_parameters
+
     lines, missing, left = [], [], 0.0
     for each in wanted(scale, claims, assume=True, seeds=seeds):
         state, seconds = each.state, 0.0
@@ -305,7 +293,9 @@ def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -
     if not missing:
         return f"{text}\nEvery run is done."
     sets = {config.data for config in missing if not is_prepared(config.data)}
-    disk = (sum(_weights_bytes(config.net) for config in missing) + sum(SETS[name].num_bytes for name in sets)) / 1e9
+    with torch.device("meta"):
+        weights = sum(4 * count_parameters(blank(config.net)) for config in missing)  # bytes, in fp32
+    disk = (weights + sum(SETS[name].num_bytes for name in sets)) / 1e9
     return f"{text}\nAbout {as_time(left)} of training on this machine, one run after the other; {disk:.1f} GB of disk."
 
 

@@ -31,6 +31,7 @@ CHECKPOINT_SECONDS = 120.0
 STATUS = {"diverged": "diverged", "limit": "overtaken", "stopped": "stopped"}
 
 
+@files.disk_errors_named()
 def train_run(
     config: RunConfig,
     *,
@@ -48,10 +49,7 @@ def train_run(
     """
     group = group or Group()
     busy = f"Another process is training {runs.name_of(config)}. Wait for it, or stop it; nothing is lost either way."
-    with (
-        files.disk_errors_named(runs.runs_dir(), "ALEXNET_RUNS"),
-        files.locked(runs.lock_of(config), busy) if group.is_main else nullcontext(),
-    ):
+    with files.locked(runs.lock_of(config), busy) if group.is_main else nullcontext():
         run = runs.read(config)
         if run is None or not run.is_done(epoch_limit):
             _train(config, threads, group, epoch_limit=epoch_limit, stop=stop)

@@ -153,7 +153,7 @@ class Results:
 
 def _finished(config: RunConfig, first_seed: int) -> dict[int, Run]:
     """Return, by seed, the finished runs of a config whatever its seed, of the first seed and those after it."""
-    read = filter(None, map(runs.read_folder, runs.folder_of(config).parent.glob("seed-*")))
+    read = filter(None, map(runs.read, runs.folder_of(config).parent.glob("seed-*")))
     found = {run.seed: run for run in read if run.status == "finished" and run.folder.name == f"seed-{run.seed}"}
     return {seed: found[seed] for seed in sorted(found) if seed >= first_seed}
 

@@ -38,9 +38,7 @@ class Run:
     folder: Path
     manifest: dict[str, Any]
 
-    status = property(
-        lambda run: run.manifest["status"]
-    )  # finished, diverged, overtaken (by another rate), stopped, running
+    status = property(lambda run: run.manifest["status"])  # finished, diverged, overtaken by another rate, stopped, running
     name = property(lambda run: run.manifest["name"])  # the folder below `runs/`: data, readable name with hash, seed
     seed = property(lambda run: run.manifest["config"]["seed"])
     # Of a training of one's own: whose arm it changes ("arm_of"), and the file that it begins with ("start_file").
@@ -108,13 +106,9 @@ def mending(name: str) -> str:
     return f"Restore the file (git checkout), or move {runs_dir() / name} away and train it again: alexnet train {name}"
 
 
-def read(config: RunConfig) -> Run | None:
-    """Return the run of `config` as it stands, or None, as `read_folder` does."""
-    return read_folder(folder_of(config))
-
-
-def read_folder(folder: Path) -> Run | None:
-    """Return the run in `folder`, or None. Raises UserError for a damaged record or one of a later version."""
+def read(which: RunConfig | Path) -> Run | None:
+    """Return the run of a config, or in a folder, or None. Raises UserError for a damaged record or a later version's."""
+    folder = which if isinstance(which, Path) else folder_of(which)
     if not (folder / "manifest.json").is_file():
         return None
     name = folder.relative_to(runs_dir()).as_posix()
@@ -151,7 +145,7 @@ def recorded(data: str | None = None) -> Iterator[Run]:
     """Yield every readable run on disk, of one set or of all, in the order of their names; damaged ones are passed over."""
     for file in sorted(runs_dir().glob(f"{data or '*'}/*/seed-*/manifest.json")):
         try:
-            run = read_folder(file.parent)
+            run = read(file.parent)
         except UserError:
             continue
         if run is not None and run.folder == runs_dir() / run.name:  # not a copy under another name

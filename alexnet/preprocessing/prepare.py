@@ -40,6 +40,7 @@ LENGTHS = "progress.lengths"  # of the images in their file, uint32 one after an
 MEND = "(see above). Mend the source and repeat the command; or repeat it with --accept-bad, which decodes nothing again."
 
 
+@files.disk_errors_named()
 def prepare(
     kind: str,
     source: Path | None = None,
@@ -59,22 +60,21 @@ def prepare(
     name = kind if name is None else name
     _refuse_options(kind, name, val_fraction)
     folder, lock = prepared_set.data_dir() / name, prepared_set.data_dir() / f"{name}.lock"
-    with files.disk_errors_named(folder.parent, "ALEXNET_DATA"):
-        if force or not prepared_set.is_prepared(name):
-            if files.is_locked(lock):
-                print(f"Another process is preparing {name}; waiting for it.", file=sys.stderr)
-            with files.locked(lock):
-                _swap(folder)
-                if force or not prepared_set.is_prepared(name):  # Why again: another process may have made it meanwhile
-                    origin = _origin(source, val_fraction)  # Why first: what changes from here on is noticed later
-                    found = _find(kind, source, folder.with_name(f"{name}.download"), accept_bad, val_fraction)
-                    _make(folder, found, origin, accept_bad, processes or available_cores(), codec)
-        elif source is not None and source.is_dir():
-            was = files.read_json(folder / prepared_set.MANIFEST, "Make the set again with --force.").get("origin")
-            if was is not None and _origin(source, val_fraction)["sha256"] != was["sha256"]:
-                what = f"{name} is prepared from {was['folder']}, and what is in {source} now are other files"
-                raise UserError(f"{what}. To make the set again from there, add --force.")
-        data = prepared_set.open_set(name, verify)
+    if force or not prepared_set.is_prepared(name):
+        if files.is_locked(lock):
+            print(f"Another process is preparing {name}; waiting for it.", file=sys.stderr)
+        with files.locked(lock):
+            _swap(folder)
+            if force or not prepared_set.is_prepared(name):  # Why again: another process may have made it meanwhile
+                origin = _origin(source, val_fraction)  # Why first: what changes from here on is noticed later
+                found = _find(kind, source, folder.with_name(f"{name}.download"), accept_bad, val_fraction)
+                _make(folder, found, origin, accept_bad, processes or available_cores(), codec)
+    elif source is not None and source.is_dir():
+        was = files.read_json(folder / prepared_set.MANIFEST, "Make the set again with --force.").get("origin")
+        if was is not None and _origin(source, val_fraction)["sha256"] != was["sha256"]:
+            what = f"{name} is prepared from {was['folder']}, and what is in {source} now are other files"
+            raise UserError(f"{what}. To make the set again from there, add --force.")
+    data = prepared_set.open_set(name, verify)
     if codec not in (None, data.codec):
         raise UserError(f"{name} is prepared with --codec {data.codec}. To make it again with {codec}, add --force.")
     return data

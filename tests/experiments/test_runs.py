@@ -221,7 +221,7 @@ def test_every_committed_run_is_read_and_lies_where_its_config_says(monkeypatch)
     files = list(runs.runs_dir().glob("[ci]*/*/seed-*/manifest.json"))
     assert len(files) >= 27
     for file in files:
-        run = runs.read_folder(file.parent)
+        run = runs.read(file.parent)
         assert runs.folder_of(run.config) == file.parent
         assert run.manifest["version"] == runs.VERSION
         assert {row["epoch"] for row in run.metrics} == set(range(run.manifest["epochs"] + 1))
@@ -232,7 +232,7 @@ def test_a_full_disk_is_named_with_the_variable_that_moves_the_results(tiny, con
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(recording.files, "write_json", full)
-    with pytest.raises(UserError, match=r"disk of .* is full.*ALEXNET_RUNS"):
+    with pytest.raises(UserError, match=r"No space left on device\..*ALEXNET_RUNS"):
         train_run(config)
 
 
@@ -241,5 +241,5 @@ def test_results_that_may_not_be_written_are_one_line(tiny, config, monkeypatch)
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(recording.files, "locked", refused)
-    with pytest.raises(UserError, match=r"may not be read or written to\. Set ALEXNET_RUNS"):
+    with pytest.raises(UserError, match=r"Permission denied\..*ALEXNET_RUNS"):
         train_run(config)

@@ -102,7 +102,7 @@ def test_a_full_disk_is_an_error_in_words_and_finished_shards_are_kept(source, m
         return decode(*args)
 
     monkeypatch.setattr(making, "_decode_chunk", full)
-    with pytest.raises(UserError, match=r"The disk of .* is full.*ALEXNET_DATA"):
+    with pytest.raises(UserError, match=r"No space left on device\. ALEXNET_DATA"):
         prepare("folders", source, processes=1)
     monkeypatch.setattr(making, "_decode_chunk", decode)
     decoded, read = [], ImageIndex.read
