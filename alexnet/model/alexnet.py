@@ -42,15 +42,18 @@ class Column(nn.Module):
 
     def run_layer(self, name: str, x: Tensor, key: StepKey | None = None) -> Tensor:
         """Return what the layer `name`, with all that follows it, makes of its input."""
+        config = self.config
         if name not in CONV:
             x = x.flatten(1)
-        if self.config.learns(name):
+        if config.learns(name):
             x = self.get_submodule(name)(x)
         if name in CONV:
-            for step in getattr(self.config, name).then.split():
+            for step in getattr(config, name).then.split():
                 x = self._follow(step, x)
         elif name != "fc8":
-            x = self._drop(name, self._follow("activation", x), key)
+            x = self._follow("activation", x)
+            if config.dropout:
+                x = layers.classic_dropout(x, config.dropout, self._kept(name, x, key) if self.training else None)
         return x
 
     def _follow(self, step: str, x: Tensor) -> Tensor:
@@ -63,16 +66,12 @@ class Column(nn.Module):
             return layers.normalise_within_maps(x, config.map_norm)
         return layers.max_pool(x, config.pooling.side, config.pooling.stride)
 
-    def _drop(self, name: str, x_ND: Tensor, key: StepKey | None) -> Tensor:
-        if not self.config.dropout:
-            return x_ND
-        if not self.training:
-            return layers.classic_dropout(x_ND, self.config.dropout, None)
+    def _kept(self, name: str, x_ND: Tensor, key: StepKey | None) -> Tensor:
         if key is None:
             raise ValueError("A net with dropout needs a StepKey to train: its masks are a function of it.")
         shape = len(x_ND), x_ND.shape[1] // len(self.names)
         masks = [layers.dropout_mask(key, name, column, shape, self.config.dropout, x_ND.device) for column in self.names]
-        return layers.classic_dropout(x_ND, self.config.dropout, torch.cat(masks, dim=1))
+        return torch.cat(masks, dim=1)
 
 
 class AlexNet(Net):

@@ -1,13 +1,8 @@
 """The nets of the author's own cuda-convnet for CIFAR-10 (paper 3.1 and 3.3).
 
 Of Figure 1 the paper says only "a four-layer convolutional network", and two of his nets fit that name. The third is the
-one whose error section 3.3 says response normalisation lowers from 13 % to 11 %. With ReLU or tanh, at 32 pixels:
-
-    19pct             conv 32 5x5, max 3/2 | conv 32 5x5, avg 3/2 | conv 64 5x5, avg 3/2 | fc 10          89,578 parameters
-    conv-local-13pct  conv 64 5x5, max 3/2 | conv 64 5x5, max 3/2 | local 32 3x3 | local 32 3x3 | fc 10   1,901,386
-    conv-local-11pct  conv 64 5x5, max 3/2, norm | conv 64 5x5, norm, max 3/2 | local 64 | local 32 | fc 10
-
-The conv-local nets were trained on random crops of 24 pixels, where they have 1,116,490 and 2,112,970 parameters.
+one whose error section 3.3 says response normalisation lowers from 13 % to 11 %. Those with local layers were trained on
+random crops of 24 pixels.
 
 Shapes: N images, C maps, H, W pixels, K classes, P = H * W places.
 """
@@ -24,17 +19,17 @@ from alexnet.model.layers import LogitsLinear, StepKey
 from alexnet.model.net import Net
 from alexnet.model.presets import COLOURS, ResponseNorm, num_windows
 
-# What follows each layer, in order. Kernels and sds are those of the 2012 files, and all biases begin at 0.
+# Kernels (5x5, in local layers 3x3), sd of the weights, what follows in order, poolings 3 by 2; biases begin at 0.
 # Source 2012: pool1 comes before the neuron; a monotone activation gives the same values with less work.
 # (|tanh| is not monotone: with it the largest input of a window is taken, not the largest output.)
 TOPOLOGIES = {
-    "19pct": {
+    "19pct": {  # 89,578 parameters
         "conv1": (32, 1e-4, "max activation"),
         "conv2": (32, 0.01, "activation average"),
         "conv3": (64, 0.01, "activation average"),
         "fc4": (0, 0.01, ""),
     },
-    "conv-local-13pct": {
+    "conv-local-13pct": {  # 1,901,386 parameters at 32 pixels, 1,116,490 at 24
         "conv1": (64, 1e-4, "max activation"),
         "conv2": (64, 0.01, "max activation"),
         "local3": (32, 0.04, "activation"),
@@ -42,7 +37,7 @@ TOPOLOGIES = {
         "fc5": (0, 0.01, ""),
     },
     # Source 2012: layer 1 is normalised after its pooling and layer 2 before it (layers-conv-local-11pct.cfg).
-    "conv-local-11pct": {
+    "conv-local-11pct": {  # 2,112,970 parameters at 24 pixels
         "conv1": (64, 1e-4, "max activation norm"),
         "conv2": (64, 0.01, "activation norm max"),
         "local3": (64, 0.04, "activation"),

@@ -34,10 +34,7 @@ class Net(nn.Module):
         return self._run(images_NCHW, self.layer_names[-1], key)
 
     def features(self, images_NCHW: Tensor, layer: str) -> Tensor:
-        """Return the outputs of a layer below the last, with all that follows it; columns are side by side along dim 1.
-
-        Raises UserError for no such layer.
-        """
+        """Return the outputs of a layer below the last, columns side by side along dim 1; UserError for no such layer."""
         if layer not in self.layer_names[:-1]:
             raise UserError(f"`layer` (={layer!r}) must be one of {', '.join(self.layer_names[:-1])}.")
         return self._run(images_NCHW, layer)
@@ -86,10 +83,9 @@ def blank(net: config.Net | NetConfig, names: Sequence[str] = (), exchange: Exch
 
 
 def build(net: config.Net | NetConfig, seed: int, names: Sequence[str] = (), exchange: Exchange | None = None) -> Net:
-    """Build the net with its initial weights for `seed`. Takes channels_last images.
+    """Build the net, for channels_last images, with its initial weights for `seed`, the same in any layout.
 
-    `names` and `exchange` say which columns live here and how they reach the others (`AlexNet`); any layout starts from the
-    same weights.
+    `names` and `exchange` say which columns live here and how they reach the others (`AlexNet`).
     """
     with torch.device("meta"):
         made = blank(net, names, exchange)

@@ -39,9 +39,8 @@ class ConvLayer:
 class FullLayer:
     """A fully-connected layer of one column."""
 
-    # In one column; 0: the layer is absent. For fc8 the classes, to which every column adds the product with its own units.
     # Source 2012: fc8 stands on one GPU and sees the units of both (layers-145.cfg:294); the sum of products is the same.
-    units: int
+    units: int  # in one column; 0: the layer is absent. For fc8 the classes, to which every column adds its product
     sd: float = 0.01
     bias: float = 1.0
 
@@ -131,9 +130,8 @@ def paper() -> NetConfig:
 
 def source2012() -> NetConfig:
     """Return config #145 of the 2012 source to the letter (layers-145.cfg)."""
-    net = paper()
     return replace(
-        net,
+        net := paper(),
         # Source 2012: layer 1 normalises signed values, and its neuron comes after the pooling (layers-145.cfg:35-54).
         conv1=replace(net.conv1, then="norm pool activation"),
         conv2=replace(net.conv2, then="activation norm map_norm pool"),
@@ -151,18 +149,15 @@ def one_column(config: NetConfig) -> NetConfig:
 
 
 def without_exchange(config: NetConfig) -> NetConfig:
-    """Return columns that meet only in the sum of their logits (#150; layers-150.cfg:65-68, 238-279).
-
-    conv2 has 160 kernels a column in place of 128, fc6 4096 units, fc7 2048 as before.
-    """
+    """Return columns that meet in the logits only: 160 kernels in conv2, 4096 units in fc6 (layers-150.cfg:65-68, 238)."""
     if config.columns < 2:
         raise UserError(f"`columns` (={config.columns}) must be at least 2.")
     return replace(config, exchange="", conv2=_resized(config.conv2, 1.25), fc6=_resized(config.fc6, 2))
 
 
 def without_steps(config: NetConfig, *steps: str, layers: tuple[str, ...] = CONV) -> NetConfig:
-    """Return the net without some of the steps that follow its convolutions, in all layers or in some."""
-    return _changed(config, layers, lambda layer: _followed(layer, (s for s in layer.then.split() if s not in steps)))
+    """Return the net without some of the steps that follow its convolutions."""
+    return _changed(config, layers, lambda layer: _then(layer, (s for s in layer.then.split() if s not in steps)))
 
 
 def without_overlap(config: NetConfig) -> NetConfig:
@@ -172,10 +167,7 @@ def without_overlap(config: NetConfig) -> NetConfig:
 
 
 def without_layer(config: NetConfig, name: str) -> NetConfig:
-    """Remove one layer of `REMOVABLE`: its kernels, activation and normalisation (paper 7).
-
-    The pooling stays, so that later maps keep their sides, and the exchange moves to the next layer.
-    """
+    """Remove a layer of `REMOVABLE` (paper 7); its pooling stays, for later maps' sides, and its exchange moves on."""
     layer, shared = getattr(config, name), set(config.shared)
     none = {"units": 0} if name in FULL else {"kernels": 0, "then": "pool" if "pool" in layer.then else ""}
     if name in shared:
@@ -189,11 +181,6 @@ def with_sixth_layer(config: NetConfig) -> NetConfig:
     # Source 2012: as many kernels as conv5, padding 1, sd 0.03 and bias 1, which are conv5's (layers-146-2009.cfg:258-269).
     conv6 = replace(config.conv5, padding=1, then="activation")
     return replace(config, conv6=conv6, exchange=_in_order({"conv6", *config.shared}))
-
-
-def with_first_norm_after_relu(config: NetConfig) -> NetConfig:
-    """Return the net with the paper's order in layer 1: ReLU, normalisation, pooling."""
-    return _changed(config, ["conv1"], lambda layer: _followed(layer, sorted(layer.then.split(), key=STEPS.index)))
 
 
 def with_bias(config: NetConfig, bias: float) -> NetConfig:
@@ -225,7 +212,7 @@ def _resized(layer: Any, by: float) -> Any:
     return replace(layer, **{count: max(1, round(old * by)) if old else 0})
 
 
-def _followed(layer: ConvLayer, steps: Iterable[str]) -> ConvLayer:
+def _then(layer: ConvLayer, steps: Iterable[str]) -> ConvLayer:
     return replace(layer, then=" ".join(steps))
 
 
@@ -245,7 +232,7 @@ ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
     **{f"no-{name}": partial(without_layer, name=name) for name in REMOVABLE},
     # These four, each alone, turn one detail of source2012 into the paper's; together they turn one preset into the other.
     "alpha-literal": lambda config: replace(config, norm=replace(config.norm, alpha_per_window=False)),
-    "norm1-after-relu": with_first_norm_after_relu,
+    "norm1-after-relu": lambda net: replace(net, conv1=_then(net.conv1, sorted(net.conv1.then.split(), key=STEPS.index))),
     "no-map-norm": lambda config: without_steps(config, "map_norm"),
     "sd-0.01": partial(_changed, names=CONV[2:], change=partial(replace, sd=0.01)),
     # What decides whether a training leaves its first plateau, and what a normalisation has to do.

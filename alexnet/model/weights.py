@@ -7,10 +7,9 @@ The file holds the plain state of a net (`Net.plain_state`). Of the network of F
     fc8.weight                       (classes, units of fc7)
     <layer>.bias                     one for each kernel, unit or class
 
-with column a first, the names and shapes of `torch.nn.Conv2d(groups=2)` and `torch.nn.Linear` in a single stream. With them
-are `mean_image` (H, W, 3), the mean of the training images, and a mini-batch to check the net by: `check.images`, made by
-formula, and `check.logits` in float64. The metadata has one entry, `alexnet`: the model card as JSON, with the version of
-this format and a sha256 of the card and of every tensor, which finds accidents and is no signature.
+with column a first, the names and shapes of `torch.nn.Conv2d(groups=2)` and `torch.nn.Linear`. With them are `mean_image`
+(H, W, 3) and a mini-batch to check the net by: `check.images`, made by formula, and `check.logits` in float64. The metadata
+has one entry, `alexnet`: the model card as JSON, with the version of this format and a sha256 of the card and every tensor.
 
 Shapes: N images, H, W pixels, K classes.
 """
@@ -85,9 +84,9 @@ def _centre(pixels_NHWC: Tensor, side: int) -> Tensor:
 
 
 def save(path: Path, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
-    """Write the weights of a net with all its columns, its card, its mean image and a mini-batch to check it by.
+    """Write a net's weights, card, mean image and a mini-batch to check it by, the same bytes each time.
 
-    The bytes are the same each time. Raises UserError for weights that are not finite, of a run that diverged.
+    Raises UserError for weights that are not finite, of a run that diverged.
     """
     # Why: channels_last kernels of a training become contiguous, which the format requires.
     state = {key: value.detach().float().cpu().contiguous() for key, value in net.plain_state().items()}
@@ -104,10 +103,9 @@ def save(path: Path, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> LoadedNet:
-    """Return the net of a file that `save` wrote, in evaluation mode, after it has scored the stored mini-batch again.
+    """Return the net of a file that `save` wrote, in evaluation mode, checked by its stored mini-batch on the CPU in fp32.
 
-    It is checked on the CPU, in fp32, and then moved to `device`, where faster arithmetic may be less exact. Raises
-    UserError for a file that is missing, damaged, of another format, or not what its card says.
+    Raises UserError for a file that is missing, damaged, of another format, or not what its card says.
     """
     path = Path(path)
     written, tensors = _read(path)
@@ -129,10 +127,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> LoadedNet:
 
 
 def check_images(side: int) -> Tensor:
-    """Return the mini-batch (N, 3, side, side) by which a net is checked: soft colours and noise, no photograph.
-
-    Like photographs minus their mean they have most energy in large patterns, so that every layer is at work.
-    """
+    """Return the mini-batch (N, 3, side, side) to check a net by: like photographs it has most energy in large patterns."""
     coarse = torch.from_numpy(randomness.normal(0, "check-images/coarse", (NUM_CHECKED, 3, 8, 8)))
     fine = torch.from_numpy(randomness.normal(0, "check-images/fine", (NUM_CHECKED, 3, side, side)))
     return F.interpolate(60 * coarse, side, mode="bilinear") + 20 * fine

@@ -21,12 +21,10 @@ def layer_parameters(config: NetConfig) -> dict[str, int]:
 
 
 def operations(config: NetConfig) -> dict[str, int]:
-    """Return the additions and multiplications of every layer for one image of a training step, all columns together.
-
-    Matmuls with weights only: forward, to the weights' gradient, and to the input's, which conv1 has none of.
-    """
+    """Return additions and multiplications by layer for an image of a step: matmuls with weights, forward and backward."""
     side = sides(config)
     return {
+        # Why 2 for conv1: its input, the image, has no gradient.
         layer: 2 * math.prod(shape) * (side[layer] ** 2 if layer in CONV else 1) * (2 if layer == "conv1" else 3)
         for layer, shape in weight_shapes(config).items()
     }
@@ -81,10 +79,7 @@ def computed(claim: str) -> Numbers:
 
 
 def word(claim: Claim, value: Value, number: float) -> Word:
-    """Return the verdict on a value from the number counted on our net, which has no interval and no scale.
-
-    A definition is held by construction; where our net departs from its number, that is said as of arithmetic.
-    """
+    """Return the verdict on a value from the number counted on our net; a definition is held by construction."""
     if not value.is_close(number):
         return "arithmetic: false"
     return "by construction" if claim.kind == "definition" else "arithmetic: true"

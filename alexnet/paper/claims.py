@@ -24,9 +24,6 @@ RATE = 0.3
 MARGINS = {"RATE": RATE, "WHOLE_RATE": 0.5, "GAIN": 0.4, "WHOLE_GAIN": 0.7, "QUOTED": 0.05, "RATIO": 0.25}
 SLACK = 1e-9  # Why: 37.8 - 37.5 is a little more than 0.3 in floating point
 
-ANY_ILSVRC = "ilsvrc"  # the data set of a value for which the paper does not say the year
-ILSVRC_YEARS = ("ilsvrc2010", "ilsvrc2012")
-
 
 @dataclass(frozen=True)
 class Value:
@@ -56,10 +53,7 @@ class Value:
 
     @property
     def no_effect(self) -> float | None:
-        """What no effect would be: 0 points, a ratio of 1, the runs in which a rule of 5 % sees one by chance.
-
-        None for what is no effect, or a bound on one from above.
-        """
+        """What no effect would be: 0 points, a ratio of 1, the 5 % of runs seen by chance; None for what is no effect."""
         return None if self.bound == "at most" else {"points": 0.0, "ratio": 1.0, "% of runs": 5.0}.get(self.unit)
 
     @property
@@ -81,14 +75,14 @@ class Value:
 
     def is_close(self, measured: float) -> bool:
         """Return whether `measured` lies within the margin of the paper's value, or on the allowed side of a bound."""
-        low, high = self.accepted
-        return low <= measured <= high
+        return self.accepted[0] <= measured <= self.accepted[1]
 
     def is_measured_on(self, dataset: str, split: str, views: str) -> bool:
         """Return whether the paper's number is of this data set, split and views; what it does not say of these fits all."""
-        years = ILSVRC_YEARS if self.dataset == ANY_ILSVRC else (self.dataset,)
+        # "ilsvrc" alone is for a value of which the paper does not say the year.
+        sets = ("ilsvrc2010", "ilsvrc2012") if self.dataset == "ilsvrc" else (self.dataset,)
         fits = (not self.split or split in self.split.split(" or ")) and self.views in ("", views)
-        return bool(self.dataset) and dataset in years and fits
+        return bool(self.dataset) and dataset in sets and fits
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,7 @@ COLOUR_SDS = (19.7208, 37.0939, 121.7801)
 
 
 def grey_levels(literal: bool) -> list[float]:
-    """Return the sd of the colour noise along each principal component of ILSVRC's colours, main axis first.
-
-    `literal` multiplies by eigenvalues, as section 4.1 says, in place of their square roots.
-    """
+    """Return the colour noise's sd along ILSVRC's components, main first; `literal`: by eigenvalues, not their roots."""
     axes = colour_axes(np.diag(np.square(COLOUR_SDS)), literal)
     return [float(PAPER.noise * np.linalg.norm(axis)) for axis in axes.T[::-1]]
 

@@ -13,8 +13,6 @@ import pandas as pd
 # Runs of the whole length whose error rates differ by their schedules alone. Some share 169's first 24 epochs, so that they
 # spread less than independent runs would.
 SCHEDULES_ALONE = ("169", "170", "171", "174")
-
-
 # Claim -> two runs, (run, variant, views), whose difference the paper prints as a gain; the run without comes first.
 PAIRS = {
     "s3.2-two-gpus": (("145", "half", "ten"), ("145", "2010", "ten")),
@@ -33,10 +31,7 @@ def frame() -> pd.DataFrame:
 
 
 def errors(run: str, variant: str = "", views: str = "ten", split: str = "") -> tuple[float, float]:
-    """Return the top-1 and top-5 error in percent of a noted result; `split` is needed where a run has several.
-
-    Raises ValueError unless exactly one result fits.
-    """
+    """Return the top-1 and top-5 error in percent of a noted result; ValueError unless exactly one result fits."""
     found = _result(run, variant, views, split)
     return float(100 * found.top1_error), float(100 * found.top5_error)
 

@@ -90,14 +90,12 @@ class Chapter:
         """Return the runs of each arm: seeds, minutes, machine, commit, with links to their folders."""
         rows = []
         for arm, by_seed in self.results.runs.items():
-            if not by_seed:
-                rows.append((arm, "not run", NOTHING, NOTHING, NOTHING, NOTHING))
-                continue
             group = list(by_seed.values())
             segments = [segment for run in group for segment in run.manifest["segments"]]
             machines = dict.fromkeys(f"{_machine(segment)}, {segment['precision']['choice']}" for segment in segments)
             minutes = sum(run.manifest["seconds"] for run in group) / 60
-            rows.append((arm, _folder(group[0]), _listed(by_seed), f"{minutes:.0f}", "; ".join(machines), _commits(group)))
+            told = (_folder(group[0]), _listed(by_seed), f"{minutes:.0f}", "; ".join(machines)) if group else ()
+            rows.append((arm, *(told or ("not run", *[NOTHING] * 3)), _commits(group)))
         headers = ("arm", "run", "seeds", "minutes in all", "on, in", "commit")
         caption = f"The runs at scale {stamp(self.scale)}."
         return numbered(rows, headers, caption, f"tbl-runs-{self.experiment.claim}")
@@ -134,10 +132,9 @@ class Chapter:
         hours = f", some {plan.as_time(work / GPU)} on a device that sustains {GPU / 1e12:.0f} TFLOP/s" if work else ""
         millions = sum(images for images, _ in shown) / 1e6
         said = f"{millions:,.0f}" if millions >= 10 else f"{millions:.2g}"
-        return (
-            f"It takes {len(wanted)} trainings, in which {said} million images are shown{hours}. "
-            f"`alexnet plan {self.experiment.claim} --scale {self.scale}` says how much is done and how long the rest takes."
-        )
+        takes = f"It takes {len(wanted)} trainings, in which {said} million images are shown{hours}."
+        plans = f"`alexnet plan {self.experiment.claim} --scale {self.scale}`"
+        return f"{takes} {plans} says how much is done and how long the rest takes."
 
     def glue(self, **more: object) -> None:
         """Hand the chapter's prose its numbers and sentences: "scale", "data", "seeds", those of each answer, and `more`.

@@ -32,26 +32,22 @@ mpl.rcParams |= {
     "figure.figsize": (5.6, 3.6),  # inches: so narrow that a phone still shows its letters
     "figure.dpi": 110,
     "savefig.bbox": "tight",
-    "font.size": 12,
-    "axes.titlesize": 12,
-    "legend.fontsize": 11,
+    **{"font.size": 12, "axes.titlesize": 12, "legend.fontsize": 11},
     "axes.titlelocation": "left",
     "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.prop_cycle": mpl.cycler(color=COLOURS, linestyle=LINES),
     "grid.color": FAINT,
-    "legend.frameon": False,
     "lines.linewidth": 1.7,
     "svg.hashsalt": "alexnet",  # the same bytes at every run
 }
 
 
 def show(figure: Figure, name: str, caption: str, alt: str, stamp: str = "", provenance: str = "") -> Markdown:
-    """Return a figure for the last line of a cell; `{numref}` finds it under `name`, which begins with "fig-".
+    """Return a figure for the last line of a cell, under `name` for `{numref}`; `stamp` is written into it.
 
-    `alt` says what one sees for those who do not. `stamp` is written into the figure, `provenance` below its caption. While
-    a book is made the pictures are files beside its pages; in a notebook opened by itself the figure stands in its place.
+    `alt` says what one sees for those who do not. While a book is made the pictures are files beside its pages; in a
+    notebook opened by itself the figure stands in its place.
     """
     if stamp:
         bottom = figure.get_tightbbox().y0 / figure.get_figheight()

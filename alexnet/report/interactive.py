@@ -46,8 +46,8 @@ def chart(drawn: Markdown, traces: Traces, layout: dict[str, Any], name: str) ->
 def controls(name: str, body: str, data: Any, script: str) -> Markdown:
     """Return controls to move: plain HTML with a script of a few lines, in which `box` is the element that holds `body`.
 
-    `data` reaches the script as JSON under that name. The controls show once the script has run; where scripts are off a
-    line says what is missing, and in print they are left out. Colours are the page's: currentColor and its variables.
+    `data` reaches the script as JSON under that name. The controls show once it has run; where scripts are off a line says
+    what is missing, and in print they are left out. Colours are the page's: currentColor and its variables.
     """
     html = (
         f'<div class="controls" id="{name}" hidden><script type="application/json">{_json(data)}</script>'

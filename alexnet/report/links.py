@@ -49,14 +49,13 @@ def of_claim(claim: str) -> str:
 
 def source(places: str) -> str:
     """Return links to places in the 2012 source, "layer.py:1183, layer-params-145.cfg:182"; .cfg files are below layers/."""
-    return ", ".join(_place(place) for place in places.split(", "))
-
-
-def _place(place: str) -> str:
-    file, _, lines = place.partition(":")
-    path = f"layers/{file}" if file.endswith(".cfg") and "/" not in file else file
-    anchor = "#" + "-".join(f"L{line}" for line in lines.split("-")) if lines else ""
-    return f"[{place.removeprefix('layers/')}]({SOURCE2012}/blob/{COMMIT2012}/{path}{anchor})"
+    linked = []
+    for place in places.split(", "):
+        file, _, lines = place.partition(":")
+        path = f"layers/{file}" if file.endswith(".cfg") and "/" not in file else file
+        anchor = "#" + "-".join(f"L{line}" for line in lines.split("-")) if lines else ""
+        linked.append(f"[{place.removeprefix('layers/')}]({SOURCE2012}/blob/{COMMIT2012}/{path}{anchor})")
+    return ", ".join(linked)
 
 
 def download(frame: pd.DataFrame, name: str, text: str) -> str:

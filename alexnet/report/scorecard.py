@@ -51,7 +51,7 @@ class Line:
 
 
 def lines(claim: str | None = None, scale: Scale | None = None) -> list[Line]:
-    """Return the lines of a claim, or of all and our own questions, at a scale, or at the largest with a result.
+    """Return the lines of a claim (None: all, and our questions) at a scale (None: the largest with a result).
 
     Raises UserError for an unknown claim.
     """
@@ -68,10 +68,9 @@ def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:
     found = [_tested(claim, result) for e, largest in at for result in Results(e, largest).answers()]
     tested = {key.partition(";")[0] for e in experiments for key in e.answers}
     found += [_untested(claim, key, value) for key, value in claim.keyed.items() if key not in tested]
-    if not found:  # a claim in words alone
-        word = {"definition": BY_CONSTRUCTION, "data": OF_SETS}.get(claim.kind, NOT_RUN if experiments else NO_EXPERIMENT)
-        found = [Line(claim, claim.direction or claim.wording, NOTHING, NOTHING, NOTHING, "", word)]
-    return found
+    # A claim in words alone has no value.
+    word = {"definition": BY_CONSTRUCTION, "data": OF_SETS}.get(claim.kind, NOT_RUN if experiments else NO_EXPERIMENT)
+    return found or [Line(claim, claim.direction or claim.wording, NOTHING, NOTHING, NOTHING, "", word)]
 
 
 def _tested(claim: Claim, result: Result) -> Line:
@@ -100,9 +99,8 @@ def _untested(claim: Claim, key: str, value: Value) -> Line:
 
 def frame() -> pd.DataFrame:
     """Return the whole scorecard as a table to download."""
-    columns = ["claim", "section", "what", "paper", "notes2012", "ours", "where", "word"]
     rows = [vars(line) | {"claim": line.claim.id, "section": line.claim.section} for line in lines()]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["claim", "section", "what", "paper", "notes2012", "ours", "where", "word"])
 
 
 def answer_sentences() -> dict[str, str]:
@@ -111,11 +109,10 @@ def answer_sentences() -> dict[str, str]:
     tested = [line for line in everything if line.claim.is_measured]
     judged = [line for line in tested if line.is_judged]
     claims, found = (len({line.claim.id for line in some}) for some in (tested, judged))
-    noted2012 = [v for e in CLAIMS.values() if e.is_measured for v in e.values if v.notes2012 is not None]
-    noted2012 = [value for value in noted2012 if value.unit in ("%", "points")]
+    values = [value for claim in CLAIMS.values() if claim.is_measured for value in claim.values]
+    noted2012 = [value for value in values if value.notes2012 is not None and value.unit in ("%", "points")]
     same = sum(abs(value.notes2012 - value.paper) <= PRINTED for value in noted2012)
-    words = Counter(line.word for line in judged)
-    listed = ", ".join(f"{n} {word}" for word, n in words.most_common())
+    listed = ", ".join(f"{n} {word}" for word, n in Counter(line.word for line in judged).most_common())
     counts = Counter(line.word for line in everything)
     return {
         "notes": f"Of the {len(noted2012)} results of the paper that its authors' run notes of 2012 have too, "

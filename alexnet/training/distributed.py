@@ -48,9 +48,7 @@ class Group:
         self.is_main = rank == 0  # whether this is the rank that prints and writes the run's files
         self.part: Part = self.replica, self.layout.replicas  # rows of a batch
         self.column_group: ProcessGroup | None = None  # the ranks with the columns of this replica, if there are several
-        self.replica_group: ProcessGroup | None = (
-            None  # the ranks with the same column in every replica, if there are several
-        )
+        self.replica_group: ProcessGroup | None = None  # those with the same column in every replica, if there are several
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # Why: Triton's kernels and new streams are of the current one.
 
@@ -61,10 +59,7 @@ class Group:
 
     @torch.no_grad()
     def average(self, net: nn.Module, share: float) -> None:
-        """Replace each gradient by the sum over replicas of `share`, its part of the batch, times it.
-
-        From the mean loss over a replica's images it becomes that over the whole batch, also of one that divides unevenly.
-        """
+        """Replace the gradients of replicas' mean losses by that of the whole batch's, of which this one has `share`."""
         if self.replica_group is None:
             return
         gradients = [parameter.grad for parameter in net.parameters()]
@@ -134,8 +129,8 @@ def is_rank() -> bool:
 def joined(layout: Layout, device: torch.device | None = None) -> Iterator[Group]:
     """Meet the other ranks of `layout`, each on a device of its machine, and be one of the group until the block's end.
 
-    A single process, on `device`, needs no other. Raises UserError for another number of ranks than the layout's. If one is
-    lost, the others say so and exit with status `LOST`.
+    A single process, on `device`, needs no other. Raises UserError for another number of ranks than the layout's. Where one
+    is lost, the others exit with status `LOST`.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world != layout.ranks:
@@ -194,9 +189,8 @@ def launch(arguments: Sequence[str], layout: Layout, program: Sequence[str] = ("
 class StopRequests(ExitStack):
     """Turn the first SIGINT, SIGTERM or SIGHUP into `requested`, so that a step is finished and saved.
 
-    A second one acts as it always does. The caller may also `request` a stop, from any thread. No rank outlives those who
-    want its result: the end of standard input is a request where $ALEXNET_STOP_AT_EOF is set, and so is the end of
-    torchrun's agent, which starts ranks in sessions of their own.
+    A second one acts as it always does; the caller may `request` too, from any thread. No rank outlives those who want its
+    result: requests are also the end of standard input where $ALEXNET_STOP_AT_EOF is set, and that of torchrun's agent.
     """
 
     def __init__(self) -> None:

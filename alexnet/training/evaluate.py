@@ -52,10 +52,7 @@ def count_split(learner: Learner, data: PreparedSet, config: RunConfig, split: s
 
 
 def count_batches(learner: Learner, shown: Batches, split: str, views: str) -> Rows:
-    """Count over batches; one row {"split", "views", "k", "wrong", "total"} for each k of `KS`.
-
-    With several views of an image, the mean of their softmax outputs is judged (paper 4.1).
-    """
+    """Count over batches by the mean softmax over an image's views (paper 4.1); a row of `files.Rows` for each k of `KS`."""
     counts = Counter()
     for scores_NK, labels_N in _scores(learner, shown, views, learner.group.part):
         counts.update({k: num_wrong(scores_NK, labels_N, k) for k in KS} | {"total": len(labels_N)})
@@ -64,10 +61,7 @@ def count_batches(learner: Learner, shown: Batches, split: str, views: str) -> R
 
 
 def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, views: str) -> tuple[Tensor, Tensor]:
-    """Return the probabilities (N, K) float32 of every image of a split and the labels (N,) int64, in order; every rank all.
-
-    They are the mean over the views of an image of the softmax outputs (paper 4.1 and 6).
-    """
+    """Return each image's mean softmax over its views (N, K) float32 and the labels (N,) int64, on every rank all."""
     shown = batches_for(config, data, split, learner.group.device)
     scores, labels = zip(*_scores(learner, shown, views, WHOLE), strict=True)
     scores_NK = torch.cat(scores)
@@ -75,10 +69,7 @@ def predict_split(learner: Learner, data: PreparedSet, config: RunConfig, split:
 
 
 def features_split(learner: Learner, data: PreparedSet, config: RunConfig, split: str, layer: str = "fc7") -> Tensor:
-    """Return the outputs (N, D) float32 of `layer` for the whole or central view of every image; Figure 4 compares fc7's.
-
-    Raises UserError for a layer that the net lacks.
-    """
+    """Return the outputs (N, D) float32 of `layer` for each image's whole or central view; UserError for no such layer."""
     views = batches_for(config, data, split, learner.group.device).in_order(CHUNK, views_of_training(config))
     return torch.cat([run(learner, view, layer).flatten(1) for (view,), _ in views])
 

@@ -20,7 +20,7 @@ from alexnet.preprocessing import PreparedSet
 from alexnet.preprocessing.loader import rows_of
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Checkpoint, Progress, State
-from alexnet.training.distributed import Group, StopRequests
+from alexnet.training.distributed import StopRequests
 from alexnet.training.evaluate import batches_for, count_batches, num_wrong, views_of_training
 from alexnet.training.optimizer import Rates, rates_of
 from alexnet.training.step import Learner
@@ -31,28 +31,21 @@ MANY_EPOCHS, WATCH_EVERY = 100, 10  # a training of more than so many epochs wat
 
 
 class Training(Learner):
-    """One training in one folder: a learner, its data, and where it stands.
+    """One training in one folder: a learner (`how` says which), its data, and where it stands.
 
-    It begins with the plain state `initial` of some layers; checkpoints carry `kept` for whoever resumes.
+    It begins with the plain state `initial` of some layers; checkpoints carry the dict `kept` for whoever resumes.
     """
 
     def __init__(
-        self,
-        config: RunConfig,
-        data: PreparedSet,
-        folder: Path,
-        precision: str = "fp32",
-        group: Group | None = None,
-        initial: State | None = None,
-        kept: dict[str, Any] | None = None,
+        self, config: RunConfig, data: PreparedSet, folder: Path, initial: State | None = None, kept: Any = None, **how: Any
     ) -> None:
-        group, self.watched = group or Group(), next((s for s in ("val", "test") if s in data.splits), None)
+        super().__init__(config, **how)
+        self.watched = next((split for split in ("val", "test") if split in data.splits), None)
         self.is_plateau = config.schedule is not None and config.schedule.kind == "plateau"
         if self.watched is None and self.is_plateau:
             raise UserError(f"{data.name} has neither val nor test, and a plateau schedule goes by their errors.")
-        splits = [split for split in ("train", self.watched) if split]
-        self.sets = {split: batches_for(config, data, split, group.device) for split in splits}
-        super().__init__(config, precision, group)
+        splits = filter(None, ("train", self.watched))
+        self.sets = {split: batches_for(config, data, split, self.group.device) for split in splits}
         self.config, self.folder, self.name = config, folder, "/".join(folder.parts[-2:])
         found = checkpoint.read(folder)
         self.group.any(False)  # Why: the main rank must not write the next checkpoint before all have read this one.
@@ -128,10 +121,7 @@ class Training(Learner):
             checkpoint.save(self.folder, Checkpoint(to_dict(self.config), self.progress, weights, velocities, self.kept))
 
     def outcome(self, epoch_limit: int | None) -> str | None:
-        """Return how the training has ended, or None while it has not.
-
-        That is "reached" (the error to stop at), "epochs", "settled" (no rate left), "diverged" or "limit" (the caller's).
-        """
+        """Return how the training has ended, None while it has not; "settled": no rate is left, "limit": the caller's."""
         at, config = self.progress, self.config
         newest = self.counted("train")[-1] if config.stop_at_train_error is not None else None
         if at.diverged:
@@ -154,10 +144,8 @@ class Training(Learner):
         if len(losses) < STUCK_EPOCHS or any(abs(loss - chance) > STUCK_MARGIN for loss in losses):
             return None
         stayed = f"The loss has stayed at ln {self.config.net.num_classes} = {chance:.3f} for {STUCK_EPOCHS} epochs"
-        causes = (
-            "a learning rate too low to leave the plateau or so high that every unit died, or inputs that are not pixels"
-        )
-        return f"{stayed}: the usual causes are {causes} minus the mean."
+        causes = "a learning rate too low to leave the plateau or so high that every unit died"
+        return f"{stayed}: the usual causes are {causes}, or inputs that are not pixels minus the mean."
 
     def times(self) -> dict[str, float]:
         """Return what the epoch took here: seconds in all, images/s of its steps, and the part spent waiting for them."""
@@ -190,12 +178,11 @@ def train(
 ) -> tuple[Training, str]:
     """Train `config` on `data`, from the checkpoint in `folder` if there is one, and leave a checkpoint there.
 
-    `on_epoch(progress, times)` is called after each epoch with all that is known since the beginning and what this one took
-    (empty for the errors before the first). Progress goes to stderr, as a bar on a terminal and as a line for each epoch
-    elsewhere, unless `bar` is False; divergence, or a loss that stays at ln K, is told always. `how` is for `Training`. A
-    request to `stop`, by a signal or the caller, is obeyed after the step at hand. Every rank of a group calls this with the
-    same arguments. Returns how it ended too, `Training.outcome` or "stopped". Raises UserError for a checkpoint of another
-    config. Paper 5.
+    `on_epoch(progress, times)` is called after each epoch with all that is known and what this one took (empty before the
+    first). Progress goes to stderr, as a bar on a terminal or a line for each epoch, unless `bar` is False; divergence, or a
+    loss that stays at ln K, is told always. `how` is for `Training`. A request to `stop` is obeyed after the step at hand.
+    Every rank of a group calls this with the same arguments. Returns how it ended too, `Training.outcome` or
+    "stopped". Raises UserError for a checkpoint of another config.
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(config, data, folder, **how)

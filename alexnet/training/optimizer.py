@@ -101,10 +101,7 @@ def _reached(fraction: float | None, epoch: int, epochs: int) -> bool:
 
 
 def build_optimiser(net: nn.Module, config: Optimiser) -> PaperSGD:
-    """Return the optimiser of `net`: weights and biases of conv1 and of all other layers, each group at its own rate.
-
-    Raises UserError when `config.layer_decay` names a layer that the net lacks.
-    """
+    """Return the optimiser of `net`, with groups for `Rates`; UserError when `layer_decay` names a layer that it lacks."""
     layer_decay, names = dict(config.layer_decay or ()), {name.split(".")[-2] for name, _ in net.named_parameters()}
     for layer in layer_decay.keys() - names:
         raise UserError(f"The net has no weights of a layer {layer!r} to decay{nearest(layer, names)}.")

@@ -45,20 +45,17 @@ def matmul_speed(dtype: torch.dtype, side: int = 512, repeats: int = 5, device: 
 
 
 def decide(wanted: str, device: str = "cpu") -> dict[str, Any]:
-    """Choose the precision of a run on a type of device and return {"choice", "why", and what was measured}.
-
-    `wanted` is one of `CHOICES`, or "auto": bf16 only where it multiplies `WORTHWHILE` times faster.
-    """
+    """Return {"choice", "why", and what was measured} for one of `CHOICES`, or "auto": bf16 where it is fast enough."""
     if wanted != "auto":
         return {"choice": wanted, "why": "asked for"}
     # Why: a matmul that a CPU needs milliseconds for is over on a GPU before it is timed.
     size = {"side": 4096, "device": device} if device == "cuda" else {}
     fp32, bf16 = matmul_speed(torch.float32, **size), matmul_speed(torch.bfloat16, **size)
-    found = {"choice": "bf16", "why": f"bf16 is more than {WORTHWHILE} times as fast here"}
+    choice, why = "bf16", f"bf16 is more than {WORTHWHILE} times as fast here"
     if bf16 < WORTHWHILE * fp32:
-        found = {"choice": "fp32", "why": "bf16 is not fast enough on this device to be worth it"}
+        choice, why = "fp32", "bf16 is not fast enough on this device to be worth it"
     gflops = {"fp32": round(fp32, 1), "bf16": round(bf16, 1)}
-    return {**found, "cpu_capability": torch.backends.cpu.get_cpu_capability(), "matmul_gflops": gflops}
+    return {"choice": choice, "why": why, "cpu_capability": torch.backends.cpu.get_cpu_capability(), "matmul_gflops": gflops}
 
 
 def use_threads(num_threads: int | None) -> int:
