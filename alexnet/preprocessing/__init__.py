@@ -17,6 +17,6 @@ __all__ = ["SETS", "Batches", "PreparedSet", "Split", "batches", "data_dir", "is
 def __getattr__(name: str) -> Any:
     if name not in ("Batches", "batches"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from alexnet.preprocessing import loader  # Why late: it imports torch, which takes a second that most can do without
+    from alexnet.preprocessing.loader import Batches  # Why late: it imports torch, which takes a second
 
-    return getattr(loader, name)
+    return Batches

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet import files
 from alexnet.config import UserError
 from alexnet.preprocessing import photograph
-from alexnet.preprocessing.image_index import ImageIndex, Source, files_in, index_classes
+from alexnet.preprocessing.image_index import ImageIndex, Source, damage_named, files_named, index_classes
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OF_EACH = {"train": 5000, "test": 1000}  # images of each class
 SIDE = 32
 BINARY = {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]}
+BINARY_IN = ("cifar-10-batches-bin/", ""), "cifar-10-binary.tar.gz"
 RECORD = 1 + 3 * SIDE**2  # bytes of an image in these: the class, and the colours one after another
+NO_NETWORK = (
+    "Without a network, give a copy: alexnet prepare cifar10 --source DIR, where DIR has {train,test}/<class>/*.png, or the "
+    "unpacked cifar-10-batches-py, or one of the archives cifar-10-python.tar.gz and cifar-10-binary.tar.gz."
+)
 Images = tuple[np.ndarray, np.ndarray]  # (N, H, W, 3) uint8 and their labels (N,)
 
 
@@ -28,7 +32,7 @@ def find(source: Path | None, download_dir: Path, accept_bad: bool = False) -> S
     if source is not None and any((source / split).is_dir() for split in OF_EACH):
         kind = "class folders"
         splits = {split: _read_all(index_classes([source / split], CLASSES)) for split in OF_EACH}
-    elif source is not None and (found := _files_of(source, "cifar-10-batches-bin", "cifar-10-binary.tar.gz", BINARY)):
+    elif source is not None and (found := files_named(source, [*BINARY["train"], *BINARY["test"]], *BINARY_IN)):
         kind, splits = "binary version", {split: _read_binary(found, split) for split in OF_EACH}
     else:
         kind, splits = "torchvision", _read_batches(source, download_dir)
@@ -52,13 +56,6 @@ def _read_all(index: ImageIndex) -> Images:
     return images, index.labels
 
 
-def _files_of(source: Path, folder: str, archive: str, names_of: dict[str, list[str]]) -> dict[str, bytes]:
-    names = [name for split in OF_EACH for name in names_of[split]]
-    there = [file for place in (source / folder, source) for name in names if (file := place / name).is_file()]
-    zipped = files_in(source / archive, names) if not there and (source / archive).is_file() else {}
-    return {file.name: file.read_bytes() for file in there} | zipped
-
-
 def _read_binary(found: dict[str, bytes], split: str) -> Images:
     data = b"".join(found.get(name, b"") for name in BINARY[split])
     rows = np.frombuffer(data[: len(data) // RECORD * RECORD], np.uint8).reshape(-1, RECORD)
@@ -76,23 +73,18 @@ def _read_batches(source: Path | None, download_dir: Path) -> dict[str, Images]:
     from torchvision.datasets import CIFAR10, utils  # Why here: it takes two seconds, which most commands can do without
 
     names = {"train": [name for name, _ in CIFAR10.train_list], "test": [name for name, _ in CIFAR10.test_list]}
-    try:
+    what = f"CIFAR-10 could not be read or downloaded below {source or download_dir}"
+    with damage_named(what, NO_NETWORK):
         if source is None:
             utils.download_url(CIFAR10.url, str(download_dir), CIFAR10.filename, CIFAR10.tgz_md5)
-        found = _files_of(source or download_dir, CIFAR10.base_folder, CIFAR10.filename, names)
+        folders = f"{CIFAR10.base_folder}/", ""
+        found = files_named(source or download_dir, [*names["train"], *names["test"]], folders, CIFAR10.filename)
         for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list):
             if hashlib.md5(found.get(name, b"")).hexdigest() != md5:
                 raise RuntimeError(f"{name} is damaged" if name in found else f"{name} is missing")
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in files.FULL:
-            raise
-        raise UserError(
-            f"CIFAR-10 could not be read or downloaded below {source or download_dir} ({error}). Without a network, give a "
-            "copy: alexnet prepare cifar10 --source DIR, where DIR has {train,test}/<class>/*.png, or the unpacked "
-            "cifar-10-batches-py, or one of the archives cifar-10-python.tar.gz and cifar-10-binary.tar.gz."
-        ) from error
-    splits = {}
-    for split in names:  # Unpickling executes what a file says; these are known by their sums.
-        parts = [pickle.loads(found[name], encoding="latin1") for name in names[split]]
-        splits[split] = _pixels(np.vstack([part["data"] for part in parts])), np.concatenate([p["labels"] for p in parts])
-    return splits
+    # Unpickling executes what a file says; these are known by their sums.
+    parts = {split: [pickle.loads(found[name], encoding="latin1") for name in names[split]] for split in names}
+    return {
+        s: (_pixels(np.vstack([p["data"] for p in of])), np.concatenate([p["labels"] for p in of]))
+        for s, of in parts.items()
+    }

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -152,11 +152,9 @@ def list_files(place: Place) -> Iterator[Listed]:
 
     Raises UserError for a tar file that is cut short, damaged or compressed.
     """
-    return _in_folder(place.path) if place.path.is_dir() else _in_tar(place)
-
-
-def _in_folder(folder: Path) -> Iterator[Listed]:
-    with os.scandir(folder) as entries:
+    is_folder = place.path.is_dir()
+    yield from () if is_folder else _in_tar(place)
+    with os.scandir(place.path) if is_folder else nullcontext(()) as entries:
         for entry in entries:
             is_file, name = os.path.isfile(entry.path), os.fsencode(entry.name)
             if not entry.name.startswith(".") and not (is_file and entry.name.endswith(ARCHIVES)):
@@ -170,7 +168,7 @@ def _in_tar(place: Place) -> Iterator[Listed]:
         raise UserError(f"{where} is neither a folder nor a plain file, and is not opened.")
     has = place.path.stat()
     end, stop = place.start, place.stop or has.st_size
-    with _damage_named(f"{where} cannot be read as a tar file"), place.path.open("rb") as stream:
+    with damage_named(f"{where} cannot be read as a tar file"), place.path.open("rb") as stream:
         stream.seek(end)
         with tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
             # Why the offset: a damaged header may say any length.
@@ -204,25 +202,33 @@ class _Bounded:
 
 
 @contextmanager
-def _damage_named(what: str) -> Iterator[None]:
-    """Turn whatever damaged archives raise into a UserError that begins with `what`."""
+def damage_named(what: str, mend: str = "Unpack or copy it again, and repeat the command.") -> Iterator[None]:
+    """Turn whatever damaged archives and failed downloads raise into a UserError that begins with `what`."""
     try:
         yield
-    except UserError:
-        raise
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno in files.FULL:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        if isinstance(error, UserError) or getattr(error, "errno", None) in files.FULL:
             raise
-        raise UserError(f"{what} ({shown(error)}). Unpack or copy it again, and repeat the command.") from error
+        raise UserError(f"{what} ({shown(error)}). {mend}") from error
 
 
 def files_in(archive: Path, names: Collection[str]) -> dict[str, bytes]:
     """Return those plain files of a zipped tar file, by their names without folders. Raises UserError for a damaged one."""
     what, found = f"{archive} cannot be unpacked", {}
-    with _damage_named(what), gzip.open(archive) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
+    with damage_named(what), gzip.open(archive) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
         for member in tar:
             if (name := PurePosixPath(member.name).name) in names and member.isreg() and member.size <= LARGEST_PART:
                 found[name] = tar.extractfile(member).read()
+    return found
+
+
+def files_named(source: Path, names: Sequence[str], folders: Iterable[str], archives: str) -> dict[str, bytes]:
+    """Return the files of these names in `folders` of `source`, patterns, the last counts; or in `archives`, zipped tars."""
+    patterns = [folder + name for name in names for folder in folders]
+    there = [file for pattern in patterns for file in sorted(source.glob(pattern), reverse=True) if file.is_file()]
+    found = {file.name: file.read_bytes() for file in there}
+    for archive in [] if names[0] in found else sorted(filter(Path.is_file, source.glob(archives))):
+        found = files_in(archive, names) | found
     return found
 
 
@@ -231,7 +237,7 @@ def unzipped(archive: Path, folder: Path) -> Path:
     tar, changed = folder / archive.name.removesuffix(".gz"), archive.stat().st_mtime_ns
     if not tar.is_file() or tar.stat().st_mtime_ns != changed:
         tqdm.write(f"unzipping {archive} to {tar}, which is deleted when the set is made", file=sys.stderr)
-        with _damage_named(f"{archive} cannot be unpacked"), gzip.open(archive) as stream, files.replacing(tar) as whole:
+        with damage_named(f"{archive} cannot be unpacked"), gzip.open(archive) as stream, files.replacing(tar) as whole:
             shutil.copyfileobj(stream, whole, 2**20)
         os.utime(tar, ns=(changed, changed))
     return tar

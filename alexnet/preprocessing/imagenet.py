@@ -41,11 +41,8 @@ WORDS = (
 IMAGENETTE, IMAGEWOOF = (dict(pair.split(" ", 1) for pair in words.split(", ")) for words in WORDS)
 PARTS_OF = {"imagenet20": {"imagenette2": IMAGENETTE, "imagewoof2": IMAGEWOOF}, "imagenette": {"imagenette2": IMAGENETTE}}
 DOWNLOADS = {  # Why 320 pixels: the archives of that size are a fifth of the full ones, and 256 are needed.
-    part: (f"https://s3.amazonaws.com/fast-ai-imageclas/{part}-320.tgz", md5)
-    for part, md5 in (
-        ("imagenette2", "3df6f0d01a2c9592104656642f5e78a3"),
-        ("imagewoof2", "af65be7963816efa949fa3c3b4947740"),
-    )
+    "imagenette2": ("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3"),
+    "imagewoof2": ("https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-320.tgz", "af65be7963816efa949fa3c3b4947740"),
 }
 
 
@@ -54,12 +51,14 @@ def find_ilsvrc(source: Path, year: int) -> Source:
     official = dict(SETS[f"ilsvrc{year}"].counts)
     roots = {split: _roots(source, year, split) for split in official}
     truths = {"val": f"ILSVRC{year}_validation_ground_truth.txt", "test": f"ILSVRC{year}_test_ground_truth.txt"}
-    kit = _kit_files(source, ("meta.mat", *truths.values()))
+    kit = image_index.files_named(source, ["meta.mat", *truths.values()], ("*devkit*/**/", "data/", ""), "*devkit*.tar.gz")
     label_of_id: dict[str, int] = {}
     if "meta.mat" in kit:
         wnids, words, label_of_id, official["train"] = _classes(kit["meta.mat"], source, year)
     else:
-        wnids = tuple(sorted(class_places(roots["train"][0]))) or _wnids_of_names(roots["train"])
+        names = (name for place in roots["train"] for _, _, name, *_ in image_index.list_files(Place(place)))
+        named = (match[1].decode() for name in names if (match := WNID_LAST.search(name)))
+        wnids = tuple(sorted(class_places(roots["train"][0]) or set(named)))
         words = _read_words(source, wnids)
     splits = {}
     for split, places in roots.items():
@@ -88,26 +87,12 @@ def _roots(source: Path, year: int, split: str) -> list[Path]:
     raise UserError(f"{source} has none of {known}, where the {split} images of ILSVRC-{year} could be.")
 
 
-def _wnids_of_names(places: list[Path]) -> tuple[str, ...]:
-    found = (WNID_LAST.search(name) for place in places for _, _, name, *_ in image_index.list_files(Place(place)))
-    return tuple(sorted({match[1].decode() for match in found if match}))
-
-
 def _index_named(places: list[Path], wnids: tuple[str, ...]) -> ImageIndex:
     # In the order of the official archives.
     label_of = {wnid.encode(): label for label, wnid in enumerate(wnids)}
     index = index_places(map(Place, places), lambda _, name: label_of.get(name.rpartition(b"_")[2].partition(b".")[0]))
     names = np.array([WNID_LAST.sub(b"", name) for name in index.rows["name"].tolist()], "S")
     return replace(index, rows=index.rows[np.lexsort((names, index.labels))])
-
-
-def _kit_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    patterns = [folder + name for name in names for folder in ("*devkit*/**/", "data/", "")]
-    there = [file for pattern in patterns for file in sorted(source.glob(pattern), reverse=True) if file.is_file()]
-    found = {file.name: file.read_bytes() for file in there}
-    for archive in [] if "meta.mat" in found else sorted(filter(Path.is_file, source.glob("*devkit*.tar.gz"))):
-        found = image_index.files_in(archive, names) | found
-    return found
 
 
 def _classes(meta: bytes, source: Path, year: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, int], int]:
@@ -152,12 +137,9 @@ def _labels(
         lines = (source / lists[0]).read_text(errors="replace").replace(",", " ").splitlines()
         pairs = [(*line.split(), "", "")[:2] for line in lines if line.strip() and not line.startswith("ImageId")]
     else:
-        missing = "meta.mat" if numbers or not truth else truth
-        raise UserError(
-            f"{missing} is missing in {source} ({split} images), which are not sorted into classes. Put the development kit "
-            f"there, and for test images the file of their labels, or {split}.txt or LOC_{split}_solution.csv, and repeat "
-            "the command."
-        )
+        missing = f"{'meta.mat' if numbers or not truth else truth} is missing in {source} ({split} images)"
+        kit = f"the development kit, for test images the file of their labels, or {split}.txt or LOC_{split}_solution.csv"
+        raise UserError(f"{missing}, which are not sorted into classes. Put there {kit}, and repeat the command.")
     if odd := [word for _, word in pairs if word not in known]:
         raise UserError(f"{lists[0]} has {shown(odd[0])}, which is no class of {source} ({split} images). Copy it again.")
     return {_stem(name.encode()): known[word] for name, word in pairs}
@@ -198,10 +180,8 @@ def find_fall(source: Path, year: int) -> Source:
     splits, facts = {"train": index_classes([root], wnids)}, {"source": f"ImageNet, fall {year}"}
     if year == 2009:
         index, is_first = splits["train"], drawn(splits["train"].labels, wnids, "halves", half)
-        splits = {
-            "train": replace(index, rows=index.rows[is_first]),
-            "test": replace(index, rows=index.rows[~is_first], refused=()),
-        }
+        rest = replace(index, rows=index.rows[~is_first], refused=())
+        splits = {"train": replace(index, rows=index.rows[is_first]), "test": rest}
         facts["split_seed"] = SPLIT_SEED
     return Source(wnids, _read_words(source, wnids), splits, facts=facts)
 
@@ -230,19 +210,16 @@ def find_imagenet20(source: Path | None, name: str, download: Path) -> Source:
     for part in parts if source is None else ():
         from torchvision.datasets.utils import download_and_extract_archive  # Why here: it takes two seconds to import
 
-        url, md5 = DOWNLOADS[part]
-        try:  # The archive is fetched again where it is not what its MD5 sum says; what it holds is therefore known.
+        (url, md5), mend = DOWNLOADS[part], "Repeat the command, or without a network give a copy: alexnet prepare"
+        with image_index.damage_named(f"{url} could not be downloaded", f"{mend} {name} --source DIR"):
+            # The archive is fetched again where it is not what its MD5 sum says; what it holds is therefore known.
             download_and_extract_archive(url, str(download), md5=md5)
-        except (RuntimeError, OSError) as error:
-            mend = f"Repeat the command, or without a network give a copy: alexnet prepare {name} --source DIR"
-            raise UserError(f"{url} could not be downloaded ({error}). {mend}") from error
     source, splits = source or download, {}
     words = {wnid: word for part in parts.values() for wnid, word in part.items()}
     for split in counts:
-        roots = [root for part in parts for root in sorted(source.glob(f"{part}*/{split}"))[:1]]
-        if (source / split).is_dir():
-            roots = [source / split]
-        elif len(roots) < len(parts):
+        unpacked = [root for part in parts for root in sorted(source.glob(f"{part}*/{split}"))[:1]]
+        roots = [source / split] if (source / split).is_dir() else unpacked
+        if len(unpacked) < len(parts) and roots is unpacked:
             known = f"{split}/<wnid>/ nor {'*/, '.join(parts)}*/ with {split}/<wnid>/"
             raise UserError(f"{source} has neither {known}. Leave out --source to download the set.")
         splits[split] = index_classes(roots, tuple(words), others=name == "imagenette")

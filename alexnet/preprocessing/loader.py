@@ -99,9 +99,6 @@ class Batches:
         return pinned.to(self.device, non_blocking=True)
 
 
-batches = Batches
-
-
 def crop(
     pixels_NHWC: Iterable[np.ndarray] | Tensor,
     views: Views,

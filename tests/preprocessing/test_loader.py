@@ -9,7 +9,7 @@ import torch
 from alexnet import randomness
 from alexnet.preprocessing import loader, prepared_set
 from alexnet.preprocessing.augment import CIFAR_CROPS, PAPER, SOURCE2012, Views, colour_axes, draw_colours, draw_views
-from alexnet.preprocessing.loader import batches, crop
+from alexnet.preprocessing.loader import Batches, crop
 
 COVARIANCE = np.array([[3000.0, 2500, 2200], [2500, 2900, 2400], [2200, 2400, 3100]])
 SMALL_PAPER, SMALL_SOURCE = replace(PAPER, crop_side=24), replace(SOURCE2012, crop_side=24)
@@ -38,7 +38,7 @@ def photographs(tmp_path, monkeypatch):
 
 
 def test_an_epoch_shows_every_image_once_minus_the_mean_and_never_scaled(photographs):
-    images = torch.cat([x for x, _ in batches(photographs, "train", None).epoch(seed=0, epoch=0, batch_size=32)])
+    images = torch.cat([x for x, _ in Batches(photographs, "train", None).epoch(seed=0, epoch=0, batch_size=32)])
     assert images.shape == (130, 3, 32, 32)
     centred = photographs.splits["train"].images.astype(np.float64) - photographs.mean
     np.testing.assert_allclose(np.sort(images.numpy().ravel()), np.sort(centred.ravel()), atol=1e-4)
@@ -46,7 +46,7 @@ def test_an_epoch_shows_every_image_once_minus_the_mean_and_never_scaled(photogr
 
 def test_images_and_labels_stay_together_and_come_in_channels_last_layout(photographs):
     train = photographs.splits["train"]
-    for x, y in batches(photographs, "train", None).epoch(seed=5, epoch=2, batch_size=32):
+    for x, y in Batches(photographs, "train", None).epoch(seed=5, epoch=2, batch_size=32):
         assert x.is_contiguous(memory_format=torch.channels_last)
         for image, label in zip(x, y, strict=True):
             pixels = (image.permute(1, 2, 0) + torch.from_numpy(photographs.mean)).round().to(torch.uint8).numpy()
@@ -56,7 +56,7 @@ def test_images_and_labels_stay_together_and_come_in_channels_last_layout(photog
 
 @pytest.mark.parametrize("augmentation", [None, CIFAR_CROPS, SMALL_SOURCE])
 def test_a_batch_is_a_function_of_seed_epoch_and_step(photographs, augmentation):
-    made = batches(photographs, "train", augmentation)
+    made = Batches(photographs, "train", augmentation)
     whole = list(made.epoch(seed=1, epoch=3, batch_size=32))
     later = list(made.epoch(seed=1, epoch=3, batch_size=32, first_step=2))
     assert len(whole) == made.steps_per_epoch(32) == 5
@@ -71,7 +71,7 @@ def test_a_batch_is_a_function_of_seed_epoch_and_step(photographs, augmentation)
 @pytest.mark.parametrize("parts", [2, 3])
 def test_parts_of_a_batch_are_its_rows_in_order_also_where_a_part_has_none(photographs, augmentation, parts):
     """Of batches of 64, 64 and 2 images: the first of three replicas has no image of the last."""
-    made = batches(photographs, "train", augmentation)
+    made = Batches(photographs, "train", augmentation)
     whole = list(made.epoch(seed=1, epoch=2, batch_size=64))
     shares = [list(made.epoch(seed=1, epoch=2, batch_size=64, part=(r, parts))) for r in range(parts)]
     for (x, y), *own in zip(whole, *shares, strict=True):
@@ -98,7 +98,7 @@ def test_random_crops_are_parts_of_the_right_images(photographs):
         for step in (1, -1)
     }
     central, seen = photographs.mean[4:28, 4:28], []
-    for x, y in batches(photographs, "train", SMALL_SOURCE).epoch(0, 0, 32, colour_noise=False):
+    for x, y in Batches(photographs, "train", SMALL_SOURCE).epoch(0, 0, 32, colour_noise=False):
         pixels = (x.permute(0, 2, 3, 1).numpy() + central).round().astype(np.uint8)
         found = [crops[image.tobytes()] for image in pixels]
         assert labels[found].tolist() == y.tolist()
@@ -108,7 +108,7 @@ def test_random_crops_are_parts_of_the_right_images(photographs):
 
 def test_colour_noise_is_one_colour_an_image_and_then_a_division(photographs):
     quiet, noisy = (
-        torch.cat([x for x, _ in batches(photographs, "train", SMALL_SOURCE).epoch(4, 1, 32, colour_noise=on)])
+        torch.cat([x for x, _ in Batches(photographs, "train", SMALL_SOURCE).epoch(4, 1, 32, colour_noise=on)])
         for on in (False, True)
     )
     added = noisy * 1.1 - quiet
@@ -117,13 +117,13 @@ def test_colour_noise_is_one_colour_an_image_and_then_a_division(photographs):
 
 
 def test_central_views_do_not_change_from_epoch_to_epoch(photographs):
-    made = batches(photographs, "train", replace(SMALL_PAPER, random=False, noise=0.0))
+    made = Batches(photographs, "train", replace(SMALL_PAPER, random=False, noise=0.0))
     (first, _), (second, _) = (next(made.epoch(0, epoch, batch_size=130)) for epoch in (0, 1))
     assert torch.equal(first.flatten(1).sort(0)[0], second.flatten(1).sort(0)[0])
 
 
 def test_parts_of_test_images_are_whole_batches(photographs):
-    made = batches(photographs, "val", SMALL_PAPER)
+    made = Batches(photographs, "val", SMALL_PAPER)
     assert [len(labels) for _, labels in made.in_order(8)] == [8, 8, 7]
     shares = [labels for r in range(2) for _, labels in made.in_order(8, part=(r, 2))]
     assert [len(labels) for labels in shares] == [8, 7, 8]
@@ -132,7 +132,7 @@ def test_parts_of_test_images_are_whole_batches(photographs):
 @pytest.mark.parametrize("augmentation", [SMALL_PAPER, SMALL_SOURCE, CIFAR_CROPS])
 def test_ten_views_and_the_grid_are_where_the_2012_source_has_them(photographs, augmentation):
     """Neither noise nor a division; the grid has no flips (convdata_cifar.py:82-88)."""
-    made = batches(photographs, "val", augmentation)
+    made = Batches(photographs, "val", augmentation)
     pixels, average = photographs.splits["val"].images[8:16].astype(np.float32), photographs.mean
     ten, nine, one = (
         [v.permute(0, 2, 3, 1).numpy() for v in list(made.in_order(8, w))[1][0]] for w in ("ten", "grid", "central")
@@ -156,7 +156,7 @@ def test_ten_views_and_the_grid_are_where_the_2012_source_has_them(photographs, 
 @pytest.mark.parametrize(("augmentation", "views"), [(None, "ten"), (None, "central"), (SMALL_PAPER, "whole")])
 def test_views_that_do_not_fit_the_augmentation_are_refused(photographs, augmentation, views):
     with pytest.raises(ValueError, match=f"`views` .*{views}.* do not fit images that the net sees"):
-        next(batches(photographs, "val", augmentation).in_order(8, views))
+        next(Batches(photographs, "val", augmentation).in_order(8, views))
 
 
 def test_an_image_kept_as_a_jpeg_is_decoded_once_for_all_views(photographs, tmp_path, monkeypatch):
@@ -168,15 +168,15 @@ def test_an_image_kept_as_a_jpeg_is_decoded_once_for_all_views(photographs, tmp_
     split = replace(photographs, splits={"val": prepared_set.Split(kept, val.labels)})
     decoded = replace(photographs, splits={"val": prepared_set.Split(kept[:], val.labels)})
     for (views, y), (expected, labels) in zip(
-        batches(split, "val", SMALL_PAPER).in_order(8, "ten"),
-        batches(decoded, "val", SMALL_PAPER).in_order(8, "ten"),
+        Batches(split, "val", SMALL_PAPER).in_order(8, "ten"),
+        Batches(decoded, "val", SMALL_PAPER).in_order(8, "ten"),
         strict=True,
     ):
         assert all(torch.equal(*pair) for pair in zip(views, expected, strict=True))
         assert torch.equal(y, labels)
     counted, decode = [], prepared_set.decode
     monkeypatch.setattr(prepared_set, "decode", lambda data: counted.append(1) or decode(data))
-    assert len(list(batches(split, "val", SMALL_PAPER).in_order(8, "ten"))) == 3
+    assert len(list(Batches(split, "val", SMALL_PAPER).in_order(8, "ten"))) == 3
     assert len(counted) == 23
 
 
@@ -204,7 +204,7 @@ def test_crops_larger_than_the_images_are_refused(photographs):
     with pytest.raises(ValueError, match=message):
         draw_views(PAPER, 32, 0, 0, np.arange(4))
     with pytest.raises(ValueError, match=message):
-        batches(photographs, "train", PAPER)
+        Batches(photographs, "train", PAPER)
 
 
 def reference(pictures, indices, mean, augmentation, seed, epoch, places):
@@ -257,7 +257,7 @@ def test_what_a_device_crops_at_once_is_bit_for_bit_what_a_cpu_crops_one_by_one(
 
 
 def test_an_error_in_the_background_reaches_the_training(photographs, monkeypatch):
-    made = batches(photographs, "train", SMALL_PAPER)
+    made = Batches(photographs, "train", SMALL_PAPER)
     monkeypatch.setattr(loader, "crop", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(made.epoch(0, 0, 32))
@@ -266,7 +266,7 @@ def test_an_error_in_the_background_reaches_the_training(photographs, monkeypatc
 def test_a_training_without_crops_keeps_its_colour_noise(photographs):
     """So that the arm of section 4.1 differs in its crops and flips alone."""
     shown = [
-        next(batches(photographs, "train", replace(SMALL_PAPER, random=False, noise=noise)).epoch(0, 0, batch_size=130))[0]
+        next(Batches(photographs, "train", replace(SMALL_PAPER, random=False, noise=noise)).epoch(0, 0, batch_size=130))[0]
         for noise in (0.1, 0.0)
     ]
     added = (shown[0] - shown[1]).flatten(2)
