@@ -1,8 +1,7 @@
 """What is measured once from a finished run and kept beside it: chapters read these, never checkpoints.
 
-An artefact's name says what and on what: `errors/val/ten`, `predictions/val/ten`, `kernels`, `neighbours/fc7`. Declarations
-ask for them; what a run lacks is measured from its weights. Files are CSV or npz without pickles. One above a megabyte has
-`.large` in its name and is not committed; error counts always are.
+An artefact's name says what and on what: `errors/val/ten`, `kernels`, `neighbours/fc7`. Declarations ask for them; what a
+run lacks is measured from its weights. A file above a megabyte has `.large` in its name and is not committed.
 
 Shapes: N images, K classes, Q queries, D features.
 """

@@ -2,23 +2,22 @@
 
     python -m alexnet.experiments.baseline --data imagenet20 --seeds 0 1
 
-The paper quotes two classifiers, on Fisher vectors of two kinds of descriptors (Sanchez & Perronnin, CVPR 2011). This is
-one, on RootSIFT's (2012): the gradient of the log-likelihood of a mixture of Gaussians at an image's descriptors, its signed
-square roots scaled to length 1, for the whole image and for three bands of it.
+The paper quotes two, on Fisher vectors of two kinds of descriptors (Sanchez & Perronnin, CVPR 2011). This is one, on
+RootSIFT (2012): the gradient of the log-likelihood of a mixture of Gaussians at an image's descriptors, its signed square
+roots scaled to length 1, for the whole image and for three bands of it.
 Shapes: N images or descriptors, D dimensions, K Gaussians or classes.
 """
 
-import argparse
-import itertools
 import math
 import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import tyro
 from scipy.optimize import minimize
 from scipy.special import softmax
 from tqdm import tqdm
@@ -29,6 +28,8 @@ from alexnet.experiments.runs import runs_dir
 from alexnet.preprocessing import PreparedSet, prepare
 
 BANDS = 3
+CORES = machine.available_cores()
+Data = Literal["imagenet20", "imagenette", "formula256"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,8 @@ def learn_vocabulary(data: PreparedSet, recipe: Recipe, seed: int) -> dict[str, 
 
 
 def fisher_vector(x_ND: np.ndarray, weights_K: np.ndarray, means_KD: np.ndarray, variances_KD: np.ndarray) -> np.ndarray:
-    """Return the gradient (2 * K * D,) of the descriptors' log-likelihood with respect to means and sds, rescaled.
-
-    The scale is that of the Fisher information where each descriptor is of one Gaussian only.
-    """
+    """Return the gradient (2 * K * D,) of the descriptors' log-likelihood with respect to means and sds, rescaled."""
+    # The scale is that of the Fisher information where each descriptor is of one Gaussian only.
     square_NK = x_ND**2 @ (1 / variances_KD).T - 2 * x_ND @ (means_KD / variances_KD).T
     log_NK = np.log(weights_K) - (square_NK + (means_KD**2 / variances_KD + np.log(variances_KD)).sum(axis=1)) / 2
     share_NK, weights_K1 = softmax(log_NK, axis=1), weights_K[:, None]
@@ -158,7 +157,7 @@ def make(data: PreparedSet, seed: int, recipe: Recipe, **how: Any) -> None:
     vectors = {s: describe_split(of.images, words, recipe, folder / f"checkpoint-{s}.npy") for s, of in data.splits.items()}
     chosen, top5 = classify(data, vectors, recipe, seed)
     labels, errors = {split: data.splits[split].labels for split in top5}, []
-    for split, k in itertools.product(top5, (1, 5)):
+    for split, k in ((split, k) for split in top5 for k in (1, 5)):
         wrong = int((top5[split][:, :k] != labels[split][:, None]).all(axis=1).sum())
         errors.append({"split": split, "k": k, "wrong": wrong, "total": len(labels[split])})
         print(f"seed {seed}, {data.name}, {split}, top-{k}: {wrong} of {len(labels[split])} wrong", flush=True)
@@ -170,26 +169,21 @@ def make(data: PreparedSet, seed: int, recipe: Recipe, **how: Any) -> None:
         file.unlink()
 
 
-def main() -> None:
-    """Parse and make."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", default="imagenet20", choices=("imagenet20", "imagenette", "formula256"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--threads", type=int, default=machine.available_cores())
-    asked = parser.parse_args()
+def main(data: Data = "imagenet20", seeds: tuple[int, ...] = (0, 1), threads: int = CORES) -> None:
+    """Classify the images of a set by dense SIFT, Fisher vectors and linear SVMs, once for each seed."""
     try:
         import cv2
         from threadpoolctl import threadpool_limits
 
-        cv2.setNumThreads(asked.threads)
+        cv2.setNumThreads(threads)
         versions = machine.versions() | {name: metadata.version(name) for name in ("scikit-learn", "opencv-python-headless")}
-        with threadpool_limits(asked.threads), files.disk_errors_named():
-            for seed in asked.seeds:
-                make(prepare(asked.data), seed, Recipe(), threads=asked.threads, versions=versions)
+        with threadpool_limits(threads), files.disk_errors_named():
+            for seed in seeds:
+                make(prepare(data), seed, Recipe(), threads=threads, versions=versions)
     except (ImportError, UserError) as error:
         extra = ", which is an extra. Install it: make baseline, or pip install 'alexnet[baseline]'"
         sys.exit(f"error: {error}{extra if isinstance(error, ImportError) else ''}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -27,7 +27,7 @@ from alexnet.preprocessing.augment import PAPER, SOURCE2012
 
 NO_TEST = "the labels of ILSVRC-2012's test images were never published"
 VIEWS: dict[Preset, Augmentation] = {"paper": PAPER, "source2012": SOURCE2012}
-OTHER_NET = "; "  # separates the key of a value from the net or variant that an answer is about
+OTHER_NET = "; "  # separates the key of a value from the net or variant that an answer is about ("...; conv-local-13pct")
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,13 @@ def widened(seeds: tuple[int, ...], at_least: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class FastestRate:
-    """An arm at the learning rate that makes it reach a training error soonest; the rate is searched (paper 3.1).
-
-    The search has seed 0, the runs that are reported have others: they did not choose the rate.
-    """
+    """An arm at the learning rate that makes it reach a training error soonest; the rate is searched (paper 3.1)."""
 
     arm: Arm
     line: float  # training error, as a fraction
     start: Mapping[Scale, float]  # a first guess of the rate; a scale without one does not run the arm
     expected: Mapping[Scale, float] = field(default_factory=dict)  # to the line, that a plan supposes
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = (1, 2, 3)  # of the runs that are reported; the search, which has seed 0, is none of them
 
     def config(self, scale: ScaleTable, dataset: str, rate: float, seed: int) -> RunConfig:
         """Return the run at one rate."""
@@ -78,10 +75,7 @@ class FastestRate:
 
 @dataclass(frozen=True)
 class Experiment:
-    """How one claim is tested: named arms, and answers by the key of the claim's value that each is compared with.
-
-    What stands in a key after a semicolon is the net or the variant that the answer is about ("...; conv-local-13pct").
-    """
+    """How one claim is tested: named arms, and answers by the key of the claim's value that each is compared with."""
 
     claim: str
     arms: Mapping[str, Arm | FastestRate]
@@ -133,19 +127,15 @@ class Experiment:
 
     def searches(self, scale: Scale) -> Iterator[tuple[str, FastestRate]]:
         """Yield (arm, search) for every arm whose rate is searched at a scale."""
-        found = ((name, arm) for name, arm in self.arms.items() if isinstance(arm, FastestRate))
-        return ((name, arm) for name, arm in found if scale in arm.start)
+        return ((name, a) for name, a in self.arms.items() if isinstance(a, FastestRate) and scale in a.start)
 
 
 def against(claim: str, arms: dict[str, Arm], tops: tuple[int, ...] = (1,), is_gap_closed: bool = False) -> Experiment:
-    """Return an experiment whose first arm is compared with all others: gains of top-1 or `tops`, and gaps closed.
-
-    Where there are several, a key ends in the other arm's name or, of "without conv2", in "conv2".
-    """
+    """Return an experiment whose first arm is compared with all others: gains of top-1 or `tops`, and gaps closed."""
     control, *others = arms
     answers = {}
     for arm in others:
-        end = f"{OTHER_NET}{arm.removeprefix('without ')}" if len(others) > 1 else ""
+        end = f"{OTHER_NET}{arm.removeprefix('without ')}" if len(others) > 1 else ""  # "; conv2"
         answers |= {f"top-{k} gain{end}": gain(arm, control, top=k) for k in tops}
         answers |= {f"gap closed{end}": gap(arm, control)} if is_gap_closed else {}
     return Experiment(claim, arms, answers)
@@ -169,10 +159,7 @@ def base(ablation: str = "", preset: Preset = "source2012", **how: Any) -> Arm:
 
 
 def cifar(topology: Topology, activation: Activation = "relu", *, epochs: int = 60, **how: Any) -> Arm:
-    """Return one of the small nets on CIFAR-10 as Figure 1 trains it (no regularisation); `how` as for `base`.
-
-    The scale `toy` has 30 epochs, or a fortieth of those asked for if they are many.
-    """
+    """Return one of the small nets on CIFAR-10 as Figure 1 trains it (no regularisation); `how` as for `base`."""
 
     def recipe(scale: ScaleTable, dataset: str) -> RunConfig:
         return RunConfig(
@@ -192,10 +179,7 @@ def _arm(recipe: Callable[[ScaleTable, str], RunConfig], how: dict[str, Any], is
 
 
 def changed(config: Any, changes: Mapping[str, Any]) -> Any:
-    """Return a config with some fields changed, its own or those of the dataclasses in it, each known by its name alone.
-
-    Raises ValueError for a name that no field has.
-    """
+    """Return a config with some fields changed, its own or those of the dataclasses in it; ValueError for unknown ones."""
     for name, value in changes.items():
         parts = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
         if name not in parts:

@@ -61,9 +61,8 @@ class Results:
 
     def at_rate(self, arm: str, rate: float) -> dict[int, Run]:
         """Return seed -> finished run of a searched arm at one rate, the best or one that nearly tied with it."""
-        search = self.experiment.arms[arm]
-        config = search.config(table(self.scale), self.experiment.dataset(), rate, search.seeds[0])
-        return _finished(config, search.seeds[0])
+        search, at = self.experiment.arms[arm], table(self.scale)
+        return _finished(search.config(at, self.experiment.dataset(), rate, search.seeds[0]), search.seeds[0])
 
     @cached_property
     def searches(self) -> dict[str, Search]:
@@ -76,12 +75,9 @@ class Results:
 
     def counts(self, arm: str, where: Where, top: int) -> dict[int, tuple[int, int]]:
         """Return seed -> (wrong, total)."""
-        found = {}
-        for seed, run in sorted(self.runs[arm].items()):
-            for row in artefacts.read_errors(run.folder):
-                if (row["split"], row["views"], row["k"]) == (where.split, where.views, top):
-                    found[seed] = (row["wrong"], row["total"])
-        return found
+        asked = (where.split, where.views, top)
+        rows = ((seed, row) for seed, run in sorted(self.runs[arm].items()) for row in artefacts.read_errors(run.folder))
+        return {seed: (row["wrong"], row["total"]) for seed, row in rows if (row["split"], row["views"], row["k"]) == asked}
 
     def epochs_allowed(self, arm: str) -> int:
         """Return the epochs after which a run of the arm ends in any case."""
@@ -100,10 +96,8 @@ class Results:
         return {arm: together[digest] for arm, digest in self.hashes.items() if digest in together}
 
     def predictions(self, arm: str, where: Where) -> list[Net]:
-        """Return (probabilities (N, K), labels (N,)) of the arm's runs in the order of their seeds, the declared ones.
-
-        Why not all: an ensemble has so many nets of each arm, whatever further seeds there are.
-        """
+        """Return (probabilities (N, K), labels (N,)) of the arm's runs in the order of their seeds, the declared ones."""
+        # Why not all: an ensemble has so many nets of each arm, whatever further seeds there are.
         declared = self.experiment.arms[arm].seeds(table(self.scale))
         found = self.measured(arm, where.predicted)
         return [(a["probabilities"], a["labels"]) for seed, a in found.items() if seed in declared]
@@ -127,8 +121,9 @@ class Results:
         value, at = self.experiment.value(key), stamp(self.scale)
         verdict = judge(value, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         if mixed:
-            why = f"Not compared: {key} rests on runs of different devices, precisions or images."
-            verdict = Verdict("not compared", why)
+            verdict = Verdict(
+                "not compared", f"Not compared: {key} rests on runs of different devices, precisions or images."
+            )
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
         return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
 
@@ -188,10 +183,8 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
 
 
 def recorded_scale(experiment: Experiment) -> Scale | None:
-    """Return the largest scale at which an experiment has a result, or None; of scales with the same runs, the smallest.
-
-    On CIFAR-10 the same runs stand at small and at paper, and are of scale small.
-    """
+    """Return the largest scale at which an experiment has a result, or None; of scales with the same runs, the smallest."""
+    # On CIFAR-10 the same runs stand at small and at paper.
     used = {scale: [result.runs for result in Results(experiment, scale).answers()] for scale in SCALES}
     largest = next(filter(any, reversed(used.values())), None)
     return next((scale for scale in SCALES if largest and used[scale] == largest), None)

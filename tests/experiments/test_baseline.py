@@ -192,7 +192,6 @@ def test_the_recorded_counts_are_those_of_the_recorded_answers(seed):
 
 def test_without_its_extra_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    monkeypatch.setattr(sys, "argv", ["baseline", "--data", "formula256"])
     with pytest.raises(SystemExit, match=r"make baseline, or pip install 'alexnet\[baseline\]'") as ended:
-        baseline.main()
+        baseline.main("formula256")
     assert "\n" not in str(ended.value)
