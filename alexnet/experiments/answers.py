@@ -88,12 +88,9 @@ def difference(first: tuple[str, dict[str, str]], second: tuple[str, dict[str, s
 
 
 def gap(of: str, than: str) -> Answer:
-    """By how many points the gap of `of` between held-out and training error exceeds that of `than`; paired by seed.
+    """By how many points the gap of `of` between held-out and training top-1 error exceeds that of `than`, by seed."""
 
-    Both errors are top-1, counted with the final weights, in the central view, without dropout or noise.
-    """
-
-    def central(at: Where) -> tuple[Where, Where]:
+    def central(at: Where) -> tuple[Where, Where]:  # with the final weights, without dropout or noise
         return replace(at, split="train", views="central"), replace(at, views="central")
 
     def gaps(results: "Results", at: Where, arm: str) -> dict[int, float]:
@@ -158,10 +155,8 @@ def ensemble(arms: tuple[str, ...], nets: int, top: int) -> Answer:
 
 
 def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
-    """Points of error that the averaged predictions of several nets have less than one of them has on average.
-
-    There is one ensemble, so the interval is over images, on which the two are paired.
-    """
+    """Points of error that the averaged predictions of several nets have less than one of them has on average."""
+    # There is one ensemble, so the interval is over images, on which the two are paired.
 
     def interval_of(found: list[Net]) -> Interval:
         alone_N = np.mean([wrong_of_mean([net], top) for net in found], axis=0)

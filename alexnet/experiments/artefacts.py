@@ -135,11 +135,8 @@ def _nearest(evaluate: Any, trained: Trained, layer: str, kinds: tuple[str, ...]
 
 
 def binary_codes(queries_QD: np.ndarray, gallery_ND: np.ndarray) -> list[np.ndarray]:
-    """Return codes (Q, bits) and (N, bits) of -1 and 1 for queries and gallery, by iterative quantisation (ITQ).
-
-    The signs of the first principal components of the gallery, after a rotation that brings them nearest to their signs
-    (Gong and Lazebnik, CVPR 2011). The paper would have an auto-encoder make such codes.
-    """
+    """Return codes (Q, bits) and (N, bits) of -1 and 1 for queries and gallery; the paper would use an auto-encoder."""
+    # ITQ (Gong and Lazebnik, CVPR 2011): signs of the first principal components, rotated to be nearest to their signs.
     mean_D = gallery_ND.mean(axis=0)
     centred_ND = gallery_ND - mean_D
     axes_DB = np.linalg.eigh(centred_ND.T @ centred_ND)[1][:, ::-1][:, :CODE_BITS]

@@ -108,10 +108,8 @@ def describe_split(images: np.ndarray, words: dict[str, np.ndarray], recipe: Rec
 
 
 def train_svm(x_ND: np.ndarray, sign_NK: np.ndarray, cost_N: np.ndarray, weights: np.ndarray, ftol: float) -> np.ndarray:
-    """Return weights (K, D + 1), the bias last, of an SVM for each class against the rest, beginning with `weights`.
-
-    They are LIBLINEAR's (squared hinge, L2), by L-BFGS because LIBLINEAR takes 16 bytes a number. `sign_NK` is 1 or -1.
-    """
+    """Return weights (K, D + 1), the bias last, of an SVM for each class against the rest (1, -1), begun at `weights`."""
+    # LIBLINEAR's (squared hinge, L2). Why by L-BFGS: LIBLINEAR takes 16 bytes a number.
     sign_NK, cost_N1 = sign_NK.astype(x_ND.dtype), cost_N[:, None].astype(x_ND.dtype)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:

@@ -19,7 +19,6 @@ NEAR_TIE = 1.1  # a rate that crosses within so many times the fastest one's epo
 
 # Gives the metrics of a run that need not go beyond the epoch (None: no bound), or None when it is not to be had.
 MetricsOf = Callable[[RunConfig, int | None], Rows | None]
-ConfigOf = Callable[[float, int], RunConfig]  # (rate, seed) -> run
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Search:
         return {rate: crossing_epoch(training_errors(rows), self.line) for rate, rows in self.metrics.items()}
 
 
-def search_rate(config_of: ConfigOf, line: float, first_rate: float, metrics_of: MetricsOf) -> Search:
-    """Find the rate at which the training error is at `line` soonest.
+def search_rate(config_of: Callable[..., RunConfig], line: float, first_rate: float, metrics_of: MetricsOf) -> Search:
+    """Find the rate at which the training error is at `line` soonest, where `config_of` makes a run of a rate and a seed.
 
     The grid grows outward from the first rate until the fastest has a slower neighbour on either side. A run ends when
     another rate has crossed the line earlier than it can, and the search after `MAX_PLACES` rates in any case (`said`).

@@ -155,10 +155,8 @@ def _finished(config: RunConfig, first_seed: int) -> dict[int, Run]:
 
 @cache
 def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Interval]:
-    """Return, by hash of the config, the difference of each arm to the control, over all experiments that compare with it.
-
-    All gains over one control, on one set in one kind of views, are one family: their intervals hold together (Dunnett).
-    """
+    """Return, by hash of the config, the difference of each arm to the control over all experiments that compare with it."""
+    # All gains over one control, on one set in one kind of views, are one family: their intervals hold together (Dunnett).
     from alexnet.experiments import EXPERIMENTS
 
     samples: dict[str, list[float]] = {}

@@ -35,13 +35,10 @@ ONE_RUN = "one run"
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate from `n` runs and the interval around it; `low` and `high` are None when nothing is known of the spread.
+    """An estimate from `n` runs and the interval around it."""
 
-    A one-sided interval has one end at infinity; its estimate is then a bound too.
-    """
-
-    estimate: float
-    low: float | None
+    estimate: float  # a bound too, if one end is infinite: the interval is then one-sided
+    low: float | None  # None when nothing is known of the spread
     high: float | None
     confidence: float
     n: int  # runs; of the arm with fewer, when two are compared
