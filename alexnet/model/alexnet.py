@@ -75,10 +75,7 @@ class Column(nn.Module):
 
 
 class AlexNet(Net):
-    """The columns of a net that live here: by default all, each by itself; `names=("ab",)` merges them.
-
-    `names=("b",)` is one rank's share, with an `exchange` that reaches the other.
-    """
+    """The columns that live here: all, `names=("ab",)` merged, or `("b",)`, one rank's, with an `exchange` to the other."""
 
     def __init__(self, config: NetConfig, names: Sequence[str] = (), exchange: Exchange | None = None) -> None:
         super().__init__()

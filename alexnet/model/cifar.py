@@ -1,8 +1,7 @@
 """The nets of the author's own cuda-convnet for CIFAR-10 (paper 3.1 and 3.3).
 
-Of Figure 1 the paper says only "a four-layer convolutional network", and two of his nets fit that name. The third is the
-one whose error section 3.3 says response normalisation lowers from 13 % to 11 %. Those with local layers were trained on
-random crops of 24 pixels.
+Of Figure 1 the paper says only "a four-layer convolutional network", which fits two of his nets. The third is the one whose
+error normalisation lowers from 13 % to 11 % (3.3). Those with local layers were trained on random crops of 24 pixels.
 
 Shapes: N images, C maps, H, W pixels, K classes, P = H * W places.
 """

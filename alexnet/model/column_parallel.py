@@ -116,12 +116,10 @@ def exchanged_shapes(config: NetConfig) -> dict[str, tuple[int, ...]]:
 
 
 def bytes_per_image(config: NetConfig, itemsize: int = 4) -> dict[tuple[str, str], int]:
-    """Return the bytes that a rank sends for each image of a step, by (layer, "forward" or "backward").
-
-    Of the logits, which are never shorter than fp32, each rank sends its share to be added and then its part of the sums.
-    """
+    """Return the bytes that a rank sends for each image of a step, by (layer, "forward" or "backward")."""
     others, given = config.columns - 1, exchanged_shapes(config)
     (classes,) = given.pop("fc8")
     ways = [(layer, way) for layer in given for way in ("forward", "backward")]
     counts = {(layer, way): others * math.prod(given[layer]) * itemsize for layer, way in ways}
+    # Of the logits, which are never shorter than fp32, each rank sends its share to be added, then its part of the sums.
     return counts | {("fc8", "forward"): 2 * others * classes * max(4, itemsize) // config.columns}

@@ -170,10 +170,7 @@ def dropout_mask(
 
 @torch.no_grad()
 def initialise(weight: Tensor, bias: Tensor | None, sd: float, start: float, seed: int, name: str) -> None:
-    """Fill one column's weights of a layer with normal draws of sd `sd`, and its biases with `start` (paper 5).
-
-    The draws depend on `seed` and `name` (layer/column) alone, whatever tensor the weights are a part of.
-    """
+    """Fill a column's weights with normal draws of `seed` and `name` (layer/column) alone, its biases with `start`."""
     draws = randomness.normal(seed, f"weights/{name}", tuple(weight.shape))
     weight.copy_(torch.from_numpy(draws).mul_(sd))
     if bias is not None:

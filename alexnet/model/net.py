@@ -27,10 +27,7 @@ class Net(nn.Module):
     has_dropout: bool = False  # if so, training needs a step key
 
     def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:
-        """Return the (N, K) logits of images of raw 0-255 pixels minus the mean; `key` is needed to train with dropout.
-
-        They are fp32 also where the rest of the net runs in bf16 (`layers.LogitsLinear`).
-        """
+        """Return the (N, K) logits, never below fp32, of 0-255 pixels minus the mean; training with dropout needs `key`."""
         return self._run(images_NCHW, self.layer_names[-1], key)
 
     def features(self, images_NCHW: Tensor, layer: str) -> Tensor:

@@ -2,7 +2,6 @@
 
 `paper()` is the text taken literally. `source2012()` is config #145 of the 2012 source, the net behind Tables 1 and 2. An
 ablation takes a config and returns a config, so they compose: `with_width(without_layer(paper(), "conv4"), 0.5)`.
-Nothing here needs torch.
 """
 
 import math
@@ -194,11 +193,9 @@ def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
 
 
 def with_width(config: NetConfig, width: float) -> NetConfig:
-    """Multiply the kernels and units of every layer but the last by `width`.
-
-    Initial sds grow by 1 / sqrt(width) where the fan-in shrinks, so that activities start at the same scale.
-    """
+    """Multiply the kernels and units of every layer but the last by `width`."""
     config = _changed(config, LAYERS[:-1], lambda layer: _resized(layer, width))
+    # Why: the fan-in shrinks, and activities shall start at the same scale.
     return _changed(config, LAYERS[1:], lambda layer: replace(layer, sd=layer.sd / math.sqrt(width)))
 
 
@@ -244,10 +241,7 @@ PRESETS: dict[str, Callable[[], NetConfig]] = {"paper": paper, "source2012": sou
 
 
 def layers_of(net: ColumnNet) -> NetConfig:
-    """Return the layers that `net` names: its preset with its ablations, at its width.
-
-    Raises UserError for an ablation that is unknown, or that changes nothing of this net.
-    """
+    """Return the layers that `net` names; UserError for an ablation that is unknown or changes nothing of its preset."""
     config = PRESETS[net.preset]()
     for name in net.ablation.split():
         if name not in ABLATIONS:

@@ -84,10 +84,7 @@ def _centre(pixels_NHWC: Tensor, side: int) -> Tensor:
 
 
 def save(path: Path, net: Net, card: ModelCard, mean_HWC: Tensor) -> None:
-    """Write a net's weights, card, mean image and a mini-batch to check it by, the same bytes each time.
-
-    Raises UserError for weights that are not finite, of a run that diverged.
-    """
+    """Write a net's weights, card, mean image and a mini-batch to check it by; UserError for weights that are not finite."""
     # Why: channels_last kernels of a training become contiguous, which the format requires.
     state = {key: value.detach().float().cpu().contiguous() for key, value in net.plain_state().items()}
     if broken := [key for key, value in state.items() if not value.isfinite().all()]:

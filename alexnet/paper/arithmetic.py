@@ -1,7 +1,4 @@
-"""The numbers of the paper that follow from its net by arithmetic: sizes, neurons, parameters and views.
-
-`computed` gives them for a claim, counted on the preset `paper`; they have neither a scale nor an interval.
-"""
+"""The numbers of the paper that follow from its net by arithmetic: sizes, neurons, parameters and views."""
 
 import math
 from typing import Literal

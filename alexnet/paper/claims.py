@@ -1,7 +1,6 @@
 """What the paper claims, as data: `CLAIMS` maps the id of every claim to what the paper says.
 
-The claims stand in claims.toml, whose head explains their fields, units and the rules of margins; questions of our own,
-which the paper does not ask, in questions.toml.
+The head of claims.toml explains fields, units and the rules of margins; questions of our own are in questions.toml.
 """
 
 import tomllib

@@ -1,10 +1,8 @@
 """One experiment at one scale, as a chapter of the book shows it: frames to draw from, tables, sentences, provenance.
 
     chapter = Chapter("s3.3-lrn", "small")
-    frame = chapter.frame()
     figure, axes = plt.subplots()
-    for arm, rows in frame.groupby("arm"):
-        ...
+    for arm, rows in chapter.frame().groupby("arm"): ...
     chapter.show(figure, "fig-lrn", caption="...", alt="...")
 
 Where nothing was run at the scale, `show` says so; drawing code is loops over groups, which an empty frame passes through.

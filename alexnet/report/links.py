@@ -1,7 +1,4 @@
-"""Where the book leads on to: the chapter of a claim, lines of the 2012 source at its commit, tables to download.
-
-Chapters are read from the notebooks that `_toc.yml` names, so that a chapter not written yet is never linked.
-"""
+"""Where the book leads on to: the chapter of a claim, lines of the 2012 source at its commit, tables to download."""
 
 import ast
 import json
@@ -22,7 +19,7 @@ COMMIT2012 = "2f8b81f76470bf873c865754ad8f4a5e0dbbeb7b"
 
 @cache
 def chapters() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the chapters in their order: name -> (title, ids of the claims that it declares)."""
+    """Return the written chapters of `_toc.yml` in their order: name -> (title, ids of the claims that it declares)."""
     names = re.findall(r"^\s*(?:- file|root): *([\w-]+) *$", (BOOK_DIR / "_toc.yml").read_text(), re.M)
     return {name: _head(name) for name in names if (BOOK_DIR / f"{name}.ipynb").is_file()}
 

@@ -51,10 +51,7 @@ class Line:
 
 
 def lines(claim: str | None = None, scale: Scale | None = None) -> list[Line]:
-    """Return the lines of a claim (None: all, and our questions) at a scale (None: the largest with a result).
-
-    Raises UserError for an unknown claim.
-    """
+    """Return the lines of a claim, or of all and our questions, at a scale, or at the largest with a result."""
     known = CLAIMS | QUESTIONS
     if claim is not None and claim not in known:
         raise UserError(f"There is no claim {claim!r}{nearest(claim, known)}. `alexnet compare` lists them.")

@@ -10,12 +10,9 @@ from tabulate import tabulate
 
 def markdown(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> str:
     """Return rows as a Markdown table; a bar inside a cell does not end it, and no line breaks within "40.66 / 18.21 %"."""
-    cells = [[_unbroken(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
+    slash = re.compile(r"(?<=\d) / (?=[\d+-])")
+    cells = [[slash.sub("\u00a0/\u00a0", str(c)).replace(" %", "\u00a0%").replace("|", "\\|") for c in row] for row in rows]
     return tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
-
-
-def _unbroken(text: str) -> str:
-    return re.sub(r"(?<=\d) / (?=[\d+-])", "\u00a0/\u00a0", text).replace(" %", "\u00a0%")
 
 
 def numbered(rows: Iterable[Sequence[Any]], headers: Sequence[str], caption: str, name: str, look: str = "") -> Markdown:

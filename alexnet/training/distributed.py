@@ -129,8 +129,7 @@ def is_rank() -> bool:
 def joined(layout: Layout, device: torch.device | None = None) -> Iterator[Group]:
     """Meet the other ranks of `layout`, each on a device of its machine, and be one of the group until the block's end.
 
-    A single process, on `device`, needs no other. Raises UserError for another number of ranks than the layout's. Where one
-    is lost, the others exit with status `LOST`.
+    Raises UserError for another number of ranks than the layout's. Where one is lost, the others exit with status `LOST`.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world != layout.ranks:

@@ -31,10 +31,7 @@ MANY_EPOCHS, WATCH_EVERY = 100, 10  # a training of more than so many epochs wat
 
 
 class Training(Learner):
-    """One training in one folder: a learner (`how` says which), its data, and where it stands.
-
-    It begins with the plain state `initial` of some layers; checkpoints carry the dict `kept` for whoever resumes.
-    """
+    """One training in one folder, begun with some layers' plain state `initial`; checkpoints carry the dict `kept`."""
 
     def __init__(
         self, config: RunConfig, data: PreparedSet, folder: Path, initial: State | None = None, kept: Any = None, **how: Any

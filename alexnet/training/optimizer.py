@@ -65,8 +65,7 @@ class Rates:
 def rates_of(schedule: Schedule | None, epochs: int, epoch: int, errors: Sequence[float] = ()) -> Rates | None:
     """Return the rates of `epoch`, which counts from 0, in a training of `epochs`; None: the training has ended.
 
-    A fraction f of it is the start of epoch round(f * epochs). A plateau is a function of the watched errors (fractions)
-    after each finished epoch, so that resuming needs no state. Paper 5.
+    A fraction f of it is the start of epoch round(f * epochs). `errors` (fractions) are the watched ones of each epoch.
     """
     if schedule is None:
         return Rates()
