@@ -144,7 +144,7 @@ class RunConfig:
             raise UserError(f"--name must be up to 60 letters, digits, dots, - and _, not {self.name!r}.")
 
 
-# The least and the largest value of each number, both included; what is beyond is a slip of the pen, or no training.
+# The least and the largest value of numbers, both included; what is beyond is a slip of the pen, or no training.
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31), "epochs": (1, 100_000), "batch_size": (1, 1_000_000), "width": (1e-3, 8), "num_classes": (1, 10**6),
     "rate": (0, 1e6), "bias_rate_factor": (0, 1e6), "momentum": (0, 0.9999), "weight_decay": (0, 1e6), "noise": (0, 1e3),

@@ -1,7 +1,4 @@
-"""How files are written: whole or not at all, by one process at a time, and read with one clear error.
-
-Every room writes through this module, so that a kill or a full disk leaves either the old file or the new one.
-"""
+"""How every room writes files: whole or not at all, by one process at a time; and reads them, with one clear error."""
 
 import errno
 import json

@@ -7,12 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet.config import PROJECT_DIR, UserError, home_dir
-
-if TYPE_CHECKING:
-    import torch
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pandas", "matplotlib", "jupyter-book", "papermill")
 # What decides results; `runs/` is left out because a run writes there itself.
@@ -50,8 +47,8 @@ def use_device(word: str) -> None:
         raise UserError(f"--device {word} is not here (alexnet doctor). It is auto, cpu, cuda, or cuda:1 and so on.")
 
 
-def name_of(device: "torch.device") -> str:
-    """Return the name of a CUDA device, or "cpu"."""
+def name_of(device: Any) -> str:
+    """Return the name of a torch device that is a CUDA device, or "cpu"."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -18,13 +18,6 @@ from alexnet.training import evaluate
 from alexnet.training.distributed import Group
 
 
-def trained(config: RunConfig) -> Trained:
-    """Return a finished run with its weights. Raises UserError, with the command that makes it, when it is not there."""
-    if (run := runs.read(config)) is None:
-        raise UserError(f"There is no run {runs.name_of(config)}. Make it with: {runs.command_of(config)}")
-    return recording.load(run, Group(readiness.device()))
-
-
 def net_of(source: str | None) -> LoadedNet:
     """Return the net in a file, or of a run by its name, or the latest one with weights here, of photographs first."""
     if source is None:
@@ -36,7 +29,7 @@ def net_of(source: str | None) -> LoadedNet:
         source = max(here, key=lambda r: (not r.manifest["data"]["stand_in"], r.manifest["segments"][-1]["started"])).name
     folder = runs.runs_dir() / source.removeprefix("runs/").rstrip("/")
     if not Path(source).is_file() and (run := runs.read(folder)) is not None:
-        net = trained(run.config)
+        net = shown(run.config)
         return LoadedNet(net.learner.net, card_of(net), torch.from_numpy(net.data.mean)).eval()
     return weights.load(source, readiness.device())
 
@@ -49,12 +42,15 @@ def card_of(net: Trained) -> ModelCard:
 
 
 def shown(source: RunConfig | Path, data: str | None = None) -> Trained:
-    """Return a finished run, or the net of a file that `export` wrote, with the prepared set `data`, else the run's own."""
+    """Return a finished run, or the net of a file that `export` wrote, with the prepared set `data`, else the run's own.
+
+    Raises UserError, with the command that makes it, for a run that is not there.
+    """
     if isinstance(source, RunConfig):
-        net = trained(source)
-        if data is None:
-            return net
-        return replace(net, data=_as_trained(open_set(data), net.data.classes, runs.name_of(source), net.data.mean))
+        if (run := runs.read(source)) is None:
+            raise UserError(f"There is no run {runs.name_of(source)}. Make it with: {runs.command_of(source)}")
+        net = recording.load(run, Group(readiness.device()))
+        return replace(net, data=_as_trained(open_set(data), net.data.classes, run.name, net.data.mean)) if data else net
     if data is None:
         raise UserError("Say which set to count on: --data SET (`alexnet list` shows those that are prepared).")
     opened, loaded = open_set(data), weights.load(source, readiness.device())
@@ -88,6 +84,6 @@ def errors(net: Trained, views: str | None = None) -> Iterator[str]:
 
 def export(config: RunConfig, to: Path) -> str:
     """Write the weights of a finished run to a file, and return a line that says so."""
-    net = trained(config)
+    net = shown(config)
     weights.save(to, net.learner.net, card_of(net), torch.from_numpy(net.data.mean))
     return f"{to}: {runs.name_of(config)}, {len(net.data.classes)} classes."

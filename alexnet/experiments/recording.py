@@ -14,6 +14,7 @@ from alexnet import files, machine
 from alexnet.config import RunConfig, UserError, config_hash, file_digest, to_dict
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.runs import Run
+from alexnet.files import Rows
 from alexnet.model import weights
 from alexnet.model.column_parallel import Layout
 from alexnet.model.net import blank
@@ -138,11 +139,7 @@ class Record:
         self.segment = segment | {"versions": machine.versions(), "git": machine.git_state()}
         earlier = runs.read(config)
         segments = earlier.manifest["segments"] if earlier is not None and checkpoint.read(self.folder) else []
-        self.manifest = _new_manifest(config, data) | {"segments": [*segments, self.segment]}
-        self.manifest |= {"facts": earlier.facts} if earlier is not None and earlier.facts else {}
-        self.manifest["command"] = runs.command_of(config, self.manifest["segments"][0]["threads"])
-        if segments:
-            self.manifest["epochs"] = max((s["epochs"] or [0])[-1] for s in segments)
+        self.manifest = _new_manifest(config, data, earlier.facts if earlier is not None else {}, [*segments, self.segment])
         # Why now: a training killed in its first epoch leaves a segment too.
         files.write_json(self.folder / "manifest.json", self.manifest)
 
@@ -173,9 +170,9 @@ class Record:
 def begin(config: RunConfig, **facts: Any) -> None:
     """Leave the config of a run in its folder, where processes that are told its name find it, and `Run.facts`."""
     run = runs.read(config)
-    manifest = run.manifest if run is not None else _new_manifest(config, prepare(config.data)) | {"segments": []}
     if run is None or (facts and not run.is_done()):
-        files.write_json(runs.folder_of(config) / "manifest.json", manifest | ({"facts": facts} if facts else {}))
+        manifest = _new_manifest(config, prepare(config.data), facts, []) if run is None else run.manifest | {"facts": facts}
+        files.write_json(runs.folder_of(config) / "manifest.json", manifest)
 
 
 def train_by_ranks(config: RunConfig, layout: Layout, threads: int | None = None, **facts: Any) -> None:
@@ -192,11 +189,14 @@ def train_by_ranks(config: RunConfig, layout: Layout, threads: int | None = None
         raise UserError(f"The ranks of {runs.name_of(config)} ended with status {status}; what they said is above.")
 
 
-def _new_manifest(config: RunConfig, data: PreparedSet) -> dict[str, Any]:
+def _new_manifest(config: RunConfig, data: PreparedSet, facts: dict[str, Any], segments: Rows) -> dict[str, Any]:
     said = {"version": runs.VERSION, "name": runs.name_of(config), "status": "running", "outcome": None, "warning": None}
-    said |= {"command": runs.command_of(config), "config_hash": config_hash(config), "config": to_dict(config)}
+    said |= {"command": runs.command_of(config, segments[0]["threads"] if segments else None)}
+    said |= {"config_hash": config_hash(config), "config": to_dict(config)}
     said |= {"data": {"set": data.name, "fingerprint": data.fingerprint, "stand_in": data.stand_in}}
-    return said | {"epochs": 0, "images_seen": 0, "seconds": 0.0, "weights_sha256": None}
+    said |= {"epochs": max([0, *(segment["epochs"][-1] for segment in segments if segment["epochs"])])}
+    said |= {"images_seen": 0, "seconds": 0.0, "weights_sha256": None, "segments": segments}
+    return said | ({"facts": facts} if facts else {})
 
 
 def load(run: Run, group: Group | None = None) -> artefacts.Trained:

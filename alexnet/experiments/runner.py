@@ -29,10 +29,9 @@ ENOUGH = 300.0  # seconds in which a worker that was told to stop has surely fin
 
 
 def places(wanted: list[Wanted], threads: int | None = None, devices: int | None = None) -> tuple[list[int | None], int]:
-    """Return the places where `wanted` can be trained at a time, CUDA devices or, as None, shares of the cores; and threads.
+    """Return where `wanted` can be trained at a time, CUDA devices or, as None, shares of the cores; and threads of each.
 
-    With `devices` there are so many, and processes stand for them where there are no CUDA devices. Raises UserError for more
-    than there are.
+    `devices`: so many; processes stand for them where there is no CUDA device. Raises UserError for more than there are.
     """
     import torch
 
@@ -128,15 +127,11 @@ class Queue:
         return True
 
     def _worker_for(self, wanted: Wanted) -> Worker | None:
-        """Return an idle worker at the places that a run needs, or None while they are taken.
-
-        Two-column nets are spread over two devices where there are two.
-        """
+        """Return a worker at the places that a run needs, two devices for two columns if there are; None while taken."""
         need = min(num_columns_of(wanted.config.net), self.total) if self.on_devices else 1
-        for worker in self.idle:
-            if len(worker.places) == need:
-                self.idle.remove(worker)
-                return worker
+        if worker := next((each for each in self.idle if len(each.places) == need), None):
+            self.idle.remove(worker)
+            return worker
         while len(self.free) < need and self.idle:
             worker = self.idle.pop()
             worker.pipe.close()

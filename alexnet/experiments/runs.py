@@ -7,8 +7,7 @@
     errors.csv ...  what was measured of the finished run (`artefacts.py`)
     checkpoint.pt   to resume from, and weights.pt of a finished run; never committed
 
-A run is identified by what decides its numbers, never by the claim that wants it: whoever asks for an equal training gets
-the same folder.
+Equal trainings share a folder, whichever claim wants them.
 """
 
 import os
