@@ -3,9 +3,8 @@
 ilsvrc2010, ilsvrc2012: training images in tars inside a tar, or a folder or tar for each class; others in one folder or tar
 with the development kit, or in class folders (torchvision's ImageNet unpacks 145 GB first). Also Kaggle's folders with
 LOC_val_solution.csv, Caffe's val.txt, and Hugging Face's tar.gz files, whose images have their labels in their names.
-fall2009, fall2011: the whole of ImageNet as it was then. imagenet20, imagenette: twenty classes, or ten, of ILSVRC, for
-machines that cannot hold it all (Imagenette v2, Imagewoof v2). folders: a set of one's own. Classes are in the order
-of their names.
+fall2009, fall2011: all of ImageNet as it was then. imagenet20, imagenette: twenty classes, or ten, of ILSVRC. folders: a set
+of one's own. Classes are in the order of their names.
 """
 
 import io
@@ -91,7 +90,7 @@ def _index_named(places: list[Path], wnids: tuple[str, ...]) -> ImageIndex:
     # In the order of the official archives.
     label_of = {wnid.encode(): label for label, wnid in enumerate(wnids)}
     index = index_places(map(Place, places), lambda _, name: label_of.get(name.rpartition(b"_")[2].partition(b".")[0]))
-    names = np.array([WNID_LAST.sub(b"", name) for name in index.rows["name"].tolist()], "S")
+    names = [WNID_LAST.sub(b"", name) for name in index.rows["name"].tolist()]
     return replace(index, rows=index.rows[np.lexsort((names, index.labels))])
 
 
@@ -233,11 +232,9 @@ def find_folders(source: Path, val_fraction: float | None) -> Source:
     least one image, but never the last.
     """
     splits = [split for split in ("train", "val", "test") if (source / split).is_dir()]
-    fits = splits in ([], ["train"]) if val_fraction else splits[:1] == ["train"] and len(splits) > 1
-    if not fits:
-        there = ", ".join(splits) or "neither train, val nor test"
-        needs = "a set needs train/<class>/ and val/<class>/ or test/<class>/, or --val-fraction 0.1 and no val or test."
-        raise UserError(f"{source} has {there}; {needs}")
+    if not (splits in ([], ["train"]) if val_fraction else splits[:1] == ["train"] and len(splits) > 1):
+        there = f"{source} has {', '.join(splits) or 'neither train, val nor test'}; a set needs train/<class>/ and"
+        raise UserError(f"{there} val/<class>/ or test/<class>/, or --val-fraction 0.1 and no val or test.")
     root, facts = source / "train" if splits else source, {"source": "class folders"}
     names = tuple(sorted(class_places(root)))
     found = {root.name: index_classes([root], names) for root in ([source / split for split in splits] or [source])}
@@ -247,7 +244,6 @@ def find_folders(source: Path, val_fraction: float | None) -> Source:
         rest = replace(index, rows=index.rows[is_val], refused=())
         found = {"train": replace(index, rows=index.rows[~is_val]), "val": rest}
         facts |= {"val_fraction": val_fraction, "split_seed": SPLIT_SEED}
-    if empty := set(range(len(names))) - set(found["train"].labels.tolist()):
-        name = shown(names[min(empty)])
-        raise UserError(f"The class {name} has no training image in {root}. Add some, or remove the class.")
+    for k in sorted(set(range(len(names))) - set(found["train"].labels.tolist())):
+        raise UserError(f"The class {shown(names[k])} has no training image in {root}. Add some, or remove the class.")
     return Source(names, tuple(map(shown, names)), found, facts=facts)

@@ -82,8 +82,8 @@ def prepare(
 
 def _refuse_options(kind: str, name: str, val_fraction: float | None) -> None:
     if kind not in catalog.SETS and not prepared_set.is_prepared(kind):
-        known = f"Known are {', '.join(catalog.SETS)}, and what you prepare with --name"
-        raise UserError(f"There is no data set {kind!r}{nearest(kind, catalog.SETS)}. {known}.")
+        known = f"{nearest(kind, catalog.SETS)}. Known are {', '.join(catalog.SETS)}, and what you prepare with --name."
+        raise UserError(f"There is no data set {kind!r}{known}")
     if (name != kind or val_fraction is not None) and kind != "folders":
         raise UserError("--name and --val-fraction are for class folders: alexnet prepare folders --source DIR --name NAME")
     if name != kind and (name in catalog.SETS or not re.fullmatch("[a-z0-9][a-z0-9_-]*", name)):
@@ -114,8 +114,7 @@ def _find(kind: str, source: Path | None, download: Path, accept_bad: bool, val_
         raise UserError(f"{kind} is made of images on disk. Say where: alexnet prepare {kind} --source DIR")
     if source is not None and not source.is_dir():
         raise UserError(f"{source} is not a folder. Point --source at the images of {kind}.")
-    if kind in synthetic.SPECS:
-        spec = synthetic.SPECS[kind]
+    if spec := synthetic.SPECS.get(kind):
         images = {split: synthetic.generate(spec, split, count) for split, count in catalog.SETS[kind].counts.items()}
         return Source(spec.classes, spec.classes, images, facts={"source": "formula", "seed": spec.seed})
     if kind == "cifar10":
@@ -149,9 +148,8 @@ def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, 
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            what = f"A decoding process was killed, perhaps for want of memory ({error}). What is done is kept"
-            less = f"with --processes {max(1, processes // 2)} if it happens again"
-            raise UserError(f"{what}: repeat the command, {less}.") from error
+            mend = f"repeat the command, which goes on there, with --processes {max(1, processes // 2)} if it happens again"
+            raise UserError(f"A decoding process was killed ({error}), perhaps for want of memory: {mend}.") from error
     else:
         for split, (images, labels) in splits.items():
             prepared_set.write_split(folder / split, images, labels)
@@ -206,8 +204,7 @@ def _write(folder: Path, index: ImageIndex, codec: Codec, processes: int, title:
     """Decode images into `folder`, after the shards that an earlier call finished. Return numbers of bad ones and why."""
     written = _saved(folder, index, codec)
     shards, refused = written["shards"], written["refused"]
-    done = min(len(shards) * SHARD, len(index))
-    start = len(prepared_set.header(0, SIDE)) if codec == "raw" else 0
+    done, start = min(len(shards) * SHARD, len(index)), len(prepared_set.header(0, SIDE)) if codec == "raw" else 0
     with (
         (folder / IMAGE_FILES[codec]).open("ab") as images,
         (folder / LENGTHS).open("ab") as lengths,
@@ -230,9 +227,8 @@ def _write(folder: Path, index: ImageIndex, codec: Codec, processes: int, title:
                 stream.flush()
                 os.fsync(stream.fileno())
             files.write_json(folder / PROGRESS, written)
-    with (folder / IMAGE_FILES[codec]).open("r+b") as images:
+    with (folder / IMAGE_FILES[codec]).open("r+b", buffering=0) as images:
         images.write(prepared_set.header(len(index) - len(refused), SIDE)[:start])
-        images.flush()
         os.fsync(images.fileno())
     files.write_array(folder / "labels.npy", np.delete(index.labels, [i for i, _ in refused]))
     files.write_json(folder / SHARDS, {"start": start, "shards": shards})

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,8 +46,7 @@ def encode(pixels_HWC: np.ndarray) -> bytes:
 
 def decode(data: bytes | np.ndarray) -> np.ndarray:
     """Return the pixels (H, W, 3) uint8 of a JPEG that `encode` made: Pillow's, in two thirds of its time."""
-    # Why here: importing torchvision takes a second, which those who read no JPEGs need not wait.
-    import torch
+    import torch  # Why here: it takes a second, which those who read no JPEGs need not wait
     import torchvision.io  # noqa: F401  # registers the operation
 
     # Why not `torchvision.io.decode_jpeg`, which calls this: it warns, each time, that TorchCodec will follow it.
@@ -137,9 +137,8 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
 
 
 def _open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImages:
-    if codec == "raw":
-        return np.load(folder / IMAGE_FILES["raw"], mmap_mode="r")
-    return JpegImages(folder / IMAGE_FILES["jpeg"], np.load(folder / OFFSETS), side)
+    file = folder / IMAGE_FILES[codec]
+    return np.load(file, mmap_mode="r") if codec == "raw" else JpegImages(file, np.load(folder / OFFSETS), side)
 
 
 def _difference(folder: Path, manifest: dict[str, Any], verify: bool | None) -> str:
@@ -185,9 +184,8 @@ def finish_set(folder: Path, classes: Sequence[str], splits: Sequence[str], **fa
     # Why: the sha256 of images that were written in shards is in shards.json, so that they need not be read once more.
     sharded = {f"{s}/{name}" for s in splits for name in IMAGE_FILES.values() if (folder / s / SHARDS).is_file()}
     digests = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in lengths if path not in sharded}
-    labels = (np.load(folder / split / "labels.npy") for split in splits)
-    numbers = (np.bincount(found, minlength=len(classes)).tolist() for found in labels)
-    counts = {split: dict(zip(classes, found, strict=True)) for split, found in zip(splits, numbers, strict=True)}
+    numbers = {s: np.bincount(np.load(folder / s / "labels.npy"), minlength=len(classes)).tolist() for s in splits}
+    counts = {split: dict(zip(classes, found, strict=True)) for split, found in numbers.items()}
     fingerprint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {"classes": list(classes), "counts": counts, "fingerprint": fingerprint, "sha256": digests, "bytes": lengths}
     files.write_json(folder / MANIFEST, {**manifest, "side": len(mean), **facts})
@@ -205,6 +203,6 @@ def pixel_statistics(images_NHWC: np.ndarray | JpegImages) -> tuple[np.ndarray, 
     with ThreadPoolExecutor() as threads:
         each = threads.map(sums, range(0, len(images_NHWC), CHUNK))
         total, outer = functools.reduce(lambda one, other: (one[0] + other[0], one[1] + other[1]), each)
-    num_pixels = images_NHWC.shape[0] * images_NHWC.shape[1] * images_NHWC.shape[2]
+    num_pixels = math.prod(images_NHWC.shape[:3])
     colour = total.reshape(-1, 3).sum(axis=0) / num_pixels
     return total / len(images_NHWC), outer / num_pixels - np.outer(colour, colour)

@@ -1,10 +1,9 @@
 """The stand-in: images computed from a seed alone. Nothing measured on them is a result about photographs.
 
-The idea is the dead leaves model: things of many sizes that hide one
-another have the edges and the 1/f spectrum of natural images (Lee, Mumford & Huang 2001, "Occlusion models for natural
-images"), and nets learn useful features from them (Baradad et al. 2021, "Learning to see by looking at noise"). In such a
-scene stand two objects of the image's class, a small and a large one. A class is a shape and a pattern, "disc striped
-across". Place, size, tilt, light, what hides what, and nearly all of the colour are nuisance.
+Dead leaves, things of many sizes that hide one another, have the edges and the 1/f spectrum of natural images (Lee, Mumford
+& Huang 2001, "Occlusion models for natural images"), and nets learn useful features from them (Baradad et al. 2021,
+"Learning to see by looking at noise"). In such a scene stand two objects of the image's class, a small and a large one. A
+class is a shape and a pattern. Place, size, tilt, light, what hides what, and nearly all of the colour are nuisance.
 
 The bytes are the same on every machine: each step is a raw draw of a Philox generator or one correctly rounded operation on
 float32 (+, -, *, /, a comparison, floor). Shapes: N images, H, W pixels, 3 colours in front. Lengths are fractions of the
@@ -31,6 +30,11 @@ SINES = np.array([round(4096 * math.sin(2 * math.pi * k / NUM_ANGLES)) for k in 
 Field = np.ndarray  # (N, H, W) float32
 
 
+def _wave(t: Field) -> Field:
+    """Return stripes of period 1 between -1 and 1, their edges softened."""
+    return np.clip(abs(2 * (t - np.floor(t)) - 1) * 6 - 3, -1, 1)
+
+
 # Each takes u (rightwards) and v (downwards) and gives about the distance to the outline, positive inside.
 SHAPES: dict[str, Callable[[Field, Field], Field]] = {
     "disc": lambda u, v: (1 - u * u - v * v) / 2,
@@ -39,13 +43,6 @@ SHAPES: dict[str, Callable[[Field, Field], Field]] = {
     "triangle": lambda u, v: np.minimum(0.7 - v, (v + 1) * 0.5 - abs(u) * 0.85),
     "cross": lambda u, v: np.minimum(0.36 - np.minimum(abs(u), abs(v)), 1 - np.maximum(abs(u), abs(v))),
 }
-
-
-def _wave(t: Field) -> Field:
-    """Return stripes of period 1 between -1 and 1, their edges softened."""
-    return np.clip(abs(2 * (t - np.floor(t)) - 1) * 6 - 3, -1, 1)
-
-
 # Each takes u and v in periods.
 PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
     "striped across": lambda u, v: _wave(v),
@@ -114,9 +111,8 @@ class Scene:
         # Why: raw words are the only draws that numpy promises never to change (NEP 19).
         streams = (randomness.generator(spec.seed, f"formula/{spec.name}/{split}", i) for i in numbers)
         raw = [stream.bit_generator.random_raw(-(-num_bytes // 8)) for stream in streams]
-        self.bytes = np.stack(raw).astype("<u8").view(np.uint8)
-        self.draws = iter((self.bytes[:, : 2 * NUM_DRAWS].view("<u2").astype(np.float32) / 65536).T)
-        self.next_byte = 2 * NUM_DRAWS
+        draws, self.next_words = np.split(np.stack(raw).astype("<u8").view(np.uint8), [2 * NUM_DRAWS], axis=1)
+        self.draws = iter((draws.view("<u2").astype(np.float32) / 65536).T)
         noise = np.stack([self.octaves(grids[name]) for name in ("luminance", "tint", "warmth")])
         self.noise = np.tile(noise, (1, 1, 2, 2))
         places = (np.arange(spec.side, dtype=np.float32) - (spec.side - 1) / 2) / spec.side
@@ -144,9 +140,8 @@ class Scene:
         """Return noise (N, H, W) that wraps around: octaves of nearly equal strength, that is, an amplitude of 1/f."""
         total = None
         for grid in grids:
-            words = self.bytes[:, self.next_byte : self.next_byte + grid * grid]
+            words, self.next_words = np.split(self.next_words, [grid * grid], axis=1)
             octave = words.reshape(-1, grid, grid).astype(np.float32) / 128 - 1
-            self.next_byte += grid * grid
             total = octave if total is None else _twice_as_fine(total) * OCTAVE_FALL + octave
         while total.shape[1] < self.side:
             total = _twice_as_fine(total)
@@ -194,9 +189,8 @@ class Scene:
         distance, pattern = np.empty_like(u), np.empty_like(u)
         stripes, phase = self.uniform(*spec.stripes), self.uniform(0, 1)
         for k in set(labels.tolist()):
-            these, draw_shape = labels == k, list(SHAPES.values())[k % len(SHAPES)]
-            draw_pattern = PATTERNS[spec.patterns[k // len(SHAPES)]]
-            distance[these] = draw_shape(u[these], v[these])
+            these, draw_pattern = labels == k, PATTERNS[spec.patterns[k // len(SHAPES)]]
+            distance[these] = list(SHAPES.values())[k % len(SHAPES)](u[these], v[these])
             pattern[these] = draw_pattern(*(w[these] * stripes[these] + phase[these] for w in (u, v)))
         surface = self.surface(roughness=(3, 12), tinge=(2, 8), spread=32)
         contrast = self.uniform(64, 70)
