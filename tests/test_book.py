@@ -113,6 +113,14 @@ def test_commands_that_a_page_proposes_name_claims_and_arms_that_exist(path):
             assert options[options.index("--arm") + 1] in arms[claim], words
 
 
+def test_listings_of_the_written_pages_run_as_they_stand(capsys):
+    for path in sorted(BOOK.glob("*.md")):
+        names = {}
+        for listing in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S):
+            exec(compile(listing, path.name, "exec"), names)
+    assert re.findall(r"(\d\d)% interval", capsys.readouterr().out) == ["95", "99"]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=by_name)
 def test_claims_in_parameters_have_experiments(path):
     assert book.sets_behind(path, "small")

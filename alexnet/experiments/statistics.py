@@ -84,7 +84,10 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 def ratio_interval(
-    numerators: Sequence[float], denominators: Sequence[float], limits: Sequence[float] = (math.nan, math.nan)
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    limits: Sequence[float] = (math.nan, math.nan),
+    confidence: float = 0.95,
 ) -> Interval:
     """Return the geometric mean of the ratios paired by seed, and Student's t interval on their logarithms.
 
@@ -100,7 +103,7 @@ def ratio_interval(
     values = np.where(censored, late, values)
     if not (values > 0).all():
         raise ValueError(f"a ratio needs positive values, or `limits`: {list(numerators)} over {list(denominators)}")
-    logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()])
+    logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()], confidence)
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
     method = logs.method.replace("values", "logarithms of the paired ratios")
     if censored.any():
