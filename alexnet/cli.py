@@ -401,8 +401,8 @@ class Doctor:
 
     def __call__(self) -> None:
         if not self.devices:
-            print(machine.report(experiments.readiness.details()))
-            return
+            lines = machine.details() + experiments.readiness.details()
+            return print("\n".join(f"{title:12} {text}" for title, text in lines))
         from alexnet.bench import agreement
 
         report, passed = agreement.as_text()

@@ -3,7 +3,6 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -95,20 +94,18 @@ def git_state() -> dict[str, Any]:
     return {"commit": None, "dirty": None}
 
 
-def report(more: Iterable[tuple[str, str]] = ()) -> str:
-    """Return what `alexnet doctor` prints of the machine itself, and `more` lines: (title, text)."""
+def details() -> list[tuple[str, str]]:
+    """Return (title, text) of what `alexnet doctor` prints of the machine itself."""
     import torch
 
     has, found = hardware(), versions()
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
     on_macos, away = platform.system() == "Darwin", f"installed without a checkout: data and results are in {home_dir()}"
     cores = f"{available_cores()} of {has['cores']} cores usable"
-    lines = [
+    return [
         ("processor", f"{has['processor']}, {cores}, {has['memory_gb']} GB, {has['cpu_capability']}"),
         ("threads", str(torch.get_num_threads())),
         ("torch", f"{found['torch']} ({build}), torchvision {found['torchvision']}, Python {found['python']}"),
         ("devices", ", ".join(has["devices"]) or "no CUDA device" + ": the CPU computes, not Apple's GPU" * on_macos),
         *[("package", f"{away}; the recorded results and the book are in the checkout")] * (home_dir() != PROJECT_DIR),
-        *more,
     ]
-    return "\n".join(f"{title:12} {text}" for title, text in lines)

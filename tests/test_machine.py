@@ -81,23 +81,23 @@ def test_gits_own_variables_do_not_name_another_commit(tmp_path, monkeypatch):
     assert machine.git_state() == {"commit": None, "dirty": None}
 
 
-def test_the_report_has_this_machine_and_what_is_added():
-    lines = dict(line.split(None, 1) for line in machine.report([("kernels", "in C")]).splitlines())
-    assert lines["kernels"] == "in C"
+def test_the_details_have_this_machine():
+    lines = dict(machine.details())
     assert f"{machine.available_cores()} of " in lines["processor"]
     assert lines["torch"].startswith(torch.__version__.partition("+")[0])
-    assert set(lines) == {"processor", "threads", "torch", "devices", "kernels"}
+    assert set(lines) == {"processor", "threads", "torch", "devices"}
 
 
 def test_a_mac_is_told_that_its_gpu_is_not_used(monkeypatch):
     monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(machine, "hardware", lambda: HARDWARE)
-    assert "no CUDA device: the CPU computes, not Apple's GPU" in machine.report()
+    assert dict(machine.details())["devices"] == "no CUDA device: the CPU computes, not Apple's GPU"
 
 
 def test_an_installation_without_a_checkout_says_where_things_are(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "home_dir", lambda: tmp_path)
-    assert f"data and results are in {tmp_path}; the recorded results and the book are in the checkout" in machine.report()
+    said = dict(machine.details())["package"]
+    assert f"data and results are in {tmp_path}; the recorded results and the book are in the checkout" in said
 
 
 def test_the_module_is_imported_without_torch():

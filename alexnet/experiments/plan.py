@@ -38,10 +38,7 @@ class Wanted:
     epoch_limit: int | None = None
     artefacts: set[str] = field(default_factory=set)
 
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return runs.name_of(self.config)
+    name = property(lambda self: runs.name_of(self.config))
 
     @property
     def state(self) -> str:
@@ -90,10 +87,10 @@ def experiments_of(claims: Iterable[str] | None = None) -> list[Experiment]:
 
 
 def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = False, seeds: int = 0) -> list[Wanted]:
-    """Return every run that the experiments on `claims` (None: all) want at `scale`, each once, in the order of declaration.
+    """Return every run that experiments on `claims` (None: all) want, each once, every arm with `seeds` seeds or more.
 
     Of a search for a rate, whose runs depend on results, those that are known to be needed; with `assume` the first rate is
-    supposed to be the best, as for a plan, and its neighbours to be overtaken. Every arm has `seeds` seeds or more.
+    supposed to be the best, as for a plan, and its neighbours to be overtaken.
     """
     found: dict[str, Wanted] = {}
 

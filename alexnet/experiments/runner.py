@@ -44,12 +44,11 @@ def places(wanted: list[Wanted], threads: int | None = None, devices: int | None
 
 
 class Worker:
-    """A process that trains at some places, one run after the other."""
+    """A process that trains at some places, one run after the other; `wanted` is the run at hand."""
 
     def __init__(self, at: list[int | None], threads: int) -> None:
         start = multiprocessing.get_context("spawn")
         self.places = at
-        self.wanted: Wanted | None = None  # the run at hand
         self.pipe, theirs = start.Pipe()
         self.process = start.Process(target=_work, args=(theirs, at, threads))
         self.process.start()
@@ -65,9 +64,9 @@ class Worker:
 def train_missing(scale: Scale, claims: Collection[str] | None = None, seeds: int = 0, **at: int | None) -> list[str]:
     """Train and measure every missing run of `claims` (None: all) at `scale`, those of other processes left alone.
 
-    Returns a line for each training that diverged or ended on the plateau, but not of a search for a rate: there it may. An
-    error of one run is told at once and the others proceed; at the end UserError names the runs that failed. A signal ends
-    the queue: what runs leaves a checkpoint, then KeyboardInterrupt. Every arm has `seeds` or more; `at` is for `places`.
+    Returns a line for each training that diverged or ended on the plateau, but not of a search for a rate: there it may.
+    Errors are told at once and the other runs proceed; at the end UserError names those that failed. A signal raises
+    KeyboardInterrupt, after checkpoints. Every arm has `seeds` or more; `at` is for `places`.
     """
     from alexnet.training.distributed import StopRequests
 
