@@ -1,7 +1,6 @@
 """What a trained net says of anybody's pictures: files, PIL images or arrays, of any size (examples: alexnet/__init__.py).
 
-They are made squares as the training images were (paper 2) and shown as nets are tested: in ten views, where they were
-trained on crops (paper 4.1, 6). Shapes: N pictures, K classes, D features.
+They are made squares as training images were (paper 2), for nets of crops in ten views (4.1, 6). N pictures, K classes.
 """
 
 from collections.abc import Callable, Sequence

@@ -29,16 +29,17 @@ def net_of(source: str | None) -> LoadedNet:
         source = max(here, key=lambda r: (not r.manifest["data"]["stand_in"], r.manifest["segments"][-1]["started"])).name
     folder = runs.runs_dir() / source.removeprefix("runs/").rstrip("/")
     if not Path(source).is_file() and (run := runs.read(folder)) is not None:
-        net = shown(run.config)
-        return LoadedNet(net.learner.net, card_of(net), torch.from_numpy(net.data.mean)).eval()
+        return loaded(run.config)
     return weights.load(source, readiness.device())
 
 
-def card_of(net: Trained) -> ModelCard:
-    """Return what a file with the weights of a run says of them."""
-    config, data = net.config, net.data
+def loaded(config: RunConfig) -> LoadedNet:
+    """Return the net of a finished run as a file with its weights would give it."""
+    run = shown(config)
+    net, data = run.learner.net, run.data
     reading = config.net.preset if isinstance(config.net, ColumnNet) else config.net.topology
-    return ModelCard(reading, net.learner.net.config, config_hash(config), data.classes, data.words, config.augmentation)
+    card = ModelCard(reading, net.config, config_hash(config), data.classes, data.words, config.augmentation)
+    return LoadedNet(net, card, torch.from_numpy(data.mean)).eval()
 
 
 def shown(source: RunConfig | Path, data: str | None = None) -> Trained:
@@ -53,9 +54,9 @@ def shown(source: RunConfig | Path, data: str | None = None) -> Trained:
         return replace(net, data=_as_trained(open_set(data), net.data.classes, run.name, net.data.mean)) if data else net
     if data is None:
         raise UserError("Say which set to count on: --data SET (`alexnet list` shows those that are prepared).")
-    opened, loaded = open_set(data), weights.load(source, readiness.device())
-    opened = _as_trained(opened, loaded.card.classes, str(source), loaded.mean_image.cpu().numpy())
-    learner, config = ready(loaded)
+    opened, net = open_set(data), weights.load(source, readiness.device())
+    opened = _as_trained(opened, net.card.classes, str(source), net.mean_image.cpu().numpy())
+    learner, config = ready(net)
     return Trained(config, learner, opened, source.parent)
 
 
@@ -84,6 +85,6 @@ def errors(net: Trained, views: str | None = None) -> Iterator[str]:
 
 def export(config: RunConfig, to: Path) -> str:
     """Write the weights of a finished run to a file, and return a line that says so."""
-    net = shown(config)
-    weights.save(to, net.learner.net, card_of(net), torch.from_numpy(net.data.mean))
-    return f"{to}: {runs.name_of(config)}, {len(net.data.classes)} classes."
+    net = loaded(config)
+    weights.save(to, net.net, net.card, net.mean_image)
+    return f"{to}: {runs.name_of(config)}, {len(net.card.classes)} classes."

@@ -14,7 +14,7 @@ from alexnet.config import ColumnNet, Net, RunConfig, UserError, nearest, reseed
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.answers import Where
 from alexnet.experiments.declare import Arm, Experiment, FastestRate, widened
-from alexnet.experiments.rate_search import GAVE_UP, MetricsOf, Search, search_rate
+from alexnet.experiments.rate_search import MetricsOf, Search, search_rate
 from alexnet.experiments.readiness import device
 from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.files import Rows
@@ -147,12 +147,6 @@ def search_of(experiment: Experiment, search: FastestRate, scale: Scale, metrics
     """Return a search as far as its runs are recorded, or with what `metrics_of` gives."""
     config_of = partial(search.config, table(scale), experiment.dataset())
     return search_rate(config_of, search.line, search.start[scale], metrics_of)
-
-
-def gave_up(scale: Scale, claims: Iterable[str] | None = None) -> list[str]:
-    """Return a line for each search that has ended without a rate, and so without results."""
-    found = [(e, arm, search_of(e, search, scale).said) for e in experiments_of(claims) for arm, search in e.searches(scale)]
-    return [f"{e.claim}, {arm}: {said}. Begin it elsewhere." for e, arm, said in found if said.startswith(GAVE_UP)]
 
 
 def _search_runs(e: Experiment, search: FastestRate, scale: Scale, assume: bool, num_seeds: int) -> list[Wanted]:

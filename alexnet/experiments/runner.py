@@ -21,6 +21,7 @@ from alexnet import files, machine
 from alexnet.config import UserError
 from alexnet.experiments import plan, readiness, runs
 from alexnet.experiments.plan import STARTABLE, Wanted
+from alexnet.experiments.rate_search import GAVE_UP
 from alexnet.experiments.scales import Scale
 from alexnet.model import num_columns_of
 
@@ -78,8 +79,10 @@ def train_missing(scale: Scale, claims: Collection[str] | None = None, seeds: in
                     raise KeyboardInterrupt("The same command resumes what was begun.")
         finally:
             work.end()
-    for line in plan.gave_up(scale, claims):
-        tqdm.write(f"warning: {line}", file=sys.stderr)
+    for each in plan.experiments_of(claims):
+        for arm, search in each.searches(scale):
+            if (said := plan.search_of(each, search, scale).said).startswith(GAVE_UP):
+                tqdm.write(f"warning: {each.claim}, {arm}: {said}. Begin it elsewhere.", file=sys.stderr)
     failed = work.failed | work.left_out()
     if failed:
         raise UserError("\n".join([f"{len(failed)} of the runs failed:", *failed.values()]))
