@@ -343,8 +343,8 @@ class Figure:
         program = config.PROJECT_DIR / "book" / "make.py"
         if not program.is_file():
             raise UserError("Figures are drawn by the book's notebooks, which only a checkout of the repository has.")
-        words = ["--scale", scale, "--figures", self.claim, "--to", self.to]
-        sys.exit(subprocess.run([sys.executable, program, *words]).returncode)
+        words = [sys.executable, program, "--scale", scale, "--figures", self.claim, "--to", self.to]
+        sys.exit(subprocess.run(words).returncode)
 
 
 @dataclass
@@ -442,8 +442,7 @@ def main(words: list[str] | None = None) -> None:
 
 def _train_defaults(words: list[str]) -> Train:
     """Return `train` with the config of the named arm as defaults, so that options change it and --help shows it."""
-    options = [word for word in words if word not in ("--help", "-h")]
-    chosen, _ = tyro.cli(Chosen, args=options, return_unknown_args=True)
+    chosen, _ = tyro.cli(Chosen, args=[word for word in words if word not in ("--help", "-h")], return_unknown_args=True)
     machine.use_device(chosen.device)
     if chosen.arm is None or "/" in chosen.what:
         return Train()

@@ -28,9 +28,6 @@ from alexnet.training.step import Learner
 
 CHECKPOINT_SECONDS = 120.0
 
-# How a training's end is called in the manifest; any other end is "finished".
-STATUS = {"diverged": "diverged", "limit": "overtaken", "stopped": "stopped"}
-
 
 @files.disk_errors_named()
 def train_run(
@@ -161,7 +158,7 @@ class Record:
 
     def close(self, training: Training, weights_sha256: str, outcome: str) -> None:
         """Write how it ended."""
-        status = STATUS.get(outcome, "finished")
+        status = {"diverged": "diverged", "limit": "overtaken", "stopped": "stopped"}.get(outcome, "finished")
         self.manifest |= {"status": status, "outcome": outcome, "warning": training.warning()}
         self.manifest["weights_sha256"] = weights_sha256
         self.note(training.progress, {})
@@ -201,16 +198,15 @@ def _new_manifest(config: RunConfig, data: PreparedSet, facts: dict[str, Any], s
 
 def load(run: Run, group: Group | None = None) -> artefacts.Trained:
     """Return a run with its weights and the set it was trained on. Raises UserError for those that are missing or others."""
-    name = run.name
     if run.status not in runs.FINAL:
-        raise UserError(f"{name} is half finished. Finish it with: {runs.command_of(run.config)}")
+        raise UserError(f"{run.name} is half finished. Finish it with: {runs.command_of(run.config)}")
     weights = checkpoint.read_weights(run.folder)
     if weights is None or checkpoint.weights_digest(weights) != run.manifest["weights_sha256"]:
         again = f"To have them, train it again elsewhere: ALEXNET_RUNS=DIR {runs.command_of(run.config)}"
-        raise UserError(f"The weights of {name} are not on this machine, only its results. {again}")
+        raise UserError(f"The weights of {run.name} are not on this machine, only its results. {again}")
     data = prepare(run.config.data)
     if data.fingerprint != run.manifest["data"]["fingerprint"]:
-        raise UserError(f"{name} was trained on other images than the {data.name} in {data.folder}.")
+        raise UserError(f"{run.name} was trained on other images than the {data.name} in {data.folder}.")
     segment = run.manifest["segments"][-1]
     learner = Learner(run.config, segment["precision"]["choice"], group or Group())
     use_kernels(segment["kernels"], learner.group)
