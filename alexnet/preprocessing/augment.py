@@ -51,9 +51,7 @@ def draw_views(augmentation: Augmentation, image_side: int, seed: int, epoch: in
     return Views(offsets[:, 0], offsets[:, 1], flips == 1)
 
 
-def _drawn(
-    seed: int, purpose: str, epoch: int, places: np.ndarray, draw: Callable[[np.random.Generator], np.ndarray]
-) -> np.ndarray:
+def _drawn(seed: int, purpose: str, epoch: int, places: np.ndarray, draw: Callable[..., np.ndarray]) -> np.ndarray:
     """Return the numbers of `places`, (N, ...): row place % BLOCK of what `draw` makes for block place // BLOCK."""
     blocks = np.unique(places // BLOCK) if len(places) else [0]  # Why: a replica may have no image of the last batch
     drawn = np.stack([draw(randomness.generator(seed, purpose, epoch, int(block))) for block in blocks])

@@ -118,8 +118,7 @@ def print_leaves() -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (KIT_MEMORY, KIT_MEMORY))
     synsets = np.atleast_1d(loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"])
-    columns = ("WNID", "words", f"ILSVRC{sys.argv[1]}_ID", "num_train_images", "num_children")
-    rows = zip(*(synsets[column] for column in columns), strict=True)
+    rows = synsets[["WNID", "words", f"ILSVRC{sys.argv[1]}_ID", "num_train_images", "num_children"]]
     print(json.dumps(sorted((str(w), str(words), int(k), int(n)) for w, words, k, n, children in rows if children == 0)))
 
 
