@@ -1,7 +1,7 @@
 """What a training is: frozen dataclasses with the unit or the reason beside each value.
 
-A `RunConfig` says everything that decides the numbers of one training, and nothing else: not who asked for it, not the
-scale, not the machine. So equal trainings have equal configs, one hash and one folder, whichever claim wants them.
+A `RunConfig` says what decides the numbers of one training, and nothing else: not who asked for it, nor scale nor machine.
+So equal trainings have equal configs, one hash and one folder.
 """
 
 import dataclasses
@@ -172,11 +172,8 @@ hints_of = cache(typing.get_type_hints)  # Why: it evaluates texts, and hashing 
 
 
 def to_dict(value: Any, hint: Any = None) -> Any:
-    """Return a config as nested plain dictionaries, without the fields that are None by default and None here.
-
-    So a config keeps its hash when such a field is added to its class. Of the values in it, by the hints of their types.
-    """
-    if dataclasses.is_dataclass(value):
+    """Return a config, or a value in it of the type `hint`, as plain values, without fields None by default and here."""
+    if dataclasses.is_dataclass(value):  # Why without: a config keeps its hash when such a field is added to its class
         said = [f for f in dataclasses.fields(value) if f.default is not None or getattr(value, f.name) is not None]
         return {f.name: to_dict(getattr(value, f.name), hints_of(type(value))[f.name]) for f in said}
     if type(value) is int and float in (hint, *typing.get_args(hint)):

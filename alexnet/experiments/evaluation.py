@@ -43,10 +43,7 @@ def loaded(config: RunConfig) -> LoadedNet:
 
 
 def shown(source: RunConfig | Path, data: str | None = None) -> Trained:
-    """Return a finished run, or the net of a file that `export` wrote, with the prepared set `data`, else the run's own.
-
-    Raises UserError, with the command that makes it, for a run that is not there.
-    """
+    """Return a finished run, or an exported net, with the set `data`, else the run's own; UserError where there is none."""
     if isinstance(source, RunConfig):
         if (run := runs.read(source)) is None:
             raise UserError(f"There is no run {runs.name_of(source)}. Make it with: {runs.command_of(source)}")

@@ -24,7 +24,6 @@ from alexnet.preprocessing import SETS, data_dir, is_prepared, open_set
 from alexnet.preprocessing.prepared_set import MANIFEST
 
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
-ENOUGH_TIMED = 0.5  # seconds
 STARTABLE = ("missing", "half done", "not measured")  # states in which there is something to do that nobody does
 
 
@@ -204,7 +203,7 @@ def _seconds_per_image(net: Net, batch_size: int, precision: str) -> float:
     images = torch.zeros(batch_size, 3, side, side, device=where).to(memory_format=torch.channels_last)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=where)
     taken: list[float] = []
-    while len(taken) < 2 or sum(taken) < ENOUGH_TIMED:  # Why: the first steps of a small net are mostly something else.
+    while len(taken) < 2 or sum(taken) < 0.5:  # Why: the first steps of a small net are mostly something else.
         start = time.perf_counter()
         learner.step(images, labels, StepKey(0, 0, len(taken)))[0].item()
         taken.append(time.perf_counter() - start)
