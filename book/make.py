@@ -33,7 +33,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FIGURES = "figures"  # the folder of pictures beside executed notebooks and pages
 IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
 RECORDS = (".json", ".jsonl", ".csv", ".npz")
-SHOWS = re.compile(r"^(?!\s).*(?:\bshow\(|\bstrip\()", re.M)  # a cell that ends with a figure
+SHOWS = re.compile(r"^(?!\s|def ).*(?:\bshow\(|\bstrip\()", re.M)  # a cell that ends with a figure
 
 
 def main() -> None:
