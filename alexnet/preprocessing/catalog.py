@@ -34,6 +34,7 @@ class SetInfo:
     side: int  # pixels
     counts: dict[str, int] = field(hash=False)  # split -> images; empty where they depend on the source
     how: str = OWN_COPY  # one gets it; the command is `alexnet prepare` and the set's name
+    is_exact: bool = True  # the counts; if not, they are the paper's round numbers
 
     @property
     def stand_in(self) -> bool:
@@ -68,9 +69,9 @@ SETS |= {
     # The labels of its test images were never published.
     "ilsvrc2012": SetInfo("ILSVRC-2012", 1000, 256, {"train": 1_281_167, "val": 50_000}),
     # Paper 6: 8.9 million images, "half for training and half for testing": round numbers.
-    "fall2009": SetInfo("ImageNet, fall 2009", 10_184, 256, {"train": 4_450_000, "test": 4_450_000}),
+    "fall2009": SetInfo("ImageNet, fall 2009", 10_184, 256, {"train": 4_450_000, "test": 4_450_000}, is_exact=False),
     # Paper 6: 15 million images, 22,000 categories; the 2012 run notes have 21,843 classes.
-    "fall2011": SetInfo("ImageNet, fall 2011", 21_843, 256, {"train": 15_000_000}),
+    "fall2011": SetInfo("ImageNet, fall 2011", 21_843, 256, {"train": 15_000_000}, is_exact=False),
     "folders": SetInfo("class folders", 0, 256, {}),
 }
 
