@@ -4,7 +4,8 @@ A batch is a function of (seed, epoch, step) alone: float (N, 3, H, W) in channe
 labels int64 (N,). Every image gets the same bits whatever the batch size and on whatever device.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
@@ -41,6 +42,7 @@ class Batches:
         self.is_whole, self.device = augmentation is None, torch.device(device or "cpu")
         self.augmentation = augmentation or Augmentation(crop_side=len(self.mean), random=False, noise=0.0)
         self.axes = colour_axes(data.covariance)
+        self._free: dict[tuple[int, ...], list[np.ndarray]] = {}  # memory of batches that nobody holds any more
         margin(self.augmentation, len(self.mean))  # Why: crops that are too large are an error at once
 
     def __len__(self) -> int:
@@ -79,7 +81,7 @@ class Batches:
             numbers = np.arange(start, min(start + batch_size, len(self)))
             pixels = self._read(numbers)  # Why here: JPEGs are decoded once for all views
             each = (Views(*np.full((len(numbers), 3), view).T) for view in fixed)
-            yield [crop(pixels, view, self.mean, self.augmentation) for view in each], self.labels[numbers]
+            yield [crop(pixels, v, self.mean, self.augmentation, empty=self._empty) for v in each], self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
         """Return the images at `indices` as the net sees them at `places` of `epoch`: one view each, with colour noise."""
@@ -88,7 +90,15 @@ class Batches:
         # Source 2012: without noise, images are not divided either: by 1 plus its sd, then 0 (convdata_jpeg.py:179).
         how = self.augmentation if colour_noise else replace(self.augmentation, noise=0.0)
         views = draw_views(how, len(self.mean), seed, epoch, places)
-        return crop(pixels, views, self.mean, how, draw_colours(self.axes, how, seed, epoch, places))
+        return crop(pixels, views, self.mean, how, draw_colours(self.axes, how, seed, epoch, places), self._empty)
+
+    def _empty(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        # Why not np.empty: fresh pages cost several times what is done with them.
+        free = self._free.setdefault(shape, [])
+        whole = free.pop() if free else np.empty(shape, dtype)
+        lent = whole.view()  # Why: a tensor's storage, which its views share, holds this; it goes when the storage does
+        weakref.finalize(lent, free.append, whole)
+        return lent
 
     def _read(self, indices: np.ndarray) -> np.ndarray | Tensor:
         if self.device.type != "cuda":
@@ -105,6 +115,7 @@ def crop(
     mean_HWC: np.ndarray,
     augmentation: Augmentation,
     colours: np.ndarray | None = None,
+    empty: Callable[..., np.ndarray] = np.empty,
 ) -> Tensor:
     """Return views of N uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
@@ -116,7 +127,7 @@ def crop(
         return _crop_at_once(pixels_NHWC, views, mean_HWC, augmentation, colours)
     side, middle = augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
     means = mean_HWC, np.ascontiguousarray(mean_HWC[:, ::-1])
-    x_NHWC = np.empty((len(views.tops), side, side, 3), np.float32)
+    x_NHWC = empty((len(views.tops), side, side, 3), np.float32)
     rows = zip(x_NHWC, pixels_NHWC, *(np.asarray(column).tolist() for column in views), strict=True)
     # Why numpy and one image at a time: it stays in the cache, and the threads that train are left alone.
     for i, (out, image, top, left, flip) in enumerate(rows):

@@ -87,6 +87,16 @@ def test_no_rows_have_no_draws(mean):
     assert crop(iter(()), draw_views(SMALL_PAPER, 32, 0, 0, none), mean, SMALL_PAPER).shape == (0, 3, 24, 24)
 
 
+def test_a_batch_that_is_held_is_not_written_over_and_one_that_is_let_go_is(photographs):
+    made = Batches(photographs, "train", SMALL_PAPER)
+    held = [x for x, _ in made.epoch(0, 0, 13)]
+    copies = [x.clone() for x in held]
+    again = [x.sum() for x, _ in made.epoch(0, 1, 13)]
+    assert len(again) == 10
+    assert all(torch.equal(*pair) for pair in zip(held, copies, strict=True))
+    assert sum(map(len, made._free.values())) < 4
+
+
 def test_random_crops_are_parts_of_the_right_images(photographs):
     """With the central mean of 2012 and no noise, an image plus the mean is a crop of its photograph, flipped or not."""
     images, labels = photographs.splits["train"].images, photographs.splits["train"].labels
