@@ -148,7 +148,7 @@ def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, 
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            mend = f"repeat the command, which goes on there, with --processes {max(1, processes // 2)} if it happens again"
+            mend = f"repeat the command, which resumes there, with --processes {max(1, processes // 2)} if it happens again"
             raise UserError(f"A decoding process was killed ({error}), perhaps for want of memory: {mend}.") from error
     else:
         for split, (images, labels) in splits.items():

@@ -1,11 +1,9 @@
 """A training is killed before each of the events that change its files, and resumes to the same bits without any option."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from kills import Killed, watch_files
 
 from alexnet import machine
 from alexnet.config import CifarNet, Optimiser, RunConfig
@@ -16,27 +14,9 @@ from alexnet.training import checkpoint
 CONFIG = RunConfig(net=CifarNet(width=0.1), optimiser=Optimiser(rate=0.002, batch_size=32), epochs=1, precision="fp32")
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.fixture
 def events(monkeypatch):
-    """Counts what changes files. From the event of number `at` on nothing changes them any more, as after a kill."""
-    state = {"at": None, "count": 0}
-
-    def watched(function):
-        def call(*args, **kwargs):
-            state["count"] += 1
-            if state["at"] is not None and state["count"] >= state["at"]:
-                raise Killed
-            return function(*args, **kwargs)
-
-        return call
-
-    for owner, name in ((os, "replace"), (os, "fsync"), (Path, "unlink"), (Path, "mkdir"), (torch, "save")):
-        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
-    return state
+    return watch_files(monkeypatch)
 
 
 def result(folder):

@@ -1,11 +1,10 @@
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from kills import Killed, watch_files
 
-from alexnet import files
 from alexnet.config import Optimiser, UserError, to_dict
 from alexnet.training import checkpoint, loop
 from alexnet.training.checkpoint import Checkpoint, Progress
@@ -116,32 +115,9 @@ def test_a_failed_write_leaves_the_checkpoint_that_was_there(config, tmp_path, m
     assert checkpoint.read(tmp_path).progress.epoch == 1
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.fixture
 def events(monkeypatch):
-    """Counts what changes files, and kills before the event of number `at`."""
-    state = {"at": None, "count": 0}
-
-    def watched(function):
-        def call(*args, **kwargs):
-            state["count"] += 1
-            if state["count"] == state["at"]:
-                raise Killed
-            return function(*args, **kwargs)
-
-        return call
-
-    for owner, name in (
-        (checkpoint.os, "replace"),
-        (files.os, "fsync"),
-        (Path, "unlink"),
-        (torch, "save"),
-    ):
-        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
-    return state
+    return watch_files(monkeypatch)
 
 
 def test_a_kill_between_any_two_events_loses_nothing_that_was_saved_before(config, tmp_path, events):
