@@ -5,7 +5,7 @@ labels int64 (N,). Every image gets the same bits whatever the batch size and on
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
@@ -42,7 +42,7 @@ class Batches:
         self.is_whole, self.device = augmentation is None, torch.device(device or "cpu")
         self.augmentation = augmentation or Augmentation(crop_side=len(self.mean), random=False, noise=0.0)
         self.axes = colour_axes(data.covariance)
-        self._free: dict[tuple[int, ...], list[np.ndarray]] = {}  # memory of batches that nobody holds any more
+        self._free: dict[int, list[np.ndarray]] = {}  # memory of batches of N images that nobody holds any more
         margin(self.augmentation, len(self.mean))  # Why: crops that are too large are an error at once
 
     def __len__(self) -> int:
@@ -81,21 +81,34 @@ class Batches:
             numbers = np.arange(start, min(start + batch_size, len(self)))
             pixels = self._read(numbers)  # Why here: JPEGs are decoded once for all views
             each = (Views(*np.full((len(numbers), 3), view).T) for view in fixed)
-            yield [crop(pixels, v, self.mean, self.augmentation, empty=self._empty) for v in each], self.labels[numbers]
+            yield [crop(pixels, v, self.mean, self.augmentation, out=self._empty(v)) for v in each], self.labels[numbers]
 
     def shown(self, indices: np.ndarray, places: np.ndarray, seed: int, epoch: int, colour_noise: bool = True) -> Tensor:
         """Return the images at `indices` as the net sees them at `places` of `epoch`: one view each, with colour noise."""
-        # Why one by one on a CPU: of a memory-mapped array only the crops are read.
-        pixels = self._read(indices) if self.device.type == "cuda" else (self.images[i] for i in indices.tolist())
         # Source 2012: without noise, images are not divided either: by 1 plus its sd, then 0 (convdata_jpeg.py:179).
         how = self.augmentation if colour_noise else replace(self.augmentation, noise=0.0)
         views = draw_views(how, len(self.mean), seed, epoch, places)
-        return crop(pixels, views, self.mean, how, draw_colours(self.axes, how, seed, epoch, places), self._empty)
+        colours = draw_colours(self.axes, how, seed, epoch, places)
+        if self.device.type == "cuda":
+            return crop(self._read(indices), views, self.mean, how, colours)
+        x_NHWC, threads = self._empty(views), torch.get_num_threads()
 
-    def _empty(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        def write(own: int) -> None:
+            rows = rows_of(len(indices), (own, threads))
+            pixels = (self.images[i] for i in indices[rows].tolist())  # Why so: of a mapped array only the crops are read
+            noise = None if colours is None else colours[rows]
+            crop(pixels, Views(*(column[rows] for column in views)), self.mean, how, noise, x_NHWC[rows])
+
+        # Why as many threads as train: those wait for the slowest among them, so that each should lend as much time.
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(write, range(threads)))
+        return torch.from_numpy(x_NHWC).permute(0, 3, 1, 2)
+
+    def _empty(self, views: Views) -> np.ndarray:
         # Why not np.empty: fresh pages cost several times what is done with them.
-        free = self._free.setdefault(shape, [])
-        whole = free.pop() if free else np.empty(shape, dtype)
+        free = self._free.setdefault(len(views.tops), [])
+        side = self.augmentation.crop_side
+        whole = free.pop() if free else np.empty((len(views.tops), side, side, 3), np.float32)
         lent = whole.view()  # Why: a tensor's storage, which its views share, holds this; it goes when the storage does
         weakref.finalize(lent, free.append, whole)
         return lent
@@ -115,35 +128,39 @@ def crop(
     mean_HWC: np.ndarray,
     augmentation: Augmentation,
     colours: np.ndarray | None = None,
-    empty: Callable[..., np.ndarray] = np.empty,
+    out: np.ndarray | None = None,
 ) -> Tensor:
     """Return views of N uint8 images, minus the mean, as float (N, 3, side, side) in channels_last layout.
 
     The mean's own crop is flipped like the image (paper 2); its central one is not (convdata_jpeg.py:209-211). `colours`
     (N, 3) are added to all pixels, which are then divided by 1 + noise if the augmentation says so. A tensor is cropped
-    where it is, all at once; arrays one by one, on the CPU.
+    where it is, all at once; arrays one by one, on the CPU, into `out` (N, side, side, 3) if it is given.
     """
     if isinstance(pixels_NHWC, Tensor):
         return _crop_at_once(pixels_NHWC, views, mean_HWC, augmentation, colours)
     side, middle = augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
-    means = mean_HWC, np.ascontiguousarray(mean_HWC[:, ::-1])
-    x_NHWC = empty((len(views.tops), side, side, 3), np.float32)
+    means, middle_mean = (mean_HWC, np.ascontiguousarray(mean_HWC[:, ::-1])), _window(mean_HWC, middle, middle, side).copy()
+    lines_ND = None if colours is None else np.tile(colours, side)  # Why: added several times faster than triples
+    x_NHWC = np.empty((len(views.tops), side, side, 3), np.float32) if out is None else out
     rows = zip(x_NHWC, pixels_NHWC, *(np.asarray(column).tolist() for column in views), strict=True)
     # Why numpy and one image at a time: it stays in the cache, and the threads that train are left alone.
-    for i, (out, image, top, left, flip) in enumerate(rows):
-        shown = image[top : top + side, left : left + side]
-        shown = _flipped(shown) if flip else shown
+    for i, (x_HWC, image, top, left, flip) in enumerate(rows):
+        shown = _window(image, top, left, side)
+        x_HWC[...] = _flipped(shown) if flip else shown  # Why first: numpy subtracts numbers of two types more slowly
         if augmentation.mean_crop == "central":
-            top, left, flip = middle, middle, False
-        left = len(mean_HWC) - side - left if flip else left
-        out[...] = shown  # Why first: numpy subtracts numbers of two types more slowly
-        out -= means[flip][top : top + side, left : left + side]
-        if colours is not None:
-            lines = out.reshape(side, -1)  # Why: they are added several times faster than triples
-            lines += np.tile(colours[i], side)
+            x_HWC -= middle_mean
+        else:
+            x_HWC -= _window(means[flip], top, len(mean_HWC) - side - left if flip else left, side)
+        if lines_ND is not None:
+            lines = x_HWC.reshape(side, -1)
+            lines += lines_ND[i]
             if augmentation.divide:
-                lines /= np.float32(1 + augmentation.noise)
+                x_HWC /= np.float32(1 + augmentation.noise)
     return torch.from_numpy(x_NHWC).permute(0, 3, 1, 2)
+
+
+def _window(image_HWC: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    return image_HWC[top : top + side, left : left + side]
 
 
 def _flipped(image_HWC: np.ndarray) -> np.ndarray:
