@@ -14,7 +14,7 @@ EXPERIMENTS = (
     against("q-exchange", {"exchange": base(), "no exchange": base("no-exchange")}, tops=KS),
     against("q-lrn-layer2", {"with": base(), "layer 1 only": base("no-norm2")}, tops=KS),
     against("q-text", {"source2012": base(), "paper": base(preset="paper")}),
-    Experiment("q-bf16", {p: base(precision=p, epochs=5, scales=("small", "paper")) for p in ("fp32", "bf16")}),
+    against("q-bf16", {p: base(precision=p, epochs=5, scales=("small", "paper")) for p in ("fp32", "bf16")}),
     Experiment(
         claim="q-codes",
         arms={"net": base()},
