@@ -166,7 +166,7 @@ def cifar(topology: Topology, activation: Activation = "relu", *, epochs: int = 
             data=dataset,
             net=CifarNet(topology, activation, num_classes=SETS[dataset].num_classes, width=scale.cifar_width),
             optimiser=Optimiser(batch_size=scale.cifar_batch_size),
-            epochs=(30 if epochs <= 60 else epochs // 40) if scale.name == "toy" else epochs,
+            epochs=(30 if epochs <= 60 else epochs // 80) if scale.name == "toy" else epochs,
             precision=scale.cifar_precision,
         )
 
