@@ -63,7 +63,7 @@ serve: book ## build the book and show it at http://localhost:8000
 	@$(RUN) -m http.server --bind localhost --directory book/_build/html 8000
 
 test: setup ## run all tests, the notebooks included; two at a time, of one thread each
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadscope
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 check: setup ## ruff: lint and format, notebooks too
 	@$(RUN) -m ruff check .
