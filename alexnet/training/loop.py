@@ -25,7 +25,8 @@ from alexnet.training.evaluate import batches_for, count_batches, num_wrong, vie
 from alexnet.training.optimizer import Rates, rates_of
 from alexnet.training.step import Learner
 
-EXPLODED = 100.0  # a mean loss of an epoch that is so many times ln K does not come back
+EXPLODED = 100.0  # an epoch's loss whose mean is so many times ln K does not come back
+HIGH, SOME_STEPS = 10.0, 20  # a mean loss so many times ln K is told of, in an epoch at hand after so many steps
 STUCK_EPOCHS, STUCK_MARGIN = 3, 0.01  # a loss this close (nats) to ln K for so many epochs is on the plateau
 MANY_EPOCHS, WATCH_EVERY = 100, 10  # a training of more than so many epochs watches its errors every 10th only
 
@@ -44,6 +45,7 @@ class Training(Learner):
         splits = filter(None, ("train", self.watched))
         self.sets = {split: batches_for(config, data, split, self.group.device) for split in splits}
         self.config, self.folder, self.name = config, folder, "/".join(folder.parts[-2:])
+        self.chance = math.log(config.net.num_classes)  # nats, the loss of guessing
         found = checkpoint.read(folder)
         self.group.any(False)  # Why: the main rank must not write the next checkpoint before all have read this one.
         if found is not None:
@@ -54,6 +56,7 @@ class Training(Learner):
         elif initial is not None:
             self.net.load_plain_state(self.weights() | initial)
         self.progress, self.kept = (found.progress, found.kept) if found else (Progress(), kept or {})
+        self.told = self.warning()
 
     @property
     def rates(self) -> Rates | None:
@@ -67,7 +70,7 @@ class Training(Learner):
         return [row for row in self.progress.metrics if (row["split"], row["views"], row["k"]) == (split, views, 1)]
 
     def run_epoch(self) -> Iterator[None]:
-        """Do the steps of the epoch that are left, until the loss is no longer a number; yield after each."""
+        """Do the steps of the epoch that are left, until the loss diverges; yield after each."""
         at, config, rates, asked = self.progress, self.config, self.rates, time.perf_counter()
         self.began, self.began_at, self.waited = asked, at.images_seen, 0.0
         self.set_rates(rates)
@@ -81,8 +84,9 @@ class Training(Learner):
             counted = self.group.total([loss.item() * len(labels), num_wrong(logits, labels)])
             at.loss_sum, at.wrong = at.loss_sum + counted[0], at.wrong + round(counted[1])
             at.step, at.images_seen = at.step + 1, at.images_seen + total
-            if not math.isfinite(at.loss_sum):
-                at.diverged = f"is no longer a number from epoch {at.epoch + 1}, step {at.step} on"
+            if not at.loss_sum <= EXPLODED * self.chance * num_train:  # Why so: what is no number is not less, either
+                where, is_number = f"epoch {at.epoch + 1}, step {at.step}", math.isfinite(at.loss_sum)
+                at.diverged = f"exploded by {where}" if is_number else f"is no longer a number from {where} on"
                 return
             yield
             asked = time.perf_counter()
@@ -97,8 +101,6 @@ class Training(Learner):
         if loss is not None:
             row = {"epoch": epoch, "split": "train", "views": "as trained", "k": 1, "wrong": at.wrong, "total": total}
             at.metrics.append(row)
-            if loss > EXPLODED * math.log(self.config.net.num_classes):
-                at.diverged = f"exploded to {loss:.3g} in epoch {epoch}"
             at.epoch, at.step, at.loss_sum, at.wrong = epoch, 0, 0.0, 0
         self.save()
 
@@ -132,17 +134,26 @@ class Training(Learner):
         return "limit" if epoch_limit is not None and at.epoch >= epoch_limit else None
 
     def warning(self) -> str | None:
-        """Return what is wrong with a training that has diverged or, in its last epochs, learned nothing."""
-        if self.progress.diverged:
+        """Return what is wrong with a training that diverges, has diverged or, in its last epochs, learned nothing."""
+        at, chance, guess = self.progress, self.chance, f"ln {self.config.net.num_classes}"
+        losses = [line["loss"] for line in at.history[1:]][-STUCK_EPOCHS:]
+        shown = min(at.step * self.config.optimiser.batch_size, len(self.sets["train"]))
+        loss = at.loss_sum / shown if at.step >= SOME_STEPS else losses[-1] if losses else 0.0
+        if at.diverged or loss > HIGH * chance:
             cause = f"the usual cause is a learning rate that is too high (here {self.config.optimiser.rate:g})"
-            return f"The loss {self.progress.diverged}: {cause}."
-        chance = math.log(self.config.net.num_classes)
-        losses = [line["loss"] for line in self.progress.history[1:]][-STUCK_EPOCHS:]
+            return f"The loss {at.diverged or f'is {loss:.3g}, {loss / chance:.0f} times {guess}'}: {cause}."
         if len(losses) < STUCK_EPOCHS or any(abs(loss - chance) > STUCK_MARGIN for loss in losses):
             return None
-        stayed = f"The loss has stayed at ln {self.config.net.num_classes} = {chance:.3f} for {STUCK_EPOCHS} epochs"
+        stayed = f"The loss has stayed at {guess} = {chance:.3f} for {STUCK_EPOCHS} epochs"
         causes = "a learning rate too low to leave the plateau or so high that every unit died"
         return f"{stayed}: the usual causes are {causes}, or inputs that are not pixels minus the mean."
+
+    def tell(self, shown: tqdm) -> None:
+        """Say once, while the training goes on, that something is wrong with it; that it has diverged in any case."""
+        if (warning := self.warning()) and (not self.told or self.progress.diverged) and warning != self.told:
+            self.told = warning
+            if self.group.is_main:
+                shown.write(f"{self.name}: {warning}", file=sys.stderr)
 
     def times(self) -> dict[str, float]:
         """Return what the epoch took here: seconds in all, images/s of its steps, and the part spent waiting for them."""
@@ -183,7 +194,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(config, data, folder, **how)
-    group, warned = training.group, training.warning()
+    group = training.group
     with stop or StopRequests() as stop, _bar(training, bar) as shown:
         if not training.progress.history:
             training.close_epoch(first=True)
@@ -192,6 +203,7 @@ def train(
         while not stopping and training.outcome(epoch_limit) is None:
             for _ in training.run_epoch():
                 shown.update()
+                training.tell(shown)
                 due = group.is_main and time.monotonic() - saved > checkpoint_seconds
                 stopping, due = group.any(stop.requested, due)
                 if stopping:
@@ -209,8 +221,7 @@ def train(
                 if shown.disable and group.is_main and bar is not False:
                     print(f"{training.name}: {training.summary()}", file=sys.stderr, flush=True)
                 (stopping,) = group.any(stop.requested)
-            if (warning := training.warning()) and not warned and group.is_main:
-                shown.write(f"{training.name}: {(warned := warning)}", file=sys.stderr)
+            training.tell(shown)
     return training, training.outcome(epoch_limit) or "stopped"
 
 

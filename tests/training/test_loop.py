@@ -102,7 +102,9 @@ def test_a_schedule_without_a_rate_left_ends_the_training(tiny, config, tmp_path
     assert training.progress.epoch == 5
 
 
-@pytest.mark.parametrize(("decay", "words"), [(1e6, "is no longer a number from epoch 1, step"), (0.0, "exploded to")])
+@pytest.mark.parametrize(
+    ("decay", "words"), [(1e6, "is no longer a number from epoch 1, step"), (0.0, "exploded by epoch 1, step")]
+)
 def test_a_rate_that_is_too_high_is_named_as_divergence(tiny, config, tmp_path, capsys, decay, words):
     wild = replace(config, optimiser=Optimiser(rate=1e6, weight_decay=decay, batch_size=32))
     training, outcome = loop.train(wild, tiny, tmp_path, bar=False)
@@ -112,8 +114,40 @@ def test_a_rate_that_is_too_high_is_named_as_divergence(tiny, config, tmp_path, 
     assert capsys.readouterr().err == f"{training.name}: {training.warning()}\n"
     again, same = loop.train(wild, tiny, tmp_path, bar=False)
     assert same == outcome
+    assert training.progress.step < 10, "told within the epoch"
     assert again.progress.images_seen == training.progress.images_seen, "asked again, it is not trained again"
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("times", "steps"), [(1010, 30), (5e4, 1), (math.nan, 1), (math.inf, 1)])
+def test_a_loss_that_explodes_is_told_within_the_epoch_as_soon_as_its_mean_is_beyond_hope(
+    tiny, config, tmp_path, monkeypatch, times, steps
+):
+    """In epochs of 300 steps: a mean of 100 times ln K over the epoch is reached by 1,010 times in a tenth of it."""
+    made_up = torch.tensor(times * math.log(10))
+    monkeypatch.setattr(Learner, "step", lambda self, images, *how: (made_up, torch.zeros(len(images), 10)))
+    single = replace(config, optimiser=replace(config.optimiser, batch_size=1))
+    training, outcome = loop.train(single, tiny, tmp_path, bar=False)
+    assert outcome == "diverged"
+    assert (training.progress.epoch, training.progress.step) == (0, steps)
+
+
+def test_a_loss_much_above_guessing_is_told_within_the_epoch_once_and_not_the_end(
+    tiny, config, tmp_path, monkeypatch, capsys
+):
+    told = []
+
+    def step(self, images, *how):
+        told.append(capsys.readouterr().err)
+        return torch.tensor(11 * math.log(10) if len(told) < 60 else 1.0), torch.zeros(len(images), 10)
+
+    monkeypatch.setattr(Learner, "step", step)
+    single = replace(config, optimiser=replace(config.optimiser, batch_size=1))
+    training, outcome = loop.train(single, tiny, tmp_path, bar=False)
+    (at,) = [number for number, err in enumerate(told) if err]
+    assert at == loop.SOME_STEPS
+    assert "The loss is 25.3, 11 times ln 10: the usual cause is a learning rate that is too high" in told[at]
+    assert (outcome, training.warning()) == ("epochs", None), "it came back"
 
 
 def test_a_loss_that_stays_at_ln_k_is_told_of_while_training_goes_on(tiny, config, tmp_path, capsys):
