@@ -201,10 +201,12 @@ def fingerprint(source: Path, scale: str, code: str) -> str:
 def sets_behind(source: Path, scale: str) -> list[str]:
     """Return the folders of `runs/` that a notebook depends on: the sets of its claims, or all."""
     from alexnet.experiments import plan
+    from alexnet.experiments.results import own_runs
 
     if not (claims := claims_of(source)):
         return [""]
-    return sorted({each.config.data for each in plan.wanted(scale, claims, assume=True)})
+    found = [*plan.wanted(scale, claims, assume=True), *(run for claim in claims for run in own_runs(claim, scale))]
+    return sorted({each.config.data for each in found})
 
 
 def claims_of(source: Path) -> list[str]:

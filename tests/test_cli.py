@@ -11,6 +11,8 @@ from PIL import Image
 import alexnet
 from alexnet import cli
 from alexnet.experiments import artefacts, runs
+from alexnet.experiments.results import Results
+from alexnet.report import Chapter
 from alexnet.training import checkpoint
 
 
@@ -227,6 +229,12 @@ def test_a_named_run_stands_beside_the_claims_own_as_yours_and_blocks_nothing(ti
     assert status == 0
     assert re.search(r"as 'ReLU'.*yours|mine-19pct-relu.*yours", out)
     assert "Scale: toy." in out
+    table = Chapter("fig1-relu", "toy").verdicts().data
+    assert re.search(
+        r"\| mine-19pct-relu\S+, as 'ReLU': top-1 error; Formula-32 .*, test, whole views +\| yours +\| \d", table
+    )
+    assert "yours" not in Chapter("fig1-relu", "small").verdicts().data, "trained as an arm of another scale"
+    assert Results(Chapter("fig1-relu", "toy").experiment, "toy").runs["ReLU"] == {}, "not in the claim's verdict"
     assert "yours" not in run(capsys, "compare", "s3.3-lrn")[1]
     status, out, _ = run(capsys, "plan", "fig1-relu", "--scale", "toy", "--commands")
     assert status == 0

@@ -3,7 +3,7 @@
 Nothing is trained here. A result that needs runs which are missing has no interval; its verdict says so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import SCALES, Scale, stamp, table
-from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge
+from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge, rate_interval
 from alexnet.files import Rows
 from alexnet.paper.claims import Value
 from alexnet.preprocessing import SETS
@@ -186,6 +186,34 @@ def recorded_scale(experiment: Experiment) -> Scale | None:
     used = {scale: [result.runs for result in Results(experiment, scale).answers()] for scale in SCALES}
     largest = next(filter(any, reversed(used.values())), None)
     return next((scale for scale in SCALES if largest and used[scale] == largest), None)
+
+
+def own_runs(claim: str | None = None, scale: Scale | None = None) -> Iterator[Run]:
+    """Yield the finished trainings that a user made by changing an arm of a claim (None: of any) at a scale, or at any."""
+    for run in runs.recorded():
+        of, _, at = run.facts.get("arm_of") or ("", "", "")
+        if of and run.status == "finished" and claim in (None, of) and scale in (None, at):
+            yield run
+
+
+def yours(claim: str | None = None, scale: Scale | None = None) -> list[tuple[str, ...]]:
+    """Return, of `own_runs`, (claim, what, error with its interval, set with split and views, scale), in no verdict."""
+    found: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    for run in own_runs(claim, scale):
+        of, arm, at = run.facts["arm_of"]
+        rows = artefacts.read_errors(run.folder) or [row for row in run.metrics if row["epoch"] == run.manifest["epochs"]]
+        for row in filter(lambda row: row["split"] != "train", rows):
+            what = f"{run.folder.parent.name}, as {arm!r}: top-{row['k']} error"
+            data = run.config.data
+            where = on(title_of(data) if data in SETS else data, row["split"], row["views"])
+            found.setdefault((of, what, where, at), []).append((row["wrong"], row["total"]))
+    return [(of, what, str(rate_interval(n)).replace(" (", " % ("), *at) for (of, what, *at), n in found.items()]
+
+
+def on(dataset: str, split: str, views: str) -> str:
+    """Return on what something was measured, in words: "ImageNet-20, val, ten views"."""
+    words = {"": "", "central": "central view", "as trained": views}
+    return ", ".join(filter(None, [dataset, split, words.get(views, f"{views} views")]))
 
 
 def title_of(data: str) -> str:

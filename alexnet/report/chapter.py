@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from alexnet.config import ColumnNet
 from alexnet.experiments import plan
 from alexnet.experiments.declare import Experiment
-from alexnet.experiments.results import Result, Results, title_of
+from alexnet.experiments.results import Result, Results, on, title_of, yours
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import Scale, stamp
 from alexnet.experiments.statistics import Interval
@@ -74,12 +74,14 @@ class Chapter:
         return numbered(rows, ("section", claim.section), f"Claim `{claim.id}`.", f"tbl-claim-{claim.id}")
 
     def verdicts(self) -> Markdown:
-        """Return every answer beside the paper and the 2012 run notes."""
+        """Return every answer beside the paper and the 2012 run notes, and below them the user's own trainings."""
         headers = ("what", "verdict", "ours", "paper", "2012 run notes")
         rows = []
         for result in self.answers:
             ours = with_unit(result.interval, result.value) if result.interval else NOTHING
             rows.append((result.about, f"**{result.verdict.word}**", ours, printed(result.value), noted(result.value)))
+        own = yours(self.experiment.claim, self.scale)
+        rows += [(f"{what}; {where}", "yours", ours, NOTHING, NOTHING) for _, what, ours, where, _ in own]
         where = {on(title_of(r.where.data), r.where.split, r.where.views) for r in self.answers}
         caption = f"What was measured at scale {stamp(self.scale)}, on {'; '.join(sorted(where))}."
         return numbered(rows, headers, caption, f"tbl-verdicts-{self.experiment.claim}")
@@ -183,12 +185,6 @@ def with_unit(interval: Interval, value: Value) -> str:
 
 def _unit(value: Value) -> str:
     return {"count": "", "constant": "", "ratio": " times", "%": " %"}.get(value.unit, f" {value.unit}")
-
-
-def on(dataset: str, split: str, views: str) -> str:
-    """Return on what something was measured, in words: "ImageNet-20, val, ten views"."""
-    words = {"": "", "central": "central view", "as trained": views}
-    return ", ".join(filter(None, [dataset, split, words.get(views, f"{views} views")]))
 
 
 def _listed(numbers: Iterable[int]) -> str:

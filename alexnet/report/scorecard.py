@@ -12,11 +12,11 @@ import pandas as pd
 from tabulate import tabulate
 
 from alexnet.config import UserError, nearest
-from alexnet.experiments import EXPERIMENTS, artefacts, runs
+from alexnet.experiments import EXPERIMENTS
 from alexnet.experiments.declare import QUESTIONS, WHY_NONE
-from alexnet.experiments.results import Result, Results, recorded_scale, title_of
+from alexnet.experiments.results import Result, Results, recorded_scale, title_of, yours
 from alexnet.experiments.scales import SCALES, Scale
-from alexnet.experiments.statistics import ONE_RUN, rate_interval
+from alexnet.experiments.statistics import ONE_RUN
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
 from alexnet.report.chapter import NOTHING, noted, on, printed, with_unit
@@ -122,31 +122,16 @@ def answer_sentences() -> dict[str, str]:
     }
 
 
-def _yours(claim: str, scale: Scale | None) -> list[tuple[str, ...]]:
-    """Return the rows of `as_text` for trainings that a user made by changing an arm: errors with intervals."""
-    found: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
-    for run in runs.recorded():
-        of, arm, at = run.facts.get("arm_of") or ("", "", "")
-        if of and run.status == "finished" and claim in ("all", of) and scale in (None, at):
-            rows = artefacts.read_errors(run.folder) or [w for w in run.metrics if w["epoch"] == run.manifest["epochs"]]
-            for row in filter(lambda row: row["split"] != "train", rows):
-                what = f"{run.folder.parent.name}, as {arm!r}: top-{row['k']} error"
-                where = f"{on(title_of(run.config.data), row['split'], row['views'])}, scale {at}"
-                found.setdefault((of, what, where), []).append((row["wrong"], row["total"]))
-    return [
-        (*key[:2], NOTHING, NOTHING, str(rate_interval(n)).replace(" (", " % ("), key[2], "yours")
-        for key, n in found.items()
-    ]
-
-
 def as_text(claim: str, scale: Scale) -> str:
     """Return the table of `alexnet compare`. Raises UserError for an unknown claim."""
     found = lines(None if claim == "all" else claim, scale)
     widths = (None, 34, None, None, 30, 24, 20)
     told = [(line.claim.id, line.what, line.paper, line.notes2012, line.ours, line.where, line.word) for line in found]
+    own = yours(None if claim == "all" else claim, scale)
+    told += [(of, what, NOTHING, NOTHING, ours, f"{where}, scale {at}", "yours") for of, what, ours, where, at in own]
     rows = [  # Why not tabulate's maxcolwidths: it takes "60,965,224" for a number.
         [cell if width is None else textwrap.fill(cell, width) for cell, width in zip(cells, widths, strict=True)]
-        for cells in told + _yours(claim, scale)
+        for cells in told
     ]
     headers = ("claim", "what", "paper", "2012 run notes", "ours", "on", "verdict")
     text = tabulate(rows, headers=headers, disable_numparse=True)
