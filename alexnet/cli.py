@@ -385,8 +385,6 @@ class Compare:
 
         print(scorecard.as_text(self.claim, None if self.scale == "auto" else self.scale))
         print(f"Scale: {'for each claim the largest at which it was measured' if self.scale == 'auto' else self.scale}.")
-        if config.home_dir() != config.PROJECT_DIR:
-            print("The recorded results are in the project's checkout (git clone), without which this was installed.")
 
 
 @dataclass

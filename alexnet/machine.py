@@ -107,5 +107,5 @@ def details() -> list[tuple[str, str]]:
         ("threads", str(torch.get_num_threads())),
         ("torch", f"{found['torch']} ({build}), torchvision {found['torchvision']}, Python {found['python']}"),
         ("devices", ", ".join(has["devices"]) or "no CUDA device" + ": the CPU computes, not Apple's GPU" * on_macos),
-        *[("package", f"{away}; the recorded results and the book are in the checkout")] * (home_dir() != PROJECT_DIR),
+        *[("package", f"{away}; the book is in the checkout")] * (home_dir() != PROJECT_DIR),
     ]

@@ -78,7 +78,7 @@ def test_an_arm_with_changed_options_is_a_run_of_its_own_and_is_evaluated_by_its
     status, out, err = run(capsys, "train", *words, "--epochs", "1", "--width", "0.25", "--precision", "fp32")
     assert status == 0, err
     assert "finished after epoch 1" in out
-    (mine,) = runs.recorded("formula32")
+    (mine,) = runs.recorded("formula32/*")
     assert (mine.config.net.width, mine.config.epochs, mine.seed) == (0.25, 1, 4)
     status, out, err = run(capsys, "evaluate", mine.name)
     assert status == 0, err
@@ -175,7 +175,7 @@ def test_the_two_column_net_is_trained_measured_evaluated_and_exported_by_comman
     options = ("--width", "0.0625", "--batch-size", "17", "--epochs", "1", "--precision", "fp32")
     status, out, err = run(capsys, "train", *name, *options, "--ablation", "no-norm no-overlap")
     assert status == 0, err
-    (mine,) = runs.recorded("formula256")
+    (mine,) = runs.recorded("formula256/*")
     assert mine.config.net.ablation == "no-norm no-overlap"
     status, out, err = run(capsys, "evaluate", mine.name)
     assert status == 0, err
@@ -224,7 +224,7 @@ def test_a_named_run_stands_beside_the_claims_own_as_yours_and_blocks_nothing(ti
     assert status == 0, err
     assert "/formula32/mine-19pct-relu-width-0.25-" in out
     assert "epoch 1 of 1" in err, "without a terminal a line for each epoch"
-    (mine,) = runs.recorded("formula32")
+    (mine,) = runs.recorded("formula32/*")
     status, out, _ = run(capsys, "compare", "fig1-relu", "--scale", "toy")
     assert status == 0
     assert re.search(r"as 'ReLU'.*yours|mine-19pct-relu.*yours", out)
@@ -240,19 +240,19 @@ def test_a_named_run_stands_beside_the_claims_own_as_yours_and_blocks_nothing(ti
     assert status == 0
     assert mine.name not in out
     run(capsys, "train", *SMALL)
-    assert len(list(runs.recorded("formula32"))) == 2, "a name is a run of its own"
+    assert len(list(runs.recorded("formula32/*"))) == 2, "a name is a run of its own"
 
 
 def test_a_net_from_a_file_keeps_all_but_the_last_layer_and_is_another_run(tiny, capsys, tmp_path):
     assert run(capsys, "train", *SMALL)[0] == 0
-    (first,) = runs.recorded("formula32")
+    (first,) = runs.recorded("formula32/*")
     file = str(tmp_path / "net.safetensors")
     status, _, err = run(capsys, "export", first.name, "--to", file)
     assert status == 0, err
     status, out, err = run(capsys, "train", *SMALL, "--rate", "0", "--from", file)
     assert status == 0, err
     assert "fine-tuned" in out
-    tuned = next(each for each in runs.recorded("formula32") if each.name != first.name)
+    tuned = next(each for each in runs.recorded("formula32/*") if each.name != first.name)
     assert tuned.config.start_file is not None
     before, after = (checkpoint.read_weights(each.folder) for each in (first, tuned))
     assert {key for key in before if not before[key].equal(after[key])} == {"fc4.weight", "fc4.bias"}
@@ -272,7 +272,7 @@ def test_a_training_that_diverges_says_so_and_ends_with_a_status_of_its_own(tiny
 
 def test_clean_lists_sizes_and_removes_checkpoints_and_sets_but_no_record(tiny, capsys):
     assert run(capsys, "train", *SMALL)[0] == 0
-    (done,) = runs.recorded("formula32")
+    (done,) = runs.recorded("formula32/*")
     weights, manifest = done.folder / checkpoint.WEIGHTS, done.folder / "manifest.json"
     status, out, _ = run(capsys, "clean")
     assert status == 0
@@ -338,10 +338,3 @@ def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(cli.Plan, "__call__", lambda self: os.stat("/nowhere/at/all"))
     with pytest.raises(FileNotFoundError):
         cli.main(["plan"])
-
-
-def test_without_a_checkout_it_is_said_where_the_recorded_results_are(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli.config, "home_dir", lambda: tmp_path)
-    status, out, _ = run(capsys, "compare", "fig1-relu", "--scale", "toy")
-    assert status == 0
-    assert "The recorded results are in the project's checkout (git clone)" in out

@@ -27,8 +27,7 @@ def net_of(source: str | None) -> LoadedNet:
             train = "alexnet train s3.3-lrn --arm with --scale toy"
             raise UserError(f"No trained net is on this machine. Train one ({train}), or name a file with --weights.")
         source = max(here, key=lambda r: (not r.manifest["data"]["stand_in"], r.manifest["segments"][-1]["started"])).name
-    folder = runs.runs_dir() / source.removeprefix("runs/").rstrip("/")
-    if not Path(source).is_file() and (run := runs.read(folder)) is not None:
+    if not Path(source).is_file() and (run := runs.read(source.removeprefix("runs/").rstrip("/"))) is not None:
         return loaded(run.config)
     return weights.load(source, readiness.device())
 

@@ -41,12 +41,15 @@ class Wanted:
 
     @property
     def state(self) -> str:
-        """One of "done", "not measured" (trained, its weights are here), "in work", "half done", "missing"."""
-        run, is_busy = runs.read(self.config), files.is_locked(runs.lock_of(self.config))
-        if run is not None and run.is_done(self.epoch_limit):
-            lacks = run.status == "finished" and self.unmeasured() and weights_in(run.folder)
-            return ("in work" if is_busy else "not measured") if lacks else "done"
-        return "in work" if is_busy else "half done" if self.epochs_done() else "missing"
+        """One of "done", "not measured" (trained, its weights are here), "in work", "half done", "missing", "damaged"."""
+        with runs.damage_told():
+            run, is_busy = runs.read(self.config), files.is_locked(runs.lock_of(self.config))
+            _ = run and run.metrics  # which may be damaged, too
+            if run is not None and run.is_done(self.epoch_limit):
+                lacks = run.status == "finished" and self.unmeasured() and weights_in(run.folder)
+                return ("in work" if is_busy else "not measured") if lacks else "done"
+            return "in work" if is_busy else "half done" if self.epochs_done() else "missing"
+        return "damaged"
 
     def unmeasured(self) -> list[str]:
         """Return the artefacts that are not there."""
@@ -55,7 +58,7 @@ class Wanted:
 
     def epochs_done(self) -> int:
         """Return how many epochs need not be trained again: those before the checkpoint."""
-        run = runs.read(self.config)
+        run = runs.read_whole(self.config)
         return run.manifest["epochs"] if run is not None and weights_in(run.folder) else 0
 
 
@@ -69,7 +72,7 @@ def weights_in(folder: Path) -> list[Path]:
 
 def can_begin(config: RunConfig) -> bool:
     """Return whether the run that this one begins with is finished, if there is one, and its weights are here."""
-    before = config.start_from and runs.read(config.start_from)
+    before = config.start_from and runs.read_whole(config.start_from)
     is_over = before is not None and before.status == "finished" and bool(weights_in(before.folder))
     return config.start_from is None or is_over
 
@@ -138,7 +141,7 @@ def held_out(data: str) -> str:
 
 def recorded_metrics(config: RunConfig, limit: int | None) -> Rows | None:
     """Return the metrics of a run that is done, without training anything."""
-    run = runs.read(config)
+    run = runs.read_whole(config)
     return run.metrics if run is not None and run.is_done(limit) else None
 
 
@@ -222,7 +225,7 @@ def as_time(seconds: float) -> str:
 def find(name: str) -> RunConfig:
     """Return the run called `name`: one that is recorded, or that an experiment wants at some scale. Raises UserError."""
     name = name.removeprefix("runs/").rstrip("/")
-    if (run := runs.read(runs.runs_dir() / name)) is not None:
+    if (run := runs.read(name)) is not None:
         return run.config
     configs = [each.config for scale in SCALES for each in wanted(scale, assume=True)]
     if (seed := name.rpartition("/seed-")[2]).isdigit():  # another repetition of a run that is known

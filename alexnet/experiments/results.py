@@ -104,8 +104,12 @@ class Results:
 
     def measured(self, arm: str, artefact: str) -> dict[int, Any]:
         """Return seed -> the arrays of an artefact."""
-        found = {seed: artefacts.read(run.folder, artefact) for seed, run in sorted(self.runs[arm].items())}
-        return {seed: arrays for seed, arrays in found.items() if arrays is not None}
+        found = {}
+        for seed, run in sorted(self.runs[arm].items()):
+            with runs.damage_told():
+                if (arrays := artefacts.read(run.folder, artefact)) is not None:
+                    found[seed] = arrays
+        return found
 
     def answers(self) -> list[Result]:
         """Return every answer with its verdict, in the order of declaration."""
@@ -148,8 +152,12 @@ class Results:
 
 def _finished(config: RunConfig, first_seed: int) -> dict[int, Run]:
     """Return, by seed, the finished runs of a config whatever its seed, of the first seed and those after it."""
-    read = filter(None, map(runs.read, runs.folder_of(config).parent.glob("seed-*")))
-    found = {run.seed: run for run in read if run.status == "finished" and run.folder.name == f"seed-{run.seed}"}
+    found = {}
+    for run in runs.recorded(runs.name_of(config).rpartition("/")[0]):
+        with runs.damage_told():
+            if run.status == "finished":
+                artefacts.read_errors(run.folder)
+                found[run.seed] = run
     return {seed: found[seed] for seed in sorted(found) if seed >= first_seed}
 
 
@@ -192,8 +200,10 @@ def own_runs(claim: str | None = None, scale: Scale | None = None) -> Iterator[R
     """Yield the finished trainings that a user made by changing an arm of a claim (None: of any) at a scale, or at any."""
     for run in runs.recorded():
         of, _, at = run.facts.get("arm_of") or ("", "", "")
-        if of and run.status == "finished" and claim in (None, of) and scale in (None, at):
-            yield run
+        with runs.damage_told():
+            if of and claim in (None, of) and scale in (None, at) and run.status == "finished":
+                artefacts.read_errors(run.folder)
+                yield run
 
 
 def yours(claim: str | None = None, scale: Scale | None = None) -> list[tuple[str, ...]]:

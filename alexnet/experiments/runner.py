@@ -109,10 +109,11 @@ class Queue:
         return [w for w in open_ if plan.can_begin(w.config) is can_begin]
 
     def left_out(self) -> dict[str, str]:
-        """Return, of the runs that could not begin because the one before them failed or has no weights here, why."""
+        """Return why runs did not begin: they are damaged, or the one before them failed or has no weights here."""
         lacks = "begins with the weights of another run, which are not on this machine:"
         open_ = [w for w in self._open(False) if not files.is_locked(runs.lock_of(w.config.start_from))]  # others have it
-        return {w.name: f"{w.name} {lacks} {runs.name_of(w.config.start_from)}." for w in open_}
+        damaged = {w.name: f"{w.name} is damaged, as is said above." for w in self.wanted() if w.state == "damaged"}
+        return damaged | {w.name: f"{w.name} {lacks} {runs.name_of(w.config.start_from)}." for w in open_}
 
     def advance(self) -> bool:
         """Give work to free places, wait a moment for an answer; False when there is nothing left."""

@@ -12,18 +12,21 @@ Equal trainings share a folder, whichever claim wants them.
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from alexnet import files
-from alexnet.config import Augmentation, RunConfig, UserError, config_hash, from_dict, home_dir, to_dict
+from alexnet.config import PROJECT_DIR, Augmentation, RunConfig, UserError, config_hash, from_dict, home_dir, to_dict
 from alexnet.model import label
 
 VERSION = 2  # of the manifest; 1 had no version, and named a run after its claim
 FINAL = ("finished", "diverged")
+CAME_ALONG = Path(__file__).resolve().parents[1] / "recorded"  # the recorded runs in an installed package; a link to `runs/`
 
 
 def _rows(stem: str) -> Any:
@@ -68,6 +71,12 @@ def runs_dir() -> Path:
     return Path(os.environ.get("ALEXNET_RUNS") or home_dir() / "runs").expanduser().absolute()
 
 
+def _shelves() -> list[Path]:
+    """Return the folders in which runs are read: `runs_dir()`, and those that came along where there is no checkout."""
+    is_installed = home_dir() != PROJECT_DIR and not os.environ.get("ALEXNET_RUNS")
+    return [runs_dir()] + [CAME_ALONG] * is_installed
+
+
 def name_of(config: RunConfig) -> str:
     """Return the name of the run of `config`: its folder below `runs/`."""
     return f"{config.data}/{readable(config)}-{config_hash(config, seed=False)[:6]}/seed-{config.seed}"
@@ -105,12 +114,12 @@ def mending(name: str) -> str:
     return f"Restore the file (git checkout), or move {runs_dir() / name} away and train it again: alexnet train {name}"
 
 
-def read(which: RunConfig | Path) -> Run | None:
-    """Return the run of a config, or in a folder, or None. Raises UserError for a damaged record or a later version's."""
-    folder = which if isinstance(which, Path) else folder_of(which)
-    if not (folder / "manifest.json").is_file():
+def read(which: RunConfig | str) -> Run | None:
+    """Return the run of a config, or of a name, or None. Raises UserError for a damaged record or a later version's."""
+    name = which if isinstance(which, str) else name_of(which)
+    folder = next((shelf / name for shelf in _shelves() if (shelf / name / "manifest.json").is_file()), None)
+    if folder is None:
         return None
-    name = folder.relative_to(runs_dir()).as_posix()
     manifest = files.read_json(folder / "manifest.json", mending(name))
     try:
         run = Run(folder, upgraded(manifest))
@@ -140,12 +149,32 @@ def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
     return {"version": VERSION, "outcome": None, "warning": None, "epochs": 0, "data": data} | manifest | said
 
 
-def recorded(data: str | None = None) -> Iterator[Run]:
-    """Yield every readable run on disk, of one set or of all, in the order of their names; damaged ones are passed over."""
-    for file in sorted(runs_dir().glob(f"{data or '*'}/*/seed-*/manifest.json")):
-        try:
-            run = read(file.parent)
-        except UserError:
-            continue
-        if run is not None and run.folder == runs_dir() / run.name:  # not a copy under another name
+def recorded(pattern: str = "*/*") -> Iterator[Run]:
+    """Yield every run, or those in folders `<set>/<run>`, in the order of their names; damaged ones are left out."""
+    found = (file.parent.relative_to(s) for s in _shelves() for file in s.glob(f"{pattern}/seed-*/manifest.json"))
+    for name in sorted({folder.as_posix() for folder in found}):
+        if (run := read_whole(name)) is not None and run.name == name:  # not a copy under another name
             yield run
+
+
+def read_whole(which: RunConfig | str) -> Run | None:
+    """Return a run as `read` does, None also for one whose manifest or metrics are damaged, which is told."""
+    with damage_told():
+        run = read(which)
+        _ = run and run.metrics
+        return run
+    return None
+
+
+@contextmanager
+def damage_told() -> Iterator[None]:
+    """Go on after a block that ended at damage (UserError), told once: one bad run does not stop what is about many."""
+    try:
+        yield
+    except UserError as error:
+        _tell(str(error))
+
+
+@cache
+def _tell(damage: str) -> None:
+    print(f"left out: {damage}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The queue with real processes and real signals."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,9 +88,11 @@ def test_an_error_of_one_run_is_told_and_the_others_are_done(toy, monkeypatch, c
     folder = runs.folder_of(first)
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=f"{runs.name_of(first)} is damaged"):
         runner.train_missing("toy", threads=2)
-    assert runs.read(second) is None, "a damaged record is mended before anything is trained on top of it"
+    assert re.search(r"manifest\.json cannot be read .*Restore the file", capfd.readouterr().err)
+    assert (folder / "manifest.json").read_text() == "{", "nothing is trained on top of it before it is mended"
+    assert runs.read(second).status == "finished"
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
+import fnmatch
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 
 import pytest
+import records
 
-from alexnet.config import Optimiser, RunConfig, UserError, config_hash, from_dict, to_dict
-from alexnet.experiments import recording, runs
+from alexnet import cli
+from alexnet.config import PROJECT_DIR, Optimiser, RunConfig, UserError, config_hash, from_dict, to_dict
+from alexnet.experiments import EXPERIMENTS, plan, recording, results, runs
 from alexnet.experiments.recording import train_run
 from alexnet.training import checkpoint
 
@@ -216,12 +221,58 @@ def test_a_damaged_manifest_is_one_line_with_its_file_and_breaks_no_other_run(ti
         assert [run.seed for run in runs.recorded()] == [1], content
 
 
+@pytest.mark.parametrize(("file", "content"), [("metrics.jsonl", "{"), ("errors.csv", "a\nb"), ("manifest.json", "[1]")])
+def test_a_damaged_run_breaks_no_table_and_is_told_once(tiny, capsys, monkeypatch, file, content):
+    runs._tell.cache_clear()
+    lrn = next(experiment for experiment in EXPERIMENTS if experiment.claim == "s3.3-lrn")
+    for seed in (0, 1):
+        records.record(lrn.config("with", "toy", seed), [("val", "ten", 1, 5, 300)])
+    folder = runs.folder_of(lrn.config("with", "toy", 1))
+    (folder / file).write_text(content)
+    monkeypatch.setattr(plan, "seconds_per_epoch", lambda config: 1.0)
+    for words in (["plan"], ["plan", "--commands"], ["list"], ["compare"]):
+        cli.main([words[0], lrn.claim, "--scale", "toy", *words[1:]])
+    assert [run.seed for run in results.Results(lrn, "toy").runs["with"].values()] == [0]
+    out, err = capsys.readouterr()
+    assert err.count(f"left out: {folder / file}") == 1
+    assert re.search(r"seed-1 +damaged", out)
+
+
+def test_an_installed_package_reads_the_runs_that_came_along_where_the_users_folder_has_none(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "site-packages" / "recorded"))
+    for seed in (0, 1):
+        records.record(replace(config, seed=seed), status="finished")
+    monkeypatch.setattr(runs, "CAME_ALONG", runs.runs_dir())
+    monkeypatch.setattr(runs, "home_dir", lambda: tmp_path)
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+    assert not list(runs.recorded()), "who says where the runs are means that place alone"
+    monkeypatch.delenv("ALEXNET_RUNS")
+    records.record(replace(config, seed=1), status="diverged")
+    assert [(run.seed, run.status) for run in runs.recorded()] == [(0, "finished"), (1, "diverged")]
+    assert runs.read(config).folder == runs.CAME_ALONG / runs.name_of(config)
+    assert runs.folder_of(config) == tmp_path / "runs" / runs.name_of(config), "what is trained is the user's"
+
+
+def test_what_comes_along_is_every_committed_record_and_nothing_else():
+    """By the patterns of the package, which lies beside its runs in a checkout."""
+    project = tomllib.loads((PROJECT_DIR / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = PROJECT_DIR / "alexnet"
+    taken = {file for pattern in project["package-data"]["alexnet"] for file in package.glob(pattern)}
+    left = [str(package / pattern) for pattern in project["exclude-package-data"]["alexnet"]]
+    came = {file for file in taken if not any(fnmatch.fnmatch(file, pattern) for pattern in left)}
+    records_ = {file.relative_to(runs.CAME_ALONG).as_posix() for file in came if runs.CAME_ALONG in file.parents}
+    how = {"capture_output": True, "text": True, "check": True, "cwd": PROJECT_DIR / "runs"}
+    committed = subprocess.run(["git", "ls-files", "*/seed-*"], **how).stdout.split()
+    assert set(committed) <= records_
+    assert not [name for name in records_ if "checkpoint" in name or "formula" in name or ".large." in name]
+
+
 def test_every_committed_run_is_read_and_lies_where_its_config_says(monkeypatch):
     monkeypatch.delenv("ALEXNET_RUNS", raising=False)
     files = list(runs.runs_dir().glob("[ci]*/*/seed-*/manifest.json"))
     assert len(files) >= 27
     for file in files:
-        run = runs.read(file.parent)
+        run = runs.read(file.parent.relative_to(runs.runs_dir()).as_posix())
         assert runs.folder_of(run.config) == file.parent
         assert run.manifest["version"] == runs.VERSION
         assert {row["epoch"] for row in run.metrics} == set(range(run.manifest["epochs"] + 1))
