@@ -72,9 +72,11 @@ check: setup ## ruff: lint and format, notebooks too
 bench: setup ## measure this machine, as ratios within one run; writes runs/bench
 	@$(RUN) -m alexnet.bench
 
+BASELINE = $(RUN) -m alexnet.experiments.baseline --data $(if $(filter toy,$(SCALE)),formula256,imagenet20)
 baseline: setup ## classify ImageNet-20 (SCALE=toy: its stand-in) by hand-crafted features, the paper's rival; an hour
-	@$(if $(ALEXNET_PYTHON),:,$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[baseline]")
-	@$(RUN) -m alexnet.experiments.baseline --data $(if $(filter toy,$(SCALE)),formula256,imagenet20)
+	@$(BASELINE) --only-ask || { \
+	  $(if $(ALEXNET_PYTHON),:,$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[baseline]") && \
+	  $(BASELINE); }
 
 rehearse: setup ## take every experiment of the scale paper through its real path, on tiny archives like ImageNet's
 	@$(RUN) tests/experiments/rehearsal.py

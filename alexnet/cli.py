@@ -187,6 +187,8 @@ class Train(Chosen):
             raise UserError(f"{what} need --arm, which says of which run; --devices and --replicas go with a name too.")
         scale, claims = _chosen_scale(self.scale, self.what)
         print(experiments.plan.as_text(scale, claims, self.seeds or 0), flush=True)
+        for each in experiments.plan.wanted(scale, claims, seeds=self.seeds or 0):
+            experiments.plan.check_threads(each.config, self.threads)
         warned = experiments.runner.train_missing(scale, claims, self.seeds or 0, threads=self.threads)
         others = sum(each.state == "in work" for each in experiments.plan.wanted(scale, claims, seeds=self.seeds or 0))
         end = f"{others} are in work in other processes, every other run" if others else "Every run"
@@ -215,6 +217,7 @@ class Train(Chosen):
         from alexnet.training.distributed import is_rank, joined
 
         layout, recording = Layout(self.devices, self.replicas), experiments.recording
+        experiments.plan.check_threads(wanted, self.threads)
         if layout.ranks > 1 and not is_rank():
             recording.train_by_ranks(wanted, layout, self.threads, **facts)
         elif facts:
@@ -396,8 +399,11 @@ class Doctor:
     """
 
     devices: bool = False  # train a small net on one device and on several, and compare; ends with PASS or FAIL
+    device: DeviceOption = "auto"  # what is measured; with --devices, cpu: processes even where there are GPUs
 
     def __call__(self) -> None:
+        if self.devices and self.device not in ("auto", "cpu"):
+            raise UserError(f"--devices compares several devices, and --device {self.device} is one: leave one of them out.")
         if not self.devices:
             lines = machine.details() + experiments.readiness.details()
             return print("\n".join(f"{title:12} {text}" for title, text in lines))

@@ -200,13 +200,12 @@ def fingerprint(source: Path, scale: str, code: str) -> str:
 
 def sets_behind(source: Path, scale: str) -> list[str]:
     """Return the folders of `runs/` that a notebook depends on: the sets of its claims, or all."""
-    from alexnet.experiments import plan
-    from alexnet.experiments.results import own_runs
+    from alexnet.experiments import plan, runs
 
     if not (claims := claims_of(source)):
         return [""]
-    found = [*plan.wanted(scale, claims, assume=True), *(run for claim in claims for run in own_runs(claim, scale))]
-    return sorted({each.config.data for each in found})
+    own = [run for run in runs.recorded() if run.facts.get("arm_of", [""])[0] in claims]
+    return sorted({each.config.data for each in [*plan.wanted(scale, claims, assume=True), *own]})
 
 
 def claims_of(source: Path) -> list[str]:

@@ -3,14 +3,16 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import make_set
 from PIL import Image
 
 import alexnet
-from alexnet import cli
-from alexnet.experiments import artefacts, runs
+from alexnet import cli, experiments, files
+from alexnet.experiments import artefacts, recording, runs
 from alexnet.experiments.results import Results
 from alexnet.report import Chapter
 from alexnet.training import checkpoint
@@ -338,3 +340,50 @@ def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(cli.Plan, "__call__", lambda self: os.stat("/nowhere/at/all"))
     with pytest.raises(FileNotFoundError):
         cli.main(["plan"])
+
+
+def test_threads_that_a_run_cannot_resume_with_are_refused_and_begin_it_anew_elsewhere(tiny, capsys, tmp_path, monkeypatch):
+    config = experiments.plan.config_of("fig1-relu", "ReLU", "toy", 0)
+    begun = recording.train_run(replace(config, net=replace(config.net, width=0.25), epochs=2), epoch_limit=1, threads=1)
+    capsys.readouterr()
+    status, _, err = run(capsys, "train", begun.name, "--threads", "2")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "was begun with 1 threads and resumes with as many, because its numbers depend on them." in err
+    assert f"ALEXNET_RUNS=DIR alexnet train {begun.name} --threads 2" in err
+    assert run(capsys, "train", begun.name, "--threads", "1")[0] == 0
+    assert run(capsys, "train", begun.name, "--threads", "2")[0] == 0, "of a finished run there is nothing to refuse"
+
+
+def test_a_set_of_ones_own_is_known_to_every_command(tiny, capsys, tmp_path, monkeypatch):
+    make_set(tmp_path / "data" / "mine", train=200, test=40)
+    status, _, err = run(capsys, "train", *SMALL, "--data", "mine")
+    assert status == 0, err
+    (mine,) = runs.recorded("mine/*")
+    monkeypatch.setattr(experiments.plan, "_seconds_per_image", lambda *how: 1.0)
+    assert experiments.plan.seconds_per_epoch(mine.config) == pytest.approx(200 + (200 + 40) / 3), "all are counted"
+    for words in (("plan",), ("list",), ("compare",)):
+        status, out, err = run(capsys, *words, "fig1-relu", "--scale", "toy")
+        assert status == 0, err
+    assert re.search(r"\bmine, test, whole", out), "by its name as it was given"
+    assert re.search(r"mine +200 train, 40 test", run(capsys, "list", "--scale", "toy")[1])
+    assert run(capsys, "evaluate", mine.name)[0] == 0
+
+
+def test_doctor_takes_a_device_as_every_command_with_a_net(tiny, capsys):
+    assert run(capsys, "doctor", "--device", "cpu")[0] == 0
+    status, _, err = run(capsys, "doctor", "--devices", "--device", "cuda:1")
+    assert (status, len(err.splitlines())) == (1, 1)
+
+
+def test_what_a_killed_prepare_left_is_listed_by_clean_and_no_set_of_its_own(tiny, capsys, tmp_path):
+    data = tmp_path / "data"
+    make_set(data / "formula32.new")
+    for name in ("cats.new", "cats.download", "formula32.old", "notes"):
+        (data / name).mkdir()
+    out = run(capsys, "clean", "sets")[1]
+    assert [name for name in ("formula32", "formula32.new", "formula32.old", "cats.new", "cats.download", "notes")
+            if re.search(rf"MB  \S+/{name}$", out, re.M)] == [
+                "formula32", "formula32.new", "formula32.old", "cats.new", "cats.download"]  # fmt: skip
+    assert "formula32.new" not in run(capsys, "list", "--scale", "toy")[1]
+    with files.locked(data / "formula32.lock"):
+        assert "formula32" not in run(capsys, "clean", "sets")[1], "somebody makes it"

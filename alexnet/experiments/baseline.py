@@ -143,11 +143,14 @@ def classify(data: PreparedSet, vectors: dict[str, np.ndarray], recipe: Recipe, 
     return {"cost": best, "held_out": int(held_N.sum()), "wrong_by_cost": wrong}, top5
 
 
+def folder_of(data: str, seed: int) -> Path:
+    """Return the folder of a classifier's record."""
+    return runs_dir() / data / "sift-fisher-vectors" / f"seed-{seed}"
+
+
 def make(data: PreparedSet, seed: int, recipe: Recipe, **how: Any) -> None:
     """Make and record a classifier: baseline.json, and the likeliest five classes of each held-out image in top5.npz."""
-    folder, state, began = runs_dir() / data.name / "sift-fisher-vectors" / f"seed-{seed}", machine.git_state(), time.time()
-    if (folder / "baseline.json").is_file():
-        return
+    folder, state, began = folder_of(data.name, seed), machine.git_state(), time.time()
     if not (file := folder / "checkpoint-vocabulary.npz").is_file():
         files.write_arrays(file, **learn_vocabulary(data, recipe, seed))
     with np.load(file) as kept:
@@ -167,8 +170,12 @@ def make(data: PreparedSet, seed: int, recipe: Recipe, **how: Any) -> None:
         file.unlink()
 
 
-def main(data: Data = "imagenet20", seeds: tuple[int, ...] = (0, 1), threads: int = CORES) -> None:
-    """Classify the images of a set by dense SIFT, Fisher vectors and linear SVMs, once for each seed."""
+def main(data: Data = "imagenet20", seeds: tuple[int, ...] = (0, 1), threads: int = CORES, only_ask: bool = False) -> None:
+    """Classify a set by dense SIFT, Fisher vectors and linear SVMs; or `only_ask` (by the status) if that is recorded."""
+    missing = [seed for seed in seeds if not (folder_of(data, seed) / "baseline.json").is_file()]
+    if not missing or only_ask:
+        print(*(f"recorded: {folder_of(data, seed)}" for seed in seeds if seed not in missing), sep="\n")
+        sys.exit(bool(missing))
     try:
         import cv2
         from threadpoolctl import threadpool_limits
@@ -176,7 +183,7 @@ def main(data: Data = "imagenet20", seeds: tuple[int, ...] = (0, 1), threads: in
         cv2.setNumThreads(threads)
         versions = machine.versions() | {name: metadata.version(name) for name in ("scikit-learn", "opencv-python-headless")}
         with threadpool_limits(threads), files.disk_errors_named():
-            for seed in seeds:
+            for seed in missing:
                 make(prepare(data), seed, Recipe(), threads=threads, versions=versions)
     except (ImportError, UserError) as error:
         extra = ", which is an extra. Install it: make baseline, or pip install 'alexnet[baseline]'"

@@ -42,14 +42,15 @@ class Wanted:
     @property
     def state(self) -> str:
         """One of "done", "not measured" (trained, its weights are here), "in work", "half done", "missing", "damaged"."""
-        with runs.damage_told():
-            run, is_busy = runs.read(self.config), files.is_locked(runs.lock_of(self.config))
-            _ = run and run.metrics  # which may be damaged, too
-            if run is not None and run.is_done(self.epoch_limit):
-                lacks = run.status == "finished" and self.unmeasured() and weights_in(run.folder)
-                return ("in work" if is_busy else "not measured") if lacks else "done"
-            return "in work" if is_busy else "half done" if self.epochs_done() else "missing"
-        return "damaged"
+        return runs.whole(self._state) or "damaged"
+
+    def _state(self) -> str:
+        run, is_busy = runs.read(self.config), files.is_locked(runs.lock_of(self.config))
+        _ = run and run.metrics  # Why: they may be damaged, too
+        if run is not None and run.is_done(self.epoch_limit):
+            lacks = run.status == "finished" and self.unmeasured() and weights_in(run.folder)
+            return ("in work" if is_busy else "not measured") if lacks else "done"
+        return "in work" if is_busy else "half done" if self.epochs_done() else "missing"
 
     def unmeasured(self) -> list[str]:
         """Return the artefacts that are not there."""
@@ -60,6 +61,16 @@ class Wanted:
         """Return how many epochs need not be trained again: those before the checkpoint."""
         run = runs.read_whole(self.config)
         return run.manifest["epochs"] if run is not None and weights_in(run.folder) else 0
+
+
+def check_threads(config: RunConfig, threads: int | None) -> None:
+    """Raise UserError for other threads than those with which a half-done run resumes, for the sake of equal bits."""
+    run = runs.read_whole(config)
+    kept = run.manifest["segments"][-1]["threads"] if run and not run.is_done() and weights_in(run.folder) else None
+    if threads and kept and threads != kept:
+        why = f"{run.name} was begun with {kept} threads and resumes with as many, because its numbers depend on them"
+        anew = f"ALEXNET_RUNS=DIR {runs.command_of(config, threads)}"
+        raise UserError(f"{why}. Leave out --threads, or begin it anew elsewhere: {anew}")
 
 
 def weights_in(folder: Path) -> list[Path]:
@@ -177,6 +188,8 @@ def _search_runs(e: Experiment, search: FastestRate, scale: Scale, assume: bool,
 def seconds_per_epoch(config: RunConfig) -> float:
     """Return the estimated seconds of one epoch of `config` on this machine, its evaluations included."""
     counts, net, share = SETS[config.data].counts, config.net, 1.0
+    if not counts:  # a set of class folders
+        counts = {name: len(split) for name, split in open_set(config.data, verify=False).splits.items()}
     evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
     if isinstance(net, ColumnNet):  # Why: to time every ablation and number of classes would take longer than a plan should
         net = ColumnNet("source2012", net.width, min(net.num_classes, 1000))
@@ -312,7 +325,8 @@ def removable() -> Iterator[tuple[str, Path, int]]:
     for run in runs.recorded():
         if run.status in runs.FINAL and not files.is_locked(run.folder / ".lock"):
             yield from (("checkpoints", file, file.stat().st_size) for file in weights_in(run.folder))
-    for manifest in sorted(data_dir().glob(f"*/{MANIFEST}")):
-        if not files.is_locked(data_dir() / f"{manifest.parent.name}.lock"):
-            sizes = [file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file()]
-            yield "sets", manifest.parent, sum(sizes)
+    for folder in sorted(data_dir().glob("*/")):
+        name, _, beside = folder.name.partition(".")  # what a killed call left: cats.new, cats.old, cats.download
+        is_ours = (folder / MANIFEST).is_file() or beside in ("new", "old", "download")
+        if is_ours and not files.is_locked(data_dir() / f"{name}.lock"):
+            yield "sets", folder, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

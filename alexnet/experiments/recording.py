@@ -1,6 +1,7 @@
 """One run trained and recorded: resumed if it is half finished, measured when it is finished."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -74,7 +75,10 @@ def _train(config: RunConfig, threads: int | None, group: Group, **how: Any) -> 
     if kept and kept["fingerprint"] != data.fingerprint:
         ours = f"({config.data} {kept['fingerprint']}, now {data.fingerprint})"
         raise UserError(f"{runs.name_of(config)} was begun on other images {ours}. Move {folder} away to start again.")
-    threads = use_threads(min(kept["threads"], os.cpu_count() or 1) if kept else threads)
+    cores = os.cpu_count() or 1
+    if kept and kept["threads"] > cores and group.is_main:
+        print(f"{runs.name_of(config)} resumes with {cores} of its threads: sums round otherwise.", file=sys.stderr)
+    threads = use_threads(min(kept["threads"], cores) if kept else threads)
     precision = kept["precision"] if kept else (decide(config.precision, group.device.type) if group.is_main else {})
     choice = CHOICES[group.any(*(precision.get("choice") == c for c in CHOICES)).index(True)]  # one decides for all
     kernels = use_kernels(kept["kernels"] if kept else True, group)

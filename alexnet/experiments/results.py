@@ -3,7 +3,7 @@
 Nothing is trained here. A result that needs runs which are missing has no interval; its verdict says so.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -104,12 +104,8 @@ class Results:
 
     def measured(self, arm: str, artefact: str) -> dict[int, Any]:
         """Return seed -> the arrays of an artefact."""
-        found = {}
-        for seed, run in sorted(self.runs[arm].items()):
-            with runs.damage_told():
-                if (arrays := artefacts.read(run.folder, artefact)) is not None:
-                    found[seed] = arrays
-        return found
+        found = {seed: runs.whole(artefacts.read, run.folder, artefact) for seed, run in sorted(self.runs[arm].items())}
+        return {seed: arrays for seed, arrays in found.items() if arrays is not None}
 
     def answers(self) -> list[Result]:
         """Return every answer with its verdict, in the order of declaration."""
@@ -152,12 +148,8 @@ class Results:
 
 def _finished(config: RunConfig, first_seed: int) -> dict[int, Run]:
     """Return, by seed, the finished runs of a config whatever its seed, of the first seed and those after it."""
-    found = {}
-    for run in runs.recorded(runs.name_of(config).rpartition("/")[0]):
-        with runs.damage_told():
-            if run.status == "finished":
-                artefacts.read_errors(run.folder)
-                found[run.seed] = run
+    recorded = (run for run in runs.recorded(runs.name_of(config).rpartition("/")[0]) if run.status == "finished")
+    found = {run.seed: run for run in recorded if runs.whole(artefacts.read_errors, run.folder) is not None}
     return {seed: found[seed] for seed in sorted(found) if seed >= first_seed}
 
 
@@ -196,27 +188,17 @@ def recorded_scale(experiment: Experiment) -> Scale | None:
     return next((scale for scale in SCALES if largest and used[scale] == largest), None)
 
 
-def own_runs(claim: str | None = None, scale: Scale | None = None) -> Iterator[Run]:
-    """Yield the finished trainings that a user made by changing an arm of a claim (None: of any) at a scale, or at any."""
-    for run in runs.recorded():
-        of, _, at = run.facts.get("arm_of") or ("", "", "")
-        with runs.damage_told():
-            if of and claim in (None, of) and scale in (None, at) and run.status == "finished":
-                artefacts.read_errors(run.folder)
-                yield run
-
-
 def yours(claim: str | None = None, scale: Scale | None = None) -> list[tuple[str, ...]]:
-    """Return, of `own_runs`, (claim, what, error with its interval, set with split and views, scale), in no verdict."""
+    """Return (claim, what, error and interval, where, scale) of trainings that a user made by changing an arm of a claim."""
     found: dict[tuple[str, ...], list[tuple[int, int]]] = {}
-    for run in own_runs(claim, scale):
-        of, arm, at = run.facts["arm_of"]
-        rows = artefacts.read_errors(run.folder) or [row for row in run.metrics if row["epoch"] == run.manifest["epochs"]]
-        for row in filter(lambda row: row["split"] != "train", rows):
-            what = f"{run.folder.parent.name}, as {arm!r}: top-{row['k']} error"
-            data = run.config.data
-            where = on(title_of(data) if data in SETS else data, row["split"], row["views"])
-            found.setdefault((of, what, where, at), []).append((row["wrong"], row["total"]))
+    for run in runs.recorded():
+        of, arm, at = run.facts.get("arm_of") or ("", "", "")
+        if of and claim in (None, of) and scale in (None, at) and run.status == "finished":
+            data, last = run.config.data, [row for row in run.metrics if row["epoch"] == run.manifest["epochs"]]
+            for row in [r for r in runs.whole(artefacts.read_errors, run.folder) or last if r["split"] != "train"]:
+                what = f"{run.folder.parent.name}, as {arm!r}: top-{row['k']} error"
+                where = on(title_of(data) if data in SETS else data, row["split"], row["views"])
+                found.setdefault((of, what, where, at), []).append((row["wrong"], row["total"]))
     return [(of, what, str(rate_interval(n)).replace(" (", " % ("), *at) for (of, what, *at), n in found.items()]
 
 

@@ -13,8 +13,7 @@ Equal trainings share a folder, whichever claim wants them.
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -158,21 +157,18 @@ def recorded(pattern: str = "*/*") -> Iterator[Run]:
 
 
 def read_whole(which: RunConfig | str) -> Run | None:
-    """Return a run as `read` does, None also for one whose manifest or metrics are damaged, which is told."""
-    with damage_told():
-        run = read(which)
-        _ = run and run.metrics
-        return run
-    return None
+    """Return a run as `read` does, None also for one whose manifest or metrics are damaged."""
+    run = whole(read, which)
+    return run if run is not None and whole(lambda: run.metrics) is not None else None
 
 
-@contextmanager
-def damage_told() -> Iterator[None]:
-    """Go on after a block that ended at damage (UserError), told once: one bad run does not stop what is about many."""
+def whole(reader: Callable[..., Any], *what: Any) -> Any:
+    """Return `reader(*what)`; None, told once, where it ends at damage: one bad run does not stop what is about many."""
     try:
-        yield
+        return reader(*what)
     except UserError as error:
         _tell(str(error))
+    return None
 
 
 @cache

@@ -58,18 +58,20 @@ def prepare(
     should be (the message names the file) or not what the set was made of, or a full disk; what was done is kept.
     """
     name = kind if name is None else name
-    _refuse_options(kind, name, val_fraction)
+    _refuse_options(kind, name, val_fraction, source or accept_bad or None, codec or processes)
     folder, lock = prepared_set.data_dir() / name, prepared_set.data_dir() / f"{name}.lock"
-    if force or not prepared_set.is_prepared(name):
+    if force or prepared_set.is_unsettled(name) or not prepared_set.is_prepared(name):
         if files.is_locked(lock):
             print(f"Another process is preparing {name}; waiting for it.", file=sys.stderr)
         with files.locked(lock):
-            _swap(folder)
+            prepared_set.settle(name)
             if force or not prepared_set.is_prepared(name):  # Why again: another process may have made it meanwhile
                 origin = _origin(source, val_fraction)  # Why first: what changes from here on is noticed later
                 found = _find(kind, source, folder.with_name(f"{name}.download"), accept_bad, val_fraction)
                 _make(folder, found, origin, accept_bad, processes or available_cores(), codec)
-    elif source is not None and source.is_dir():
+    elif source is not None and not source.is_dir():
+        print(f"{source} is not a folder. {name} is prepared, and stays as it is.", file=sys.stderr)
+    elif source is not None:
         was = files.read_json(folder / prepared_set.MANIFEST, "Make the set again with --force.").get("origin")
         if was is not None and _origin(source, val_fraction)["sha256"] != was["sha256"]:
             what = f"{name} is prepared from {was['folder']}, and what is in {source} now are other files"
@@ -80,7 +82,7 @@ def prepare(
     return data
 
 
-def _refuse_options(kind: str, name: str, val_fraction: float | None) -> None:
+def _refuse_options(kind: str, name: str, val_fraction: float | None, of_source: Any, of_photographs: Any) -> None:
     if kind not in catalog.SETS and not prepared_set.is_prepared(kind):
         known = f"{nearest(kind, catalog.SETS)}. Known are {', '.join(catalog.SETS)}, and what you prepare with --name."
         raise UserError(f"There is no data set {kind!r}{known}")
@@ -88,6 +90,13 @@ def _refuse_options(kind: str, name: str, val_fraction: float | None) -> None:
         raise UserError("--name and --val-fraction are for class folders: alexnet prepare folders --source DIR --name NAME")
     if name != kind and (name in catalog.SETS or not re.fullmatch("[a-z0-9][a-z0-9_-]*", name)):
         raise UserError(f"--name must be small letters, digits, - and _, and no known set's name, not {name!r}.")
+    is_formula = catalog.SETS[kind].how == catalog.FORMULA
+    if is_formula and of_source:
+        raise UserError(f"{kind} is computed from a seed; leave out --source and --accept-bad.")
+    if of_photographs and (is_formula or kind == "cifar10"):
+        raise UserError(f"--codec and --processes are for sets of photographs, and {kind} is none: leave them out.")
+    if val_fraction is not None and of_source is None:
+        raise UserError("--val-fraction says how --source is split, and it is not said where that is.")
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise UserError(f"--val-fraction must be more than 0 and less than 1, not {val_fraction}.")
 
@@ -106,8 +115,6 @@ def _origin(source: Path | None, val_fraction: float | None) -> dict[str, str]:
 
 def _find(kind: str, source: Path | None, download: Path, accept_bad: bool, val_fraction: float | None) -> Source:
     how = catalog.SETS[kind].how
-    if source is not None and how == catalog.FORMULA:
-        raise UserError(f"{kind} is computed from a seed; leave out --source.")
     if kind not in catalog.SETS:
         raise UserError(f"{kind} is made again with: {catalog.command(kind)} --force")
     if source is None and how == catalog.OWN_COPY:
@@ -124,18 +131,6 @@ def _find(kind: str, source: Path | None, download: Path, accept_bad: bool, val_
     if kind == "folders":
         return imagenet.find_folders(source, val_fraction)
     return (imagenet.find_fall if kind.startswith("fall") else imagenet.find_ilsvrc)(source, int(kind[-4:]))
-
-
-def _swap(folder: Path) -> None:
-    """Put a complete set that was built beside `folder` in its place, also where a killed call left off doing so."""
-    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
-    if (new / prepared_set.MANIFEST).is_file():
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        new.rename(folder)
-        files.sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, processes: int, codec: Codec | None) -> None:
@@ -156,7 +151,7 @@ def _make(place: Path, found: Source, origin: dict[str, str], accept_bad: bool, 
     prepared_set.finish_set(folder, found.classes, tuple(splits), **facts)
     for file in folder.glob("*/progress.*"):  # Why last: a kill before this line must not cost the decoded images
         file.unlink()
-    _swap(place)
+    prepared_set.settle(place.name)
     shutil.rmtree(place.with_name(f"{place.name}.download"), ignore_errors=True)
 
 

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -113,8 +114,25 @@ def data_dir() -> Path:
 
 
 def is_prepared(name: str) -> bool:
-    """Return whether the set `name` is complete in `data_dir()`."""
-    return (data_dir() / name / MANIFEST).is_file()
+    """Return whether the set `name` is complete in `data_dir()`, perhaps still beside its place."""
+    return any((data_dir() / f"{name}{beside}" / MANIFEST).is_file() for beside in ("", ".new"))
+
+
+def is_unsettled(name: str) -> bool:
+    """Return whether a killed call has left off putting the set in its place (`settle`)."""
+    return (data_dir() / f"{name}.new" / MANIFEST).is_file() or (data_dir() / f"{name}.old").exists()
+
+
+def settle(name: str) -> None:
+    """Put a complete set that was built beside its place there, also where a killed call left off; needs the set's lock."""
+    folder, new, old = (data_dir() / f"{name}{beside}" for beside in ("", ".new", ".old"))
+    if (new / MANIFEST).is_file():
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        new.rename(folder)
+        files.sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def open_set(name: str, verify: bool | None = None) -> PreparedSet:
@@ -125,6 +143,9 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
     folder, mend = data_dir() / name, f"Make the set again with: {command(name)} --force"
     if not is_prepared(name):
         raise UserError(f"No prepared set {name!r} in {data_dir()}. Make it with: {command(name)}")
+    if not (folder / MANIFEST).is_file():
+        with files.locked(data_dir() / f"{name}.lock"):
+            settle(name)
     manifest = files.read_json(folder / MANIFEST, mend)
     if wrong := _difference(folder, manifest, verify):
         raise UserError(f"{wrong}. {mend}")

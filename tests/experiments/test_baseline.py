@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from alexnet import files
 from alexnet.config import PROJECT_DIR
 from alexnet.experiments import baseline
 from alexnet.experiments.baseline import Recipe
@@ -166,8 +167,12 @@ def test_on_the_stand_in_the_error_is_below_chance_and_nothing_is_made_twice(sta
     monkeypatch.setattr(baseline, "describe", describe)
     with pytest.raises(KeyboardInterrupt):
         baseline.make(data, 0, SMALL)
-    for _ in range(2):
-        baseline.make(data, 0, SMALL, threads=1)
+    baseline.make(data, 0, SMALL, threads=1)
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path / "none"))
+    with pytest.raises(SystemExit) as ended:
+        baseline.main("formula256", (0,))
+    assert ended.value.code == 0
+    assert not (tmp_path / "none").exists(), "what is recorded needs no set"
     assert len(seen) == 180 + 1, "the one that was interrupted is made again, no other"
     folder = tmp_path / "formula256" / "sift-fisher-vectors" / "seed-0"
     assert sorted(file.name for file in folder.iterdir()) == ["baseline.json", "top5.npz"]
@@ -188,6 +193,22 @@ def test_the_recorded_counts_are_those_of_the_recorded_answers(seed):
     assert record["seed"] == seed
     for row in record["errors"]:
         assert (row["wrong"], row["total"]) == (int(wrong[row["k"]].sum()), len(wrong[row["k"]]))
+
+
+def test_what_is_recorded_is_said_and_needs_neither_set_nor_packages(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path))
+    monkeypatch.setattr(baseline, "prepare", lambda *how: pytest.fail("the set was prepared"))
+    folders = [baseline.folder_of("imagenet20", seed) for seed in (0, 1)]
+    for number, folder in enumerate(folders):
+        files.write_json(folder / "baseline.json", {})
+        with pytest.raises(SystemExit) as ended:
+            baseline.main("imagenet20", only_ask=True)
+        assert ended.value.code == (number == 0), "one is missing"
+        assert capsys.readouterr().out.splitlines() == [f"recorded: {folder}" for folder in folders[: number + 1]]
+    with pytest.raises(SystemExit) as ended:
+        baseline.main("imagenet20")
+    assert ended.value.code == 0
 
 
 def test_without_its_extra_one_line_says_what_to_install(monkeypatch):

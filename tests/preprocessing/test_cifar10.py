@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,3 +280,32 @@ def test_the_stand_in_is_prepared_from_its_seed_and_says_what_it_is(monkeypatch)
 def test_the_stand_in_takes_no_source(tmp_path):
     with pytest.raises(UserError, match=r"formula32 is computed from a seed; leave out --source"):
         prepare("formula32", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["cifar10", "formula32", "formula256"])
+@pytest.mark.parametrize("option", [{"codec": "raw"}, {"codec": "jpeg"}, {"processes": 2}])
+def test_options_of_photographs_are_refused_for_sets_that_are_arrays(tmp_path, monkeypatch, kind, option):
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
+    with pytest.raises(
+        UserError, match=rf"--codec and --processes are for sets of photographs, and {kind} is none"
+    ) as refused:
+        prepare(kind, **option)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", [{"source": Path(".")}, {"accept_bad": True}])
+def test_options_of_a_source_are_refused_for_formulas_also_when_the_set_is_there(tiny, option):
+    with pytest.raises(UserError, match="formula32 is computed from a seed; leave out --source and --accept-bad"):
+        prepare("formula32", **option)
+
+
+def test_a_source_that_is_not_there_is_told_of_when_the_set_is(tiny, tmp_path, capsys):
+    (tmp_path / "data" / "formula32").rename(tmp_path / "data" / "cifar10")
+    prepare("cifar10", tmp_path / "nowhere")
+    assert "nowhere is not a folder. cifar10 is prepared, and stays as it is." in capsys.readouterr().err
+
+
+def test_a_fraction_for_validation_needs_a_source(tiny):
+    with pytest.raises(UserError, match="--val-fraction says how --source is split"):
+        prepare("folders", name="mine", val_fraction=0.1)

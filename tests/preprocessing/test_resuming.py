@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,35 @@ def test_a_decoding_process_whose_parent_was_killed_before_it_began_ends():
     child.start()
     child.join(30)
     assert child.exitcode == 1
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+@pytest.mark.parametrize("by", ["open", "prepare", "force"])
+def test_a_swap_that_was_killed_before_between_or_after_its_renames_is_finished_by_the_next_call(
+    source, monkeypatch, renames, by
+):
+    first = prepare("folders", source)
+    (source / "train" / "cat" / "cat_6.png").unlink()
+    rename, left = Path.rename, [renames]
+
+    def killed(self, to):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(Path, "rename", killed)
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda folder, **how: None if folder.name.endswith(".old") else rmtree(folder, **how)
+    )
+    with suppress(KeyboardInterrupt):
+        prepare("folders", source, force=True)
+    monkeypatch.undo()
+    monkeypatch.setenv("ALEXNET_DATA", str(source.parent / "data"))
+    assert prepared_set.is_prepared("folders")
+    found = prepared_set.open_set("folders") if by == "open" else prepare("folders", source if by == "force" else None)
+    assert len(found.splits["train"]) == (14 if by == "open" and renames == 0 else 13), "the new set, or the good old one"
+    if by != "open":
+        assert {path.name for path in found.folder.parent.iterdir()} == {"folders", "folders.lock"}
+    assert found.fingerprint != first.fingerprint or (by, renames) == ("open", 0)
