@@ -22,7 +22,15 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 CLASSES = tuple(f"class {k}" for k in range(10))
 # Why: `make test` deals modules out in order, and a long one begun last would keep one worker busy and the other idle.
-LONGEST_FIRST = ("test_book", "test_runner", "test_rehearsal", "test_killed", "test_runs", "test_distributed", "test_agreement")
+LONGEST_FIRST = (
+    "test_book",
+    "test_runner",
+    "test_rehearsal",
+    "test_killed",
+    "test_runs",
+    "test_distributed",
+    "test_agreement",
+)
 
 
 def pytest_collection_modifyitems(items):

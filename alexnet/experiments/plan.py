@@ -39,10 +39,8 @@ class Wanted:
 
     name = property(lambda self: runs.name_of(self.config))
 
-    @property
-    def state(self) -> str:
-        """One of "done", "not measured" (trained, its weights are here), "in work", "half done", "missing", "damaged"."""
-        return runs.whole(self._state) or "damaged"
+    # "done", "not measured" (trained, its weights are here), "in work", "half done", "missing", "damaged"
+    state = property(lambda self: runs.whole(self._state) or "damaged")
 
     def _state(self) -> str:
         run, is_busy = runs.read(self.config), files.is_locked(runs.lock_of(self.config))
