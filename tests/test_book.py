@@ -287,8 +287,9 @@ def record_search(experiment, search, slow):
 def checkout(tmp_path_factory):
     """A copy of the checkout, whose book was made at toy of records written by hand; it is where the tests' kernels look."""
     top = tmp_path_factory.mktemp("checkout")
+    leave = shutil.ignore_patterns("__pycache__", "_build", "_executed", "recorded")
     for name in ("alexnet", "book"):
-        shutil.copytree(PROJECT_DIR / name, top / name, ignore=shutil.ignore_patterns("__pycache__", "_build", "_executed"))
+        shutil.copytree(PROJECT_DIR / name, top / name, ignore=leave)
     shutil.copytree(PROJECT_DIR / "runs" / "bench", top / "runs" / "bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALEXNET_RUNS", str(top / "runs"))

@@ -23,7 +23,7 @@ from alexnet import files
 from alexnet.config import PROJECT_DIR, Augmentation, RunConfig, UserError, config_hash, from_dict, home_dir, to_dict
 from alexnet.model import label
 
-VERSION = 2  # of the manifest
+VERSION = 2  # of the manifest; 1 had no version, and named a run after its claim
 FINAL = ("finished", "diverged")
 CAME_ALONG = Path(__file__).resolve().parents[1] / "recorded"  # the recorded runs in an installed package; a link to `runs/`
 
@@ -138,15 +138,12 @@ def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
     version = manifest.get("version", 1)
     if version > VERSION:
         raise UserError(f"{manifest.get('name')} is of later code (version {version}): update the code (git pull).")
+    segments = manifest["segments"] if "segments" in manifest else manifest["parts"]  # version 1: parts
     try:
         config = from_dict(RunConfig, manifest["config"])
     except UserError as error:
         raise KeyError(str(error)) from error
-    said = {
-        "config": to_dict(config),
-        "name": name_of(config),
-        "segments": [SEGMENT | segment for segment in manifest["segments"]],
-    }
+    said = {"config": to_dict(config), "name": name_of(config), "segments": [SEGMENT | segment for segment in segments]}
     data = {"set": config.data, "fingerprint": "", "stand_in": False}
     return {"version": VERSION, "outcome": None, "warning": None, "epochs": 0, "data": data} | manifest | said
 
