@@ -8,7 +8,7 @@ RUN := $(or $(ALEXNET_PYTHON),.venv/bin/python)
 .DEFAULT_GOAL := help
 
 # Beside the records: nothing of theirs is read or changed. To begin once more, remove the folder.
-ifdef FRESH
+ifneq ($(filter-out 0 no,$(FRESH)),)
 export ALEXNET_RUNS := $(CURDIR)/runs-fresh
 endif
 

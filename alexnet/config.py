@@ -140,7 +140,7 @@ class RunConfig:
                 value = getattr(part, name)
                 for number in value if isinstance(value, tuple) else (value,):
                     check_range(name, number[1] if isinstance(number, tuple) else number)
-        if self.name is not None and not re.fullmatch(r"[\w.-]{1,60}", self.name, re.ASCII):
+        if self.name is not None and not re.fullmatch(r"\w[\w.-]{,59}", self.name, re.ASCII):
             raise UserError(f"--name must be up to 60 letters, digits, dots, - and _, not {self.name!r}.")
 
 

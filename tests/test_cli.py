@@ -103,7 +103,7 @@ def test_options_of_a_run_without_an_arm_are_refused(tiny, capsys):
     [("--epochs", "0"), ("--epochs", "-3"), ("--batch-size", "0"), ("--width", "0"), ("--rate", "nan"), ("--rate", "-1"),
      ("--threads", "0"), ("--devices", "0"), ("--seed", "-1"), ("--momentum", "1"), ("--epochs", "1000000000"),
      ("--width", "1e9"), ("--rate", "inf"), ("--weight-decay", "-1"), ("--stop-at-train-error", "2"), ("--replicas", "-1"),
-     ("--name", "two words"), ("--layer-decay", "fc4", "nan")],
+     ("--name", "two words"), ("--name", ".."), ("--layer-decay", "fc4", "nan")],
 )  # fmt: skip
 def test_a_number_that_no_training_can_have_is_refused_by_its_option(tiny, capsys, options):
     status, _, err = run(capsys, "train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", *options)
@@ -348,7 +348,7 @@ def test_threads_that_a_run_cannot_resume_with_are_refused_and_begin_it_anew_els
     capsys.readouterr()
     status, _, err = run(capsys, "train", begun.name, "--threads", "2")
     assert (status, len(err.splitlines())) == (1, 1)
-    assert "was begun with 1 threads and resumes with as many, because its numbers depend on them." in err
+    assert "resumes with its 1 threads, on which its numbers depend. Leave out --threads, or" in err
     assert f"ALEXNET_RUNS=DIR alexnet train {begun.name} --threads 2" in err
     assert run(capsys, "train", begun.name, "--threads", "1")[0] == 0
     assert run(capsys, "train", begun.name, "--threads", "2")[0] == 0, "of a finished run there is nothing to refuse"

@@ -66,9 +66,8 @@ def check_threads(config: RunConfig, threads: int | None) -> None:
     run = runs.read_whole(config)
     kept = run.manifest["segments"][-1]["threads"] if run and not run.is_done() and weights_in(run.folder) else None
     if threads and kept and threads != kept:
-        why = f"{run.name} was begun with {kept} threads and resumes with as many, because its numbers depend on them"
-        anew = f"ALEXNET_RUNS=DIR {runs.command_of(config, threads)}"
-        raise UserError(f"{why}. Leave out --threads, or begin it anew elsewhere: {anew}")
+        why = f"{run.name} resumes with its {kept} threads, on which its numbers depend. Leave out --threads"
+        raise UserError(f"{why}, or begin it anew elsewhere: ALEXNET_RUNS=DIR {runs.command_of(config, threads)}")
 
 
 def weights_in(folder: Path) -> list[Path]:

@@ -60,7 +60,8 @@ def prepare(
     name = kind if name is None else name
     _refuse_options(kind, name, val_fraction, source or accept_bad or None, codec or processes)
     folder, lock = prepared_set.data_dir() / name, prepared_set.data_dir() / f"{name}.lock"
-    if force or prepared_set.is_unsettled(name) or not prepared_set.is_prepared(name):
+    is_unsettled = any(Path(f"{folder}.{left}").exists() for left in (f"new/{prepared_set.MANIFEST}", "old"))
+    if force or is_unsettled or not prepared_set.is_prepared(name):
         if files.is_locked(lock):
             print(f"Another process is preparing {name}; waiting for it.", file=sys.stderr)
         with files.locked(lock):
@@ -88,7 +89,7 @@ def _refuse_options(kind: str, name: str, val_fraction: float | None, of_source:
         raise UserError(f"There is no data set {kind!r}{known}")
     if (name != kind or val_fraction is not None) and kind != "folders":
         raise UserError("--name and --val-fraction are for class folders: alexnet prepare folders --source DIR --name NAME")
-    if name != kind and (name in catalog.SETS or not re.fullmatch("[a-z0-9][a-z0-9_-]*", name)):
+    if name != kind and (name in catalog.SETS or not re.fullmatch(prepared_set.NAME, name)):
         raise UserError(f"--name must be small letters, digits, - and _, and no known set's name, not {name!r}.")
     is_formula = catalog.SETS[kind].how == catalog.FORMULA
     if is_formula and of_source:

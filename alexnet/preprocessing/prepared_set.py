@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from alexnet.preprocessing.catalog import Codec, command
 
 IMAGE_FILES: dict[Codec, str] = {"raw": "images.npy", "jpeg": "images.jpegs"}
 OFFSETS, SHARDS, MANIFEST = "offsets.npy", "shards.json", "prepare.json"
+NAME = "[a-z0-9][a-z0-9_-]*"  # of a set
 QUALITY = 95  # cuda-convnet2's make-data has it too
 HASHED_UP_TO = 2 * 10**9  # bytes of images that opening a set reads in full, to compare their sha256
 CHUNK = 16  # images of which sums are made at a time, by each thread
@@ -115,12 +117,8 @@ def data_dir() -> Path:
 
 def is_prepared(name: str) -> bool:
     """Return whether the set `name` is complete in `data_dir()`, perhaps still beside its place."""
-    return any((data_dir() / f"{name}{beside}" / MANIFEST).is_file() for beside in ("", ".new"))
-
-
-def is_unsettled(name: str) -> bool:
-    """Return whether a killed call has left off putting the set in its place (`settle`)."""
-    return (data_dir() / f"{name}.new" / MANIFEST).is_file() or (data_dir() / f"{name}.old").exists()
+    there = ((data_dir() / f"{name}{beside}" / MANIFEST).is_file() for beside in ("", ".new"))
+    return bool(re.fullmatch(NAME, name)) and any(there)
 
 
 def settle(name: str) -> None:
