@@ -1,7 +1,7 @@
 """Train, measure and compare the nets of Krizhevsky, Sutskever & Hinton (NIPS 2012), claim by claim.
 
-Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what mends it), 3 a training diverged or ended
-with its loss at ln K, 130 stopped by a signal.
+Exit status: 0 done, 1 a mistake of the user's (one line says what, why and what mends it), 2 an option or value that does
+not exist, 3 a training diverged or ended with its loss at ln K, 130 stopped by a signal.
 """
 
 import os
@@ -251,7 +251,7 @@ class Evaluate(Chosen):
     views: Literal["central", "ten"] | None = None  # the default is both
 
     def __call__(self) -> None:
-        if (self.weights is None) == (not (self.what or self.arm or self.seed)):
+        if (self.weights is None) == (not (self.what or self.arm or self.seed or self.scale != "auto")):
             raise UserError("Say which net: a run (CLAIM --arm ARM, or its name), or a file (--weights FILE --data SET).")
         net = experiments.evaluation.shown(self.weights or self.chosen(), self.data)
         for line in experiments.evaluation.errors(net, self.views):
@@ -296,8 +296,7 @@ class Predict:
         if not self.photos:
             raise UserError("Say which photographs: alexnet predict photo.jpg")
         photos = [file for photo in self.photos for file in (pictures.files_in(photo) if photo.is_dir() else [photo])]
-        net = experiments.evaluation.net_of(self.weights)
-        found = pictures.predict(net, photos, self.top)
+        found = pictures.predict(experiments.evaluation.net_of(self.weights), photos, self.top)
         for photo, rows in zip(photos, found, strict=True):
             print("\n".join([str(photo), *(f"  {probability:6.1%}  {word}" for word, probability in rows)]))
         if self.plot is not None:
@@ -402,8 +401,6 @@ class Doctor:
     device: DeviceOption = "auto"  # what is measured; with --devices, cpu: processes even where there are GPUs
 
     def __call__(self) -> None:
-        if self.devices and self.device not in ("auto", "cpu"):
-            raise UserError(f"--devices compares several devices, and --device {self.device} is one: leave one of them out.")
         if not self.devices:
             lines = machine.details() + experiments.readiness.details()
             return print("\n".join(f"{title:12} {text}" for title, text in lines))

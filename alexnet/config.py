@@ -203,8 +203,7 @@ def config_hash(config: RunConfig, seed: bool = True) -> str:
 
 def reseeded(config: RunConfig, seed: int) -> RunConfig:
     """Return the config with another seed, also of the training that it starts from, whose seed goes with its own."""
-    start = config.start_from and reseeded(config.start_from, seed)
-    return dataclasses.replace(config, seed=seed, start_from=start)
+    return dataclasses.replace(config, seed=seed, start_from=config.start_from and reseeded(config.start_from, seed))
 
 
 def differing_fields(recorded: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -14,7 +14,8 @@ import numpy as np
 from alexnet.config import UserError
 
 PARTIAL = ".partial"  # ends the name of a file that is being written; git ignores it
-FULL, REFUSED = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
+FULL = errno.ENOSPC, errno.EDQUOT
+REFUSED = errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR
 Rows = list[dict[str, Any]]  # of a table, each by the names of its columns
 
 
@@ -132,11 +133,13 @@ def is_locked(file: Path) -> bool:
 
 @contextmanager
 def disk_errors_named() -> Iterator[None]:
-    """Turn a full disk or a refused access into a UserError that names the file and the variables that move folders."""
+    """Turn a full disk, a refused access, or a file for a folder into a UserError that names it and the variables."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL + REFUSED:
             raise
         where = "ALEXNET_DATA says where prepared sets are, ALEXNET_RUNS where results are"
-        raise UserError(f"{shown(error.filename or 'disk')}: {os.strerror(error.errno)}. {where}.") from error
+        raise UserError(
+            f"{shown(error.filename2 or error.filename or 'disk')}: {os.strerror(error.errno)}. {where}."
+        ) from error

@@ -307,6 +307,10 @@ def test_list_shows_the_prepared_sets(tiny, capsys):
         (("evaluate", "s3.3-lrn", "--weights", "a"), "Say which net"),
         (("train", "s3.3-lrn", "--scale", "toy", "--arm", "with", "--seeds", "3"), "--seed says which"),
         (("plan", "--seeds", "0"), "--seeds must be"),
+        (("train", "--arm", "ReLU"), "is an arm of which claim?"),
+        (("train", "all", "--arm", "ReLU", "--scale", "toy"), "is an arm of which claim?"),
+        (("evaluate", "--weights", "a", "--data", "formula32", "--scale", "toy"), "Say which net"),
+        (("train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", "--data", "../data/formula32"), "There is no data set"),
         (("figure", "fig1-rel"), "did you mean"),
     ],
 )
@@ -371,7 +375,7 @@ def test_a_set_of_ones_own_is_known_to_every_command(tiny, capsys, tmp_path, mon
 
 def test_doctor_takes_a_device_as_every_command_with_a_net(tiny, capsys):
     assert run(capsys, "doctor", "--device", "cpu")[0] == 0
-    status, _, err = run(capsys, "doctor", "--devices", "--device", "cuda:1")
+    status, _, err = run(capsys, "doctor", "--device", "cuda:7")
     assert (status, len(err.splitlines())) == (1, 1)
 
 
@@ -387,3 +391,37 @@ def test_what_a_killed_prepare_left_is_listed_by_clean_and_no_set_of_its_own(tin
     assert "formula32.new" not in run(capsys, "list", "--scale", "toy")[1]
     with files.locked(data / "formula32.lock"):
         assert "formula32" not in run(capsys, "clean", "sets")[1], "somebody makes it"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"classes": []}', "", "{"])
+def test_a_damaged_manifest_of_a_set_is_one_line_that_says_how_to_make_it_again(tiny, capsys, content):
+    manifest = tiny.folder / "prepare.json"
+    manifest.write_text(content)
+    for words in (("prepare", "formula32"), ("train", *SMALL)):
+        status, _, err = run(capsys, *words)
+        assert (status, len(err.splitlines())) == (1, 1)
+        assert err.startswith(f"error: {manifest}")
+        assert err.endswith("Make the set again with: alexnet prepare formula32 --force")
+    assert run(capsys, "list", "fig1-relu", "--scale", "toy")[0] == 0
+    status, out, _ = run(capsys, "list", "--scale", "toy")
+    assert (status, "cifar10" in out) == (0, True)
+
+
+def test_a_file_where_a_folder_is_wanted_and_the_other_way_round_is_one_line(tiny, capsys, tmp_path, monkeypatch):
+    assert run(capsys, "train", *SMALL)[0] == 0
+    (done,) = runs.recorded("formula32/*")
+    (tmp_path / "file").touch()
+    for to, named in ((tmp_path / "data", "data"), (tmp_path / "file" / "net.safetensors", "file")):
+        status, _, err = run(capsys, "export", done.name, "--to", str(to))
+        assert (status, len(err.splitlines())) == (1, 1)
+        assert err.startswith(f"error: {tmp_path / named}: ")
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "file"))
+    assert re.search(r"error: \S+/file\S*: .*ALEXNET_RUNS", run(capsys, "train", *SMALL)[2])
+
+
+def test_a_run_of_a_claim_that_is_gone_is_still_the_users(tiny, capsys):
+    assert run(capsys, "train", *SMALL, "--name", "mine")[0] == 0
+    (mine,) = runs.recorded("formula32/*")
+    files.write_json(mine.folder / "manifest.json", mine.manifest | {"facts": {"arm_of": ["gone", "x", "toy"]}})
+    assert run(capsys, "train", mine.name)[0] == 0
+    assert "as 'x'" in run(capsys, "compare", "all", "--scale", "toy")[1]

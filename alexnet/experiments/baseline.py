@@ -28,6 +28,7 @@ from alexnet.experiments.runs import runs_dir
 from alexnet.preprocessing import PreparedSet, prepare
 
 BANDS = 3
+FOLDER = "{}/sift-fisher-vectors/seed-{}"  # of a record: set and seed
 CORES = machine.available_cores()
 Data = Literal["imagenet20", "imagenette", "formula256"]
 
@@ -143,14 +144,9 @@ def classify(data: PreparedSet, vectors: dict[str, np.ndarray], recipe: Recipe, 
     return {"cost": best, "held_out": int(held_N.sum()), "wrong_by_cost": wrong}, top5
 
 
-def folder_of(data: str, seed: int) -> Path:
-    """Return the folder of a classifier's record."""
-    return runs_dir() / data / "sift-fisher-vectors" / f"seed-{seed}"
-
-
 def make(data: PreparedSet, seed: int, recipe: Recipe, **how: Any) -> None:
     """Make and record a classifier: baseline.json, and the likeliest five classes of each held-out image in top5.npz."""
-    folder, state, began = folder_of(data.name, seed), machine.git_state(), time.time()
+    folder, state, began = runs_dir() / FOLDER.format(data.name, seed), machine.git_state(), time.time()
     if not (file := folder / "checkpoint-vocabulary.npz").is_file():
         files.write_arrays(file, **learn_vocabulary(data, recipe, seed))
     with np.load(file) as kept:
@@ -172,9 +168,10 @@ def make(data: PreparedSet, seed: int, recipe: Recipe, **how: Any) -> None:
 
 def main(data: Data = "imagenet20", seeds: tuple[int, ...] = (0, 1), threads: int = CORES, only_ask: bool = False) -> None:
     """Classify a set by dense SIFT, Fisher vectors and linear SVMs; or `only_ask` (by the status) if that is recorded."""
-    missing = [seed for seed in seeds if not (folder_of(data, seed) / "baseline.json").is_file()]
+    folders = {seed: runs_dir() / FOLDER.format(data, seed) for seed in seeds}
+    missing = [seed for seed, folder in folders.items() if not (folder / "baseline.json").is_file()]
     if not missing or only_ask:
-        print(*(f"recorded: {folder_of(data, seed)}" for seed in seeds if seed not in missing), sep="\n")
+        print(*(f"recorded: {folders[seed]}" for seed in seeds if seed not in missing), sep="\n")
         sys.exit(bool(missing))
     try:
         import cv2

@@ -52,8 +52,7 @@ class Wanted:
 
     def unmeasured(self) -> list[str]:
         """Return the artefacts that are not there."""
-        folder = runs.folder_of(self.config)
-        return sorted(name for name in self.artefacts if not artefacts.is_measured(folder, name))
+        return sorted(name for name in self.artefacts if not artefacts.is_measured(runs.folder_of(self.config), name))
 
     def epochs_done(self) -> int:
         """Return how many epochs need not be trained again: those before the checkpoint."""
@@ -64,7 +63,7 @@ class Wanted:
 def check_threads(config: RunConfig, threads: int | None) -> None:
     """Raise UserError for other threads than those with which a half-done run resumes, for the sake of equal bits."""
     run = runs.read_whole(config)
-    kept = run.manifest["segments"][-1]["threads"] if run and not run.is_done() and weights_in(run.folder) else None
+    kept = run.manifest["segments"][-1].get("threads") if run and not run.is_done() and weights_in(run.folder) else None
     if threads and kept and threads != kept:
         why = f"{run.name} resumes with its {kept} threads, on which its numbers depend. Leave out --threads"
         raise UserError(f"{why}, or begin it anew elsewhere: ALEXNET_RUNS=DIR {runs.command_of(config, threads)}")
@@ -124,8 +123,7 @@ def wanted(scale: Scale, claims: Iterable[str] | None = None, assume: bool = Fal
 
 def artefacts_of(experiment: Experiment, scale: Scale, arm: str) -> list[str]:
     """Return the names of what an experiment wants measured of the runs of an arm."""
-    split = held_out(experiment.stand_in(scale))
-    names = [name.replace("held-out", split) for name in experiment.artefacts]
+    names = [name.replace("held-out", held_out(experiment.stand_in(scale))) for name in experiment.artefacts]
     for key, answer in experiment.answers.items():
         if arm in answer.arms:
             names += answer.artefacts(where(experiment, key, scale))
@@ -135,8 +133,7 @@ def artefacts_of(experiment: Experiment, scale: Scale, arm: str) -> list[str]:
 def where(experiment: Experiment, key: str, scale: Scale) -> Where:
     """Return where an answer is measured at a scale: on the claim's split, in its views, as far as the set has them."""
     value, data = experiment.value(key), experiment.stand_in(scale)
-    splits = SETS[data].counts
-    split = value.split if value.split in splits else held_out(data)
+    split = value.split if value.split in SETS[data].counts else held_out(data)
     arm = next((a for a in experiment.arms.values() if isinstance(a, Arm)), None)
     whole = arm is None or arm.config(table(scale), experiment.dataset()).augmentation is None
     return Where(data, split, "whole" if whole else value.views or ("" if split == "train" else "ten"))
@@ -248,6 +245,8 @@ def find(name: str) -> RunConfig:
 
 def config_of(claim: str, arm: str | None, scale: Scale, seed: int) -> RunConfig:
     """Return the run of a claim's arm, at the rate that a search for it begins with. Raises UserError with the others."""
+    if claim in ("", "all"):
+        raise UserError(f"--arm {arm} is an arm of which claim? Say CLAIM --arm {arm} (`alexnet list` shows all).")
     arms = {name: (experiment, each) for experiment in experiments_of([claim]) for name, each in experiment.arms.items()}
     here = [name for name, (_, each) in arms.items() if scale in (each.scales if isinstance(each, Arm) else each.start)]
     if arm not in here:
@@ -267,7 +266,9 @@ def artefacts_wanted(config: RunConfig) -> set[str]:
         return found
     claim, arm, scale = run.facts["arm_of"]  # a training of one's own: errors where the arm's are, if the set has them
     splits = open_set(config.data, verify=False).splits
-    names = [name for e in experiments_of([claim]) if arm in e.arms for name in artefacts_of(e, scale, arm)]
+    names = [
+        name for e in experiments_of() if (e.claim, arm in e.arms) == (claim, True) for name in artefacts_of(e, scale, arm)
+    ]
     return found | {name for name in names if name.startswith("errors") and name.split("/")[1] in splits}
 
 

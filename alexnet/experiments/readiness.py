@@ -5,10 +5,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from alexnet import files
+from alexnet.experiments import runs
 from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.preprocessing import SETS, data_dir, is_prepared
-from alexnet.preprocessing.prepared_set import MANIFEST
+from alexnet.preprocessing.prepared_set import MANIFEST, read_manifest
 
 
 def device() -> Any:
@@ -33,8 +33,7 @@ def choose(wanted: str) -> tuple[Scale, str]:
     """Return the scale to run (auto: `paper` if nothing lacks, else `toy`), why, and what the next larger one needs."""
     whys = {"toy": "this machine lacks what the scale paper needs", "paper": "a CUDA device and ImageNet are here"}
     scale: Scale = table(wanted).name if wanted != "auto" else "toy" if lacks("paper") else "paper"
-    why = whys[scale] if wanted == "auto" else "asked for"
-    sentence = f"Scale {scale} ({table(scale).words}): {why}."
+    sentence = f"Scale {scale} ({table(scale).words}): {whys[scale] if wanted == 'auto' else 'asked for'}."
     if scale != SCALES[-1]:
         larger = SCALES[SCALES.index(scale) + 1]
         needs = "; ".join(lacks(larger)) or "nothing that is not here, only time"
@@ -66,8 +65,7 @@ def sets_as_text() -> str:
     lines = {name: f"not prepared: {info.how}" for name, info in SETS.items()}
     for file in sorted(data_dir().glob(f"*/{MANIFEST}")):
         name, _, beside = file.parent.name.partition(".")
-        if beside in ("", "new"):
-            said = files.read_json(file, f"Make it again: alexnet prepare {name} --force")
+        if beside in ("", "new") and (said := runs.whole(read_manifest, file.parent)) is not None:
             counts = ", ".join(f"{sum(of_class.values()):,} {split}" for split, of_class in said["counts"].items())
             lines[name] = f"{counts}; {len(said['classes']):,} classes"
     return tabulate(lines.items(), headers=("set", "images"), disable_numparse=True)

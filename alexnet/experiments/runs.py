@@ -72,8 +72,7 @@ def runs_dir() -> Path:
 
 def _shelves() -> list[Path]:
     """Return the folders in which runs are read: `runs_dir()`, and those that came along where there is no checkout."""
-    is_installed = home_dir() != PROJECT_DIR and not os.environ.get("ALEXNET_RUNS")
-    return [runs_dir()] + [CAME_ALONG] * is_installed
+    return [runs_dir()] + [CAME_ALONG] * (home_dir() != PROJECT_DIR and not os.environ.get("ALEXNET_RUNS"))
 
 
 def name_of(config: RunConfig) -> str:
@@ -122,8 +121,9 @@ def read(which: RunConfig | str) -> Run | None:
     manifest = files.read_json(folder / "manifest.json", mending(name))
     try:
         run = Run(folder, upgraded(manifest))
-        if not (isinstance(run.status, str) and isinstance(run.manifest["epochs"], int) and run.kind):
-            raise TypeError("status or epochs")
+        parts = run.kind, run.manifest["segments"] or run.status not in FINAL, len(run.facts.get("arm_of", "123")) == 3
+        if not (isinstance(run.status, str) and isinstance(run.manifest["epochs"], int) and all(parts)):
+            raise TypeError("status, epochs, segments or facts")
         return run
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{folder / 'manifest.json'} is not a run's manifest ({error!r}). {mending(name)}") from error

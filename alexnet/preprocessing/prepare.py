@@ -73,7 +73,7 @@ def prepare(
     elif source is not None and not source.is_dir():
         print(f"{source} is not a folder. {name} is prepared, and stays as it is.", file=sys.stderr)
     elif source is not None:
-        was = files.read_json(folder / prepared_set.MANIFEST, "Make the set again with --force.").get("origin")
+        was = prepared_set.read_manifest(folder).get("origin")
         if was is not None and _origin(source, val_fraction)["sha256"] != was["sha256"]:
             what = f"{name} is prepared from {was['folder']}, and what is in {source} now are other files"
             raise UserError(f"{what}. To make the set again from there, add --force.")
@@ -85,8 +85,8 @@ def prepare(
 
 def _refuse_options(kind: str, name: str, val_fraction: float | None, of_source: Any, of_photographs: Any) -> None:
     if kind not in catalog.SETS and not prepared_set.is_prepared(kind):
-        known = f"{nearest(kind, catalog.SETS)}. Known are {', '.join(catalog.SETS)}, and what you prepare with --name."
-        raise UserError(f"There is no data set {kind!r}{known}")
+        known = f"{nearest(kind, catalog.SETS)}. Known are {', '.join(catalog.SETS)}, and your own"
+        raise UserError(f"There is no data set {kind!r}{known}: {catalog.command(kind)}")
     if (name != kind or val_fraction is not None) and kind != "folders":
         raise UserError("--name and --val-fraction are for class folders: alexnet prepare folders --source DIR --name NAME")
     if name != kind and (name in catalog.SETS or not re.fullmatch(prepared_set.NAME, name)):

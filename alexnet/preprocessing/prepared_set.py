@@ -144,7 +144,7 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
     if not (folder / MANIFEST).is_file():
         with files.locked(data_dir() / f"{name}.lock"):
             settle(name)
-    manifest = files.read_json(folder / MANIFEST, mend)
+    manifest = read_manifest(folder, mend)
     if wrong := _difference(folder, manifest, verify):
         raise UserError(f"{wrong}. {mend}")
     classes, codec = tuple(manifest["classes"]), manifest.get("codec", "raw")
@@ -153,6 +153,14 @@ def open_set(name: str, verify: bool | None = None) -> PreparedSet:
     mean, covariance = (np.load(folder / f"{name}.npy") for name in ("mean", "covariance"))
     known = manifest["fingerprint"], manifest["stand_in"], tuple(manifest.get("words", classes))
     return PreparedSet(name, folder, classes, splits, mean, covariance, *known, codec)
+
+
+def read_manifest(folder: Path, mend: str = "Make the set again with --force.") -> dict[str, Any]:
+    """Return the manifest of a set. Raises UserError, which ends in `mend`, for one that is missing, cut or other JSON."""
+    manifest = files.read_json(folder / MANIFEST, mend)
+    if not isinstance(manifest, dict) or {"classes", "counts", "bytes", "sha256", "side", "fingerprint"} - manifest.keys():
+        raise UserError(f"{folder / MANIFEST} is not a set's manifest. {mend}")
+    return manifest
 
 
 def _open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImages:

@@ -97,8 +97,7 @@ class Chapter:
             told = (_folder(group[0]), _listed(by_seed), f"{minutes:.0f}", "; ".join(machines)) if group else ()
             rows.append((arm, *(told or ("not run", *[NOTHING] * 3)), _commits(group)))
         headers = ("arm", "run", "seeds", "minutes in all", "on, in", "commit")
-        caption = f"The runs at scale {stamp(self.scale)}."
-        return numbered(rows, headers, caption, f"tbl-runs-{self.experiment.claim}")
+        return numbered(rows, headers, f"The runs at scale {stamp(self.scale)}.", f"tbl-runs-{self.experiment.claim}")
 
     @property
     def stamp(self) -> str:

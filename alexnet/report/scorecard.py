@@ -55,8 +55,7 @@ def lines(claim: str | None = None, scale: Scale | None = None) -> list[Line]:
     known = CLAIMS | QUESTIONS
     if claim is not None and claim not in known:
         raise UserError(f"There is no claim {claim!r}{nearest(claim, known)}. `alexnet compare` lists them.")
-    chosen = known.values() if claim is None else [known[claim]]
-    return [line for each in chosen for line in _lines_of(each, scale)]
+    return [line for each in (known.values() if claim is None else [known[claim]]) for line in _lines_of(each, scale)]
 
 
 def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:

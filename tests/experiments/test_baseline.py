@@ -11,6 +11,7 @@ from alexnet import files
 from alexnet.config import PROJECT_DIR
 from alexnet.experiments import baseline
 from alexnet.experiments.baseline import Recipe
+from alexnet.experiments.runs import runs_dir
 from alexnet.preprocessing import open_set, prepared_set, synthetic
 
 SMALL = Recipe(step=12, scales=2, dimensions=16, gaussians=8, sample=(40, 60), costs=(0.1, 1.0))
@@ -199,7 +200,7 @@ def test_what_is_recorded_is_said_and_needs_neither_set_nor_packages(tmp_path, m
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path))
     monkeypatch.setattr(baseline, "prepare", lambda *how: pytest.fail("the set was prepared"))
-    folders = [baseline.folder_of("imagenet20", seed) for seed in (0, 1)]
+    folders = [runs_dir() / baseline.FOLDER.format("imagenet20", seed) for seed in (0, 1)]
     for number, folder in enumerate(folders):
         files.write_json(folder / "baseline.json", {})
         with pytest.raises(SystemExit) as ended:

@@ -205,6 +205,9 @@ DAMAGED = (
     '{"config": 3, "segments": []}',
     '{"version": 2, "config": {}, "segments": []}',
     '{"version": 2, "config": {"new": 1}, "segments": [], "status": "finished"}',
+    '{"version": 2, "config": {}, "segments": [], "status": "finished"}',
+    '{"version": 2, "config": {}, "segments": [{}], "status": "finished", "facts": []}',
+    '{"version": 2, "config": {}, "segments": [{}], "status": "finished", "facts": {"arm_of": "x"}}',
 )
 
 
