@@ -162,7 +162,7 @@ def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
         alone_N = np.mean([wrong_of_mean([net], top) for net in found], axis=0)
         gained_N = 100 * (alone_N - wrong_of_mean(found, top))
         mean, half = float(gained_N.mean()), 1.96 * float(gained_N.std(ddof=1)) / math.sqrt(len(gained_N))
-        return Interval(mean, mean - half, mean + half, 0.95, 1, f"paired over {len(gained_N):,} images", "ensemble")
+        return Interval(mean, mean - half, mean + half, 0.95, 1, "ensemble")
 
     return _of_nets((arm,), nets, interval_of)
 
@@ -204,7 +204,7 @@ def divided(arm: str) -> Answer:
         is_so = [share_of_deals(arrays["kernels"]) < BY_CHANCE for arrays in found]
         if len(is_so) < 2:
             return mean_interval([100.0 * is_so[0]])
-        return replace(count_interval(sum(is_so), len(is_so)), n=len(is_so), method=f"Wilson on {len(is_so)} runs")
+        return replace(count_interval(sum(is_so), len(is_so)), n=len(is_so))
 
     return Answer((arm,), lambda at: ("kernels",), lambda results, at: _over(interval_of, results.measured(arm, "kernels")))
 

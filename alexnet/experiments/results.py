@@ -17,10 +17,9 @@ from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import SCALES, Scale, stamp, table
-from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge, rate_interval
+from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge, on, rate_interval
 from alexnet.files import Rows
 from alexnet.paper.claims import Value
-from alexnet.preprocessing import SETS
 
 COLUMNS = ["arm", "seed", "run", "split", "views", "k", "wrong", "total"]
 
@@ -121,9 +120,7 @@ class Results:
         value, at = self.experiment.value(key), stamp(self.scale)
         verdict = judge(value, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         if mixed:
-            verdict = Verdict(
-                "not compared", f"Not compared: {key} rests on runs of different devices, precisions or images."
-            )
+            verdict = Verdict("not compared", f"Not compared: {key} rests on runs of several devices, dtypes or images.")
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
         return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
 
@@ -197,19 +194,6 @@ def yours(claim: str | None = None, scale: Scale | None = None) -> list[tuple[st
             data, last = run.config.data, [row for row in run.metrics if row["epoch"] == run.manifest["epochs"]]
             for row in [r for r in runs.whole(artefacts.read_errors, run.folder) or last if r["split"] != "train"]:
                 what = f"{run.folder.parent.name}, as {arm!r}: top-{row['k']} error"
-                where = on(title_of(data) if data in SETS else data, row["split"], row["views"])
+                where = on(data, row["split"], row["views"])
                 found.setdefault((of, what, where, at), []).append((row["wrong"], row["total"]))
     return [(of, what, str(rate_interval(n)).replace(" (", " % ("), *at) for (of, what, *at), n in found.items()]
-
-
-def on(dataset: str, split: str, views: str) -> str:
-    """Return on what something was measured, in words: "ImageNet-20, val, ten views"."""
-    words = {"": "", "central": "central view", "as trained": views}
-    return ", ".join(filter(None, [dataset, split, words.get(views, f"{views} views")]))
-
-
-def title_of(data: str) -> str:
-    """Return what a set is called in prose; a stand-in is called one."""
-    if (info := SETS.get(data)) is None:
-        return data.upper()  # ilsvrc: of no year that the paper says
-    return f"{info.title} (a stand-in, no photographs)" if info.stand_in else info.title

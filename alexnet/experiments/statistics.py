@@ -25,6 +25,7 @@ import numpy as np
 from scipy.special import gammainccinv, ndtr, ndtri, stdtrit  # Why not scipy.stats: it takes a second to import
 
 from alexnet.paper.claims import Value
+from alexnet.preprocessing.catalog import title_of
 
 Word = Literal[
     "agrees", "compatible", "smaller", "larger", "not distinguishable from no effect", "opposite", "lower", "higher",
@@ -42,7 +43,6 @@ class Interval:
     high: float | None
     confidence: float
     n: int  # runs; of the arm with fewer, when two are compared
-    method: str
     counted: str = "run"  # what `n` counts
 
     @property
@@ -77,10 +77,10 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         raise ValueError(f"`values` (={list(values)}) must be one or more finite numbers")
     n, mean = len(values), math.fsum(values) / len(values)
     if n < 2:
-        return Interval(mean, None, None, confidence, n, ONE_RUN)
+        return Interval(mean, None, None, confidence, n)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, confidence, n, "Student t on the values")
+    return Interval(mean, mean - half, mean + half, confidence, n)
 
 
 def ratio_interval(
@@ -105,12 +105,9 @@ def ratio_interval(
         raise ValueError(f"a ratio needs positive values, or `limits`: {list(numerators)} over {list(denominators)}")
     logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()], confidence)
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
-    method = logs.method.replace("values", "logarithms of the paired ratios")
-    if censored.any():
-        method += f"; {censored.any(axis=0).sum()} of {logs.n} pairs censored: a bound"
-        if low is not None:
-            low, high = -math.inf if censored[1].any() else low, math.inf if censored[0].any() else high
-    return Interval(math.exp(logs.estimate), low, high, logs.confidence, logs.n, method)
+    if censored.any() and low is not None:
+        low, high = -math.inf if censored[1].any() else low, math.inf if censored[0].any() else high
+    return Interval(math.exp(logs.estimate), low, high, logs.confidence, logs.n)
 
 
 def family_intervals(
@@ -125,14 +122,13 @@ def family_intervals(
     groups, base = {name: np.array(values, dtype=float) for name, values in samples.items()}, np.array(control, dtype=float)
     freedom, sizes = sum(len(values) - 1 for values in (base, *groups.values())), [*map(len, groups.values())]
     sizes += [min(sizes)] * (members - len(sizes))
-    method = f"Dunnett, {len(sizes)} comparisons with one control, {freedom} degrees of freedom" if freedom else ONE_RUN
     square = sum(float(((values - values.mean()) ** 2).sum()) for values in (base, *groups.values()))
     reach = dunnett_critical(sizes, len(base), freedom) * math.sqrt(square / freedom) if freedom else math.nan
     found = {}
     for name, values in groups.items():
         estimate, half = float(values.mean() - base.mean()), reach * math.sqrt(1 / len(values) + 1 / len(base))
         low, high = (estimate - half, estimate + half) if freedom else (None, None)
-        found[name] = Interval(estimate, low, high, 0.95, min(len(values), len(base)), method)
+        found[name] = Interval(estimate, low, high, 0.95, min(len(values), len(base)))
     return found
 
 
@@ -171,8 +167,7 @@ def count_interval(wrong: int, total: int) -> Interval:
     z, rate = float(ndtri(0.975)), wrong / total
     middle = (rate + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(rate * (1 - rate) / total + z**2 / (4 * total**2))
-    method = f"Wilson on {total:,} images of one run"
-    return Interval(100 * rate, 100 * (middle - half), 100 * (middle + half), 0.95, 1, method)
+    return Interval(100 * rate, 100 * (middle - half), 100 * (middle + half), 0.95, 1)
 
 
 def rate_interval(counts: Sequence[tuple[int, int]]) -> Interval:
@@ -180,18 +175,24 @@ def rate_interval(counts: Sequence[tuple[int, int]]) -> Interval:
     return count_interval(*counts[0]) if len(counts) == 1 else mean_interval([100 * w / total for w, total in counts])
 
 
+def on(data: str, split: str, views: str) -> str:
+    """Return on what something was measured, in words: "ImageNet-20, validation, ten views"."""
+    words = {"": "", "central": "central view", "whole": "whole images", "grid": "nine views", "as trained": views}
+    part = split.replace("train", "training").replace("val", "validation")
+    return ", ".join(filter(None, [title_of(data), part, words.get(views, f"{views} views")]))
+
+
 def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, views: str, scale: str) -> Verdict:
     """Return the verdict on `value` from an interval in its unit, or from None: not run. The rest is the measurement's."""
-    at, theirs = (", ".join(filter(None, [data, part, seen and f"{seen} views"])) for data, part, seen in
-                  ((dataset, split, views), (value.dataset, value.split, value.views)))  # fmt: skip
+    at, theirs = on(dataset, split, views), on(value.dataset, value.split, value.views)
     bound, unit = "" if value.bound == "equal" else f"{value.bound} ", "" if value.unit == "ratio" else f" {value.unit}"
     printed = "a direction and no number" if value.is_direction else f"{bound}{value.paper:g}{unit}"
     says = f"the paper gives {printed}, on {theirs or 'no data'}"
     if interval is None:
-        return Verdict("not run at this scale", f"Not run ({at}, scale {scale}): {value.key}; {says}.")
+        return Verdict("not run at this scale", f"Not run at scale {scale}, on {at}: {value.key}; {says}.")
     compared = scale not in ("toy", "rehearsal") and value.is_measured_on(dataset, split, views) and not value.is_direction
     word = _word(value, interval, compared)
-    aside = "" if compared or value.is_direction else ", and the numbers are not compared"
+    aside = "" if compared or value.is_direction or word == "not compared" else ", and the numbers are not compared"
     if word == ONE_RUN and interval.low is not None:
         aside += "; the interval has its spread from other arms"
     if word == "not distinguishable from no effect":

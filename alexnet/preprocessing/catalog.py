@@ -76,6 +76,13 @@ SETS |= {
 }
 
 
+def title_of(data: str) -> str:
+    """Return what a set is called in prose; a stand-in is called one."""
+    if (info := SETS.get(data)) is None:
+        return "ILSVRC" if data == "ilsvrc" else data  # of no year that the paper says; or a set of the user's own
+    return f"{info.title} (a stand-in, no photographs)" if info.stand_in else info.title
+
+
 def command(name: str) -> str:
     """Return the command that makes a set."""
     return f"alexnet prepare {name}" if name in SETS else f"alexnet prepare folders --name {name} --source DIR"

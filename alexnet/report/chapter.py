@@ -1,8 +1,6 @@
 """One experiment at one scale, as a chapter of the book shows it: frames to draw from, tables, sentences, provenance.
 
     chapter = Chapter("s3.3-lrn", "small")
-    figure, axes = plt.subplots()
-    for arm, rows in chapter.frame().groupby("arm"): ...
     chapter.show(figure, "fig-lrn", caption="...", alt="...")
 
 Where nothing was run at the scale, `show` says so; drawing code is loops over groups, which an empty frame passes through.
@@ -18,14 +16,15 @@ from matplotlib.figure import Figure
 from alexnet.config import ColumnNet
 from alexnet.experiments import plan
 from alexnet.experiments.declare import Experiment
-from alexnet.experiments.results import Result, Results, on, title_of, yours
+from alexnet.experiments.results import Result, Results, yours
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import Scale, stamp
-from alexnet.experiments.statistics import Interval
+from alexnet.experiments.statistics import Interval, on
 from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
 from alexnet.paper.claims import EXACT_UNITS, Value
 from alexnet.preprocessing import SETS
+from alexnet.preprocessing.catalog import title_of
 from alexnet.report import figures, links
 from alexnet.report.tables import numbered
 
@@ -63,7 +62,7 @@ class Chapter:
         claim = self.experiment.about
         rows = [("the paper says", claim.wording)]
         for value in claim.values:
-            where = on(title_of(value.dataset), value.split, value.views)
+            where = on(value.dataset, value.split, value.views)
             is_judged = value.margin and not value.is_direction
             close = f"; we say that it agrees within {value.margin:g}" if is_judged else ""
             rows.append((value.key, f"{printed(value)}{f' ({where})' if where else ''}{close}"))
@@ -74,30 +73,37 @@ class Chapter:
         return numbered(rows, ("section", claim.section), f"Claim `{claim.id}`.", f"tbl-claim-{claim.id}")
 
     def verdicts(self) -> Markdown:
-        """Return every answer beside the paper and the 2012 run notes, and below them the user's own trainings."""
+        """Return the measured answers beside the paper and the 2012 run notes, the user's own, and what was not run."""
         headers = ("what", "verdict", "ours", "paper", "2012 run notes")
-        rows = []
-        for result in self.answers:
-            ours = with_unit(result.interval, result.value) if result.interval else NOTHING
-            rows.append((result.about, f"**{result.verdict.word}**", ours, printed(result.value), noted(result.value)))
+        seen = [result for result in self.answers if result.interval]
+        rows = [
+            (r.about, f"**{r.verdict.word}**", with_unit(r.interval, r.value), printed(r.value), noted(r.value))
+            for r in seen
+        ]
         own = yours(self.experiment.claim, self.scale)
         rows += [(f"{what}; {where}", "yours", ours, NOTHING, NOTHING) for _, what, ours, where, _ in own]
-        where = {on(title_of(r.where.data), r.where.split, r.where.views) for r in self.answers}
-        caption = f"What was measured at scale {stamp(self.scale)}, on {'; '.join(sorted(where))}."
-        return numbered(rows, headers, caption, f"tbl-verdicts-{self.experiment.claim}")
+        where = sorted({on(r.where.data, r.where.split, r.where.views) for r in seen}) or ["your own trainings"]
+        left = [result.about for result in self.answers if not result.interval]
+        return self._table(rows, headers, f"What was measured at scale {{}}, on {'; '.join(where)}", "tbl-verdicts", left)
+
+    def _table(self, rows: list, headers: tuple[str, ...], said: str, name: str, left: list[str]) -> Markdown:
+        """Return a table that says what is left to run; where there are no rows that alone."""
+        missing = f"Not run at scale {stamp(self.scale)}: {'; '.join(left)}." if left else ""
+        caption, name = f"{said.format(stamp(self.scale))}. {missing}".strip(), f"{name}-{self.experiment.claim}"
+        return numbered(rows, headers, caption, name, "stacked compact") if rows else Markdown(missing)
 
     def runs_table(self) -> Markdown:
         """Return the runs of each arm: seeds, minutes, machine, commit, with links to their folders."""
         rows = []
         for arm, by_seed in self.results.runs.items():
-            group = list(by_seed.values())
-            segments = [segment for run in group for segment in run.manifest["segments"]]
-            machines = dict.fromkeys(f"{_machine(segment)}, {segment['precision']['choice']}" for segment in segments)
-            minutes = sum(run.manifest["seconds"] for run in group) / 60
-            told = (_folder(group[0]), _listed(by_seed), f"{minutes:.0f}", "; ".join(machines)) if group else ()
-            rows.append((arm, *(told or ("not run", *[NOTHING] * 3)), _commits(group)))
+            if group := list(by_seed.values()):
+                segments = [segment for run in group for segment in run.manifest["segments"]]
+                machines = dict.fromkeys(f"{_machine(segment)}, {segment['precision']['choice']}" for segment in segments)
+                minutes = f"{sum(run.manifest['seconds'] for run in group) / 60:.0f}"
+                rows.append((arm, _folder(group[0]), _listed(by_seed), minutes, "; ".join(machines), _commits(group)))
         headers = ("arm", "run", "seeds", "minutes in all", "on, in", "commit")
-        return numbered(rows, headers, f"The runs at scale {stamp(self.scale)}.", f"tbl-runs-{self.experiment.claim}")
+        left = [f"`{arm}`" for arm, by_seed in self.results.runs.items() if not by_seed]
+        return self._table(rows, headers, "The runs at scale {}", "tbl-runs", left)
 
     @property
     def stamp(self) -> str:
@@ -112,9 +118,14 @@ class Chapter:
         again = f"`alexnet train {self.experiment.claim} --scale {self.scale}`"
         return f"Runs: {shown}. Commit: {_commits(self.runs)}. Again: {again}."
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is something to show: a run, and where answers are asked for, one of them."""
+        return bool(self.runs) and (not self.answers or any(result.interval for result in self.answers))
+
     def show(self, figure: Figure, name: str, caption: str, alt: str) -> Markdown:
-        """Return the figure with scale, set, seeds and provenance; or, where nothing was run, a notice with the cost."""
-        if self.runs:
+        """Return the figure with scale, set, seeds and provenance; or, if nothing was measured, a notice with the cost."""
+        if self.is_measured:
             return figures.show(figure, name, caption, alt, self.stamp, self.provenance())
         figures.plt.close(figure)
         return self.notice(caption)
@@ -132,14 +143,12 @@ class Chapter:
         millions = sum(images for images, _ in shown) / 1e6
         said = f"{millions:,.0f}" if millions >= 10 else f"{millions:.2g}"
         takes = f"It takes {len(wanted)} trainings, in which {said} million images are shown{hours}."
-        plans = f"`alexnet plan {self.experiment.claim} --scale {self.scale}`"
-        return f"{takes} {plans} says how much is done and how long the rest takes."
+        return f"{takes} What is left, and how long it takes: `alexnet plan {self.experiment.claim} --scale {self.scale}`."
 
     def glue(self, **more: object) -> None:
         """Hand the chapter's prose its numbers and sentences: "scale", "data", "seeds", those of each answer, and `more`.
 
-        An answer "top-1 gain; the same net" gives "top-1-gain-the-same-net" (ours with its interval), and the same with
-        "-word", "-verdict" (a sentence), "-paper" and "-notes".
+        An answer "top-1 gain; the same net" gives "top-1-gain-the-same-net" (ours), and that with "-paper" and "-notes".
         """
         from myst_nb import glue
 
@@ -152,8 +161,7 @@ class Chapter:
         for result in self.answers:
             name = slug(result.key)
             ours = "not run at this scale" if result.interval is None else with_unit(result.interval, result.value)
-            found |= {name: ours, f"{name}-word": result.verdict.word, f"{name}-verdict": result.verdict.sentence}
-            found |= {f"{name}-paper": printed(result.value), f"{name}-notes": noted(result.value)}
+            found |= {name: ours, f"{name}-paper": printed(result.value), f"{name}-notes": noted(result.value)}
         return found
 
 
@@ -165,7 +173,8 @@ def slug(text: str) -> str:
 def printed(value: Value) -> str:
     """Return a value as the paper prints it, with unit and bound; an effect may have a direction only."""
     bound = "" if value.bound == "equal" else f"{value.bound} "
-    return "direction only" if value.is_direction else f"{bound}{value.paper:,.10g}{_unit(value)}"
+    unit = " point" if _unit(value) == " points" and value.paper == 1 else _unit(value)
+    return "direction only" if value.is_direction else f"{bound}{value.paper:,.10g}{unit}"
 
 
 def noted(value: Value) -> str:

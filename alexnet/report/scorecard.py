@@ -14,12 +14,12 @@ from tabulate import tabulate
 from alexnet.config import UserError, nearest
 from alexnet.experiments import EXPERIMENTS
 from alexnet.experiments.declare import QUESTIONS, WHY_NONE
-from alexnet.experiments.results import Result, Results, recorded_scale, title_of, yours
+from alexnet.experiments.results import Result, Results, recorded_scale, yours
 from alexnet.experiments.scales import SCALES, Scale
-from alexnet.experiments.statistics import ONE_RUN
+from alexnet.experiments.statistics import ONE_RUN, on
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
-from alexnet.report.chapter import NOTHING, noted, on, printed, with_unit
+from alexnet.report.chapter import NOTHING, noted, printed, with_unit
 
 NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "of the sets"
 EFFECTS = ("agrees", "compatible", "smaller", "larger", "direction seen")  # the paper's effect was seen
@@ -73,7 +73,7 @@ def _tested(claim: Claim, result: Result) -> Line:
     ours, where, word = NOTHING, result.experiment.reason(result.scale), NOT_RUN
     if result.interval is not None:
         ours, word = with_unit(result.interval, result.value), result.verdict.word
-        where = f"{on(title_of(result.where.data), result.where.split, result.where.views)}, scale {result.scale}"
+        where = f"{on(result.where.data, result.where.split, result.where.views)}, scale {result.scale}"
     return Line(claim, result.about, printed(result.value), noted(result.value), ours, where, word, result)
 
 
@@ -108,7 +108,7 @@ def answer_sentences() -> dict[str, str]:
     values = [value for claim in CLAIMS.values() if claim.is_measured for value in claim.values]
     noted2012 = [value for value in values if value.notes2012 is not None and value.unit in ("%", "points")]
     same = sum(abs(value.notes2012 - value.paper) <= PRINTED for value in noted2012)
-    listed = ", ".join(f"{n} {word}" for word, n in Counter(line.word for line in judged).most_common())
+    listed = ", ".join(f"{word} ({n})" for word, n in Counter(line.word for line in judged).most_common())
     counts = Counter(line.word for line in everything)
     return {
         "notes": f"Of the {len(noted2012)} results of the paper that its authors' run notes of 2012 have too, "

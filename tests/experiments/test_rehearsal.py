@@ -141,7 +141,7 @@ def test_what_fails_is_told_at_the_end(small, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "train_missing", fails)
     with pytest.raises(UserError, match=r"(?s)The rehearsal failed\. .*2 of the runs failed.*seed-1: missing"):
         rehearsal.rehearse(tmp_path / "r", ("table1",))
-    assert "Not run (ilsvrc2010, test, ten views, scale rehearsal)" in (tmp_path / "r" / "answers.txt").read_text()
+    assert "Not run at scale rehearsal, on ILSVRC-2010, test, ten views" in (tmp_path / "r" / "answers.txt").read_text()
 
 
 def test_fine_tuning_waits_until_the_whole_pre_training_is_over(small, tiny, monkeypatch):

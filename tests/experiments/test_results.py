@@ -103,7 +103,7 @@ def test_an_error_rate_is_measured_on_the_split_that_stands_for_the_claims(monke
     found = Results(net, "small").answer("top-1 error, CNN")
     assert (found.where.data, found.where.split, found.where.views) == ("imagenet20", "val", "ten")
     assert found.interval.estimate == pytest.approx(41.0)
-    assert "imagenet20, val, ten views" in found.verdict.sentence
+    assert "ImageNet-20, validation, ten views" in found.verdict.sentence
     assert found.verdict.word == "not compared"
 
 

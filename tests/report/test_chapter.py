@@ -38,7 +38,7 @@ def test_prose_gets_the_gain_that_the_table_has(chapter):
     """168 of 300 less the mean of 150 and 156 are 5 points."""
     texts = chapter.texts()
     assert texts["top-1-gain"].startswith("5 points")
-    assert texts["top-1-gain-word"] == "one run"
+    assert chapter.answers[0].verdict.word == "one run"
     assert texts["top-1-gain-paper"] == "1.4 points"
     assert texts["seeds"] == "0, 1"
     assert texts["top-1-gain"] in chapter.verdicts().data
@@ -93,6 +93,13 @@ def test_a_claim_without_an_experiment_is_refused():
 def test_keys_of_answers_are_names_for_glue():
     assert slug("top-1 gain; of layer 2's norms") == "top-1-gain-of-layer-2-s-norms"
     assert len({slug(key) for key in LRN.answers}) == len(LRN.answers)
+
+
+def test_what_was_not_run_is_one_line_and_no_empty_row():
+    depth = Chapter("s7-depth", "paper")
+    missing = "; ".join(f"top-1 gain, {layer}" for layer in ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7"))
+    assert depth.verdicts().data == f"Not run at scale paper: {missing}."
+    assert depth.runs_table().data.startswith("Not run at scale paper: `whole`; `without conv2`;")
 
 
 def test_an_effect_without_a_number_has_a_direction():

@@ -57,12 +57,12 @@ def test_a_measurement_has_its_interval_its_place_and_the_run_notes(record):
         record(LRN.config("without", "small", seed), [("val", "ten", 1, wrong + 120, 7854)])
     line = next(line for line in scorecard.lines("s3.3-lrn") if line.what == "top-1 gain")
     assert line.ours.startswith("1.53 points (95% interval")  # 120 of 7854
-    assert line.where == "ImageNet-20, val, ten views, scale small"
+    assert line.where == "ImageNet-20, validation, ten views, scale small"
     assert (line.paper, line.notes2012) == ("1.4 points", "1.37 points")
     assert line.word == "direction seen", "on other images than the claim's no number is compared"
     assert line.is_judged
     assert "1 has so far been judged" in scorecard.answer_sentences()["counts"]
-    assert "1 direction seen" in scorecard.answer_sentences()["words"]
+    assert "direction seen (1)" in scorecard.answer_sentences()["words"]
 
 
 def test_the_stand_in_is_measured_and_not_judged(record):
