@@ -106,7 +106,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   for (const table of document.querySelectorAll("table.stacked")) {
     const heads = [...table.tHead.rows[0].cells].map(said);
-    for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => {
+    for (const row of table.tBodies[0]?.rows ?? []) [...row.cells].forEach((cell, i) => {
       cell.dataset.head = heads[i] ?? "";
       cell.classList.toggle("nothing", said(cell) === "-");
     });
