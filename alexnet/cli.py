@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import typing
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
@@ -230,10 +231,10 @@ class Train(Chosen):
             _tell([run.manifest["warning"]] if run.manifest["warning"] else [])
 
 
-def _tell(warnings: list[str]) -> None:
+def _tell(warned: list[str]) -> None:
     """End with a status of its own where trainings went wrong."""
-    if warnings:
-        print("\n".join(["error: no result of this training:", *warnings]), file=sys.stderr)
+    if warned:
+        print("\n".join(["error: no result of this training:", *warned]), file=sys.stderr)
         sys.exit(UNHEALTHY)
 
 
@@ -420,6 +421,7 @@ def main(words: list[str] | None = None) -> None:
     if os.name == "nt":
         sys.exit("error: Windows itself is not supported. Inside WSL (install it with: wsl --install) it works as on Linux.")
     words = sys.argv[1:] if words is None else words
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of code
     try:
         if words and not words[0].startswith("-") and words[0] not in COMMANDS:
             known = f"{config.nearest(words[0], COMMANDS)}. Commands: {', '.join(COMMANDS)}."

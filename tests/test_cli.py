@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,12 @@ def test_help_lists_the_commands_and_each_teaches_by_example(capsys):
         assert "usage: alexnet" in text
         if command != "doctor":
             assert f"\n  alexnet {command} " in text, "no example"
+
+
+def test_a_warning_is_one_line_without_code(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    run(capsys, "--help")
+    assert warnings.formatwarning("x is passed over", UserWarning, "file.py", 1) == "warning: x is passed over\n"
 
 
 def test_help_does_not_wait_for_torch():
