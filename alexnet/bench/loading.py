@@ -143,7 +143,7 @@ def preparing_against_pillow(pixels: np.ndarray, images_of: str) -> Row:
         ratio, own, other = compare(
             lambda: [_ours(file) for file in files], lambda: [_usual(file) for file in files], repeats=5
         )
-    speeds = f"{len(files) / own:.0f} against {len(files) / other:.0f} images/s; at most {most} grey levels apart"
+    speeds = f"{len(files) / own:.0f} against {len(files) / other:.0f} images/s; grey levels apart: at most {most}"
     return Row(f"preparing a photograph of 500x375, {images_of}", "the usual lines of Pillow", ratio, speeds, both(1.0))
 
 
