@@ -377,7 +377,7 @@ class Page(HTMLParser):
 
 def test_the_chapter_shows_a_toy_figure_that_is_marked_as_such(checkout):
     html = (checkout / "book" / "_build" / "html" / "relu.html").read_text()
-    assert re.search(r"At scale .*toy", html)
+    assert "What was measured at scale toy" in html
     assert "a stand-in, no photographs" in html
     assert "_images/fig-relu-primary.svg" in html
 

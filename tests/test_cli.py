@@ -240,7 +240,7 @@ def test_a_named_run_stands_beside_the_claims_own_as_yours_and_blocks_nothing(ti
     assert "Scale: toy." in out
     table = Chapter("fig1-relu", "toy").verdicts().data
     assert re.search(
-        r"\| mine-19pct-relu\S+, as 'ReLU': top-1 error; Formula-32 .*, test, whole views +\| yours +\| \d", table
+        r"\| mine-19pct-relu\S+, as 'ReLU': top-1 error; Formula-32 .*, test, whole images +\| yours +\| \d", table
     )
     assert "yours" not in Chapter("fig1-relu", "small").verdicts().data, "trained as an arm of another scale"
     assert Results(Chapter("fig1-relu", "toy").experiment, "toy").runs["ReLU"] == {}, "not in the claim's verdict"

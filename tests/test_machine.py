@@ -97,7 +97,7 @@ def test_a_mac_is_told_that_its_gpu_is_not_used(monkeypatch):
 def test_an_installation_without_a_checkout_says_where_things_are(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "home_dir", lambda: tmp_path)
     said = dict(machine.details())["package"]
-    assert f"data and results are in {tmp_path}; the recorded results and the book are in the checkout" in said
+    assert f"data and results are in {tmp_path}; the book is in the checkout" in said
 
 
 def test_the_module_is_imported_without_torch():

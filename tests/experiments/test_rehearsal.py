@@ -1,5 +1,6 @@
 """A small rehearsal: one claim of each kind, from archives to answers, with few classes."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -152,7 +153,9 @@ def test_fine_tuning_waits_until_the_whole_pre_training_is_over(small, tiny, mon
     assert not plan.can_begin(tuned)
     folder.mkdir(parents=True)
     (folder / checkpoint.CURRENT).write_bytes(b"weights after the first epoch of ninety")
-    manifest = {"version": 2, "status": "running", "config": to_dict(tuned.start_from), "segments": [],
+    counted = {"epoch": 1, "split": "val", "views": "central", "k": 1, "wrong": 1, "total": 2}
+    (folder / "metrics.jsonl").write_text(json.dumps(counted) + "\n")
+    manifest = {"version": 2, "status": "running", "config": to_dict(tuned.start_from), "segments": [{"threads": 1}],
                 "name": runs.name_of(tuned.start_from), "epochs": 1}  # fmt: skip
     for status, can in (("running", False), ("stopped", False), ("diverged", False), ("finished", True)):
         rehearsal.files.write_json(folder / "manifest.json", manifest | {"status": status})
