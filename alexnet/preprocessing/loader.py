@@ -23,6 +23,7 @@ ViewsName = Literal["whole", "central", "ten", "grid"]
 Part = tuple[int, int]  # (r, R): the rows that replica r of R takes of every batch
 WHOLE: Part = (0, 1)
 ONE_THREAD = 2**15  # numbers up to which torch works in the thread that asks
+WORTH_A_THREAD = 2**21  # numbers of a batch that take longer to write than a thread to begin
 
 
 def rows_of(total: int, part: Part) -> slice:
@@ -91,7 +92,8 @@ class Batches:
         colours = draw_colours(self.axes, how, seed, epoch, places)
         if self.device.type == "cuda":
             return crop(self._read(indices), views, self.mean, how, colours)
-        x_NHWC, threads = self._empty(views), torch.get_num_threads()
+        x_NHWC = self._empty(views)
+        threads = min(torch.get_num_threads(), 1 + x_NHWC.size // WORTH_A_THREAD)
 
         def write(own: int) -> None:
             rows = rows_of(len(indices), (own, threads))
@@ -99,9 +101,8 @@ class Batches:
             noise = None if colours is None else colours[rows]
             crop(pixels, Views(*(column[rows] for column in views)), self.mean, how, noise, x_NHWC[rows])
 
-        # Why as many threads as train: those wait for the slowest among them, so that each should lend as much time.
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(write, range(threads)))
+            list((pool.map if threads > 1 else map)(write, range(threads)))
         return torch.from_numpy(x_NHWC).permute(0, 3, 1, 2)
 
     def _empty(self, views: Views) -> np.ndarray:
