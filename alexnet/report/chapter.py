@@ -60,7 +60,7 @@ class Chapter:
     def claim_table(self) -> Markdown:
         """Return the claim in our words with its numbers, margins and the 2012 run notes': the head of a chapter."""
         claim = self.experiment.about
-        rows = [("the paper says", claim.wording)]
+        rows = [("our question" if claim.kind == "question" else "the paper says", claim.wording)]
         for value in claim.values:
             where = on(value.dataset, value.split, value.views)
             is_judged = value.margin and not value.is_direction
@@ -101,7 +101,7 @@ class Chapter:
                 machines = dict.fromkeys(f"{_machine(segment)}, {segment['precision']['choice']}" for segment in segments)
                 minutes = f"{sum(run.manifest['seconds'] for run in group) / 60:.0f}"
                 rows.append((arm, _folder(group[0]), _listed(by_seed), minutes, "; ".join(machines), _commits(group)))
-        headers = ("arm", "run", "seeds", "minutes in all", "on, in", "commit")
+        headers = ("arm", "run", "seeds", "minutes in all", "machine, precision", "commit")
         left = [f"`{arm}`" for arm, by_seed in self.results.runs.items() if not by_seed]
         return self._table(rows, headers, "The runs at scale {}", "tbl-runs", left)
 
