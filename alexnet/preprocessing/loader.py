@@ -141,17 +141,14 @@ def crop(
         return _crop_at_once(pixels_NHWC, views, mean_HWC, augmentation, colours)
     side, middle = augmentation.crop_side, margin(augmentation, len(mean_HWC)) // 2
     means, middle_mean = (mean_HWC, np.ascontiguousarray(mean_HWC[:, ::-1])), _window(mean_HWC, middle, middle, side).copy()
+    central = augmentation.mean_crop == "central"
     lines_ND = None if colours is None else np.tile(colours, side)  # Why: added several times faster than triples
     x_NHWC = np.empty((len(views.tops), side, side, 3), np.float32) if out is None else out
     rows = zip(x_NHWC, pixels_NHWC, *(np.asarray(column).tolist() for column in views), strict=True)
-    # Why numpy and one image at a time: it stays in the cache, and the threads that train are left alone.
     for i, (x_HWC, image, top, left, flip) in enumerate(rows):
         shown = _window(image, top, left, side)
         x_HWC[...] = _flipped(shown) if flip else shown  # Why first: numpy subtracts numbers of two types more slowly
-        if augmentation.mean_crop == "central":
-            x_HWC -= middle_mean
-        else:
-            x_HWC -= _window(means[flip], top, len(mean_HWC) - side - left if flip else left, side)
+        x_HWC -= middle_mean if central else _window(means[flip], top, len(mean_HWC) - side - left if flip else left, side)
         if lines_ND is not None:
             lines = x_HWC.reshape(side, -1)
             lines += lines_ND[i]

@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -253,16 +255,19 @@ def _decoded(index: ImageIndex, codec: Codec, first: int, processes: int) -> Ite
     # Why fork: it shares the index of millions of names, and imports no modules again in every process.
     how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn") if processes > 1 else None
     decode = partial(_decode_chunk, index, SIDE, codec, how.Lock() if how else None)
-    options = {"num_workers": processes if how else 0, "worker_init_fn": partial(_end_with, os.getpid()), "batch_size": None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Why: it warns of more processes than cores, which is the user's choice
-        numbers = range(first, -(-len(index) // CHUNK))
-        return iter(DataLoader(numbers, collate_fn=decode, multiprocessing_context=how, **options))
+    options = {"worker_init_fn": partial(_end_with, os.getpid()), "multiprocessing_context": how}
+    options["num_workers"] = processes if how else 0
+    with warnings.catch_warnings(action="ignore"):  # Why: it warns of more processes than cores, which is the user's choice
+        return iter(DataLoader(range(first, -(-len(index) // CHUNK)), None, collate_fn=decode, **options))
 
 
 def _end_with(parent: int, worker: int) -> None:
-    if os.getppid() != parent:  # Why: torch takes whichever parent it finds a moment later for the one to end with
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _decode_chunk(index: ImageIndex, side: int, codec: Codec, turn: AbstractContextManager | None, number: int) -> tuple:

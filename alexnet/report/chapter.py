@@ -76,10 +76,8 @@ class Chapter:
         """Return the measured answers beside the paper and the 2012 run notes, the user's own, and what was not run."""
         headers = ("what", "verdict", "ours", "paper", "2012 run notes")
         seen = [result for result in self.answers if result.interval]
-        rows = [
-            (r.about, f"**{r.verdict.word}**", with_unit(r.interval, r.value), printed(r.value), noted(r.value))
-            for r in seen
-        ]
+        values = [(r.verdict.word, r.about, with_unit(r.interval, r.value), printed(r.value), noted(r.value)) for r in seen]
+        rows = [(about, f"**{word}**", *rest) for word, about, *rest in values]
         own = yours(self.experiment.claim, self.scale)
         rows += [(f"{what}; {where}", "yours", ours, NOTHING, NOTHING) for _, what, ours, where, _ in own]
         where = sorted({on(r.where.data, r.where.split, r.where.views) for r in seen}) or ["your own trainings"]

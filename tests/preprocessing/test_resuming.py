@@ -1,6 +1,7 @@
 """What is kept when preparing is killed at any moment, and what a killed call leaves behind."""
 
 import errno
+import functools
 import importlib
 import multiprocessing
 import os
@@ -186,6 +187,36 @@ def test_decoding_processes_end_with_a_killed_parent(source, tmp_path):
     while time.monotonic() < deadline and any(map(alive, pids)):
         time.sleep(0.02)
     assert len(pids) == 2
+    assert not any(map(alive, pids))
+
+
+def large_result(pids, *_):
+    with pids.open("a") as stream:
+        stream.write(f"{os.getpid()} ")
+    return [bytes(10**6)], []
+
+
+def read_nothing(pids):
+    making._decode_chunk = functools.partial(large_result, pids)
+    stream = making._decoded(range(10**6), "raw", 0, 2)
+    time.sleep(60)
+    del stream
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_decoding_process_that_waits_for_its_queue_to_be_read_ends_with_a_killed_parent(tmp_path):
+    child = FORK.Process(target=read_nothing, args=(tmp_path / "pids",))
+    child.start()
+    deadline = time.monotonic() + 30
+    pids: list[str] = []
+    while time.monotonic() < deadline and len(pids) < 4:  # as many as are fetched beforehand: two each
+        time.sleep(0.02)
+        pids = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else pids
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    while time.monotonic() < deadline and any(map(alive, pids)):
+        time.sleep(0.02)
+    assert len(set(pids)) == 2
     assert not any(map(alive, pids))
 
 
