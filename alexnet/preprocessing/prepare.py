@@ -258,10 +258,10 @@ def _decoded(index: ImageIndex, codec: Codec, first: int, processes: int) -> Ite
     options = {"worker_init_fn": partial(_end_with, os.getpid()), "multiprocessing_context": how}
     options["num_workers"] = processes if how else 0
     with warnings.catch_warnings(action="ignore"):  # Why: it warns of more processes than cores, which is the user's choice
-        return iter(DataLoader(range(first, -(-len(index) // CHUNK)), None, collate_fn=decode, **options))
+        return iter(DataLoader(range(first, -(-len(index) // CHUNK)), batch_size=None, collate_fn=decode, **options))
 
 
-def _end_with(parent: int, worker: int) -> None:
+def _end_with(parent: int, worker: int) -> None:  # Why: torch's watch spares a worker whose full queue nobody reads
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)

@@ -149,7 +149,7 @@ class Training(Learner):
         return f"{stayed}: the usual causes are {causes}, or inputs that are not pixels minus the mean."
 
     def tell(self, shown: tqdm) -> None:
-        """Say once, while the training goes on, that something is wrong with it; that it has diverged in any case."""
+        """Say once, during the training, that something is wrong with it; that it has diverged in any case."""
         if (warning := self.warning()) and (not self.told or self.progress.diverged) and warning != self.told:
             self.told = warning
             if self.group.is_main:

@@ -229,26 +229,6 @@ def test_making_a_set_again_does_not_cost_the_one_that_is_there_until_it_is_comp
     assert sorted(os.listdir(prepared_set.data_dir())) == ["folders", "folders.lock"]
 
 
-@pytest.mark.parametrize("renames", [0, 1])
-def test_a_kill_in_the_exchange_of_sets_loses_nothing(source, monkeypatch, renames):
-    prepare("folders", source)
-    (source / "test" / "dog" / "dog_1.png").unlink()
-    rename, left = os.rename, [renames]
-
-    def fatal(*args):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        rename(*args)
-
-    monkeypatch.setattr(os, "rename", fatal)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("folders", source, force=True)
-    monkeypatch.setattr(os, "rename", rename)
-    assert len(prepare("folders").splits["test"]) == 5, "the new set is whole, so it is put in its place"
-    assert len(prepare("folders", source, force=True).splits["test"]) == 5
-
-
 def test_a_class_without_a_training_image_is_named(source):
     for file in (source / "train" / "cat").iterdir():
         file.unlink()
