@@ -83,10 +83,8 @@ def _predictions(evaluate: Any, trained: Trained, split: str, views: str) -> Arr
     return {"probabilities": probabilities_NK.numpy().astype(np.float32), "labels": labels_N.numpy().astype(np.int32)}
 
 
-def _connections(evaluate: Any, trained: Trained) -> Arrays:
-    """How strongly each kernel of conv2 is connected with each map that it sees: the sum of |W| over its pixels."""
-    weight = trained.learner.weights()["conv2.weight"]
-    return {"strengths": weight.detach().float().abs().sum(dim=(2, 3)).cpu().numpy()}
+def _weight(trained: Trained, layer: str) -> np.ndarray:
+    return trained.learner.weights()[f"{layer}.weight"].detach().float().cpu().numpy()
 
 
 def _by_views(evaluate: Any, trained: Trained, split: str) -> Arrays:
@@ -159,8 +157,9 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 KINDS: dict[str, Callable[..., Any]] = {
     "errors": write_errors,
     "predictions": _predictions,
-    "kernels": lambda _, trained: {"kernels": trained.learner.weights()["conv1.weight"].detach().float().cpu().numpy()},
-    "connections": _connections,
+    "kernels": lambda _, trained: {"kernels": _weight(trained, "conv1")},
+    # How strongly each kernel of conv2 is connected with each map that it sees.
+    "connections": lambda _, trained: {"strengths": np.abs(_weight(trained, "conv2")).sum(axis=(2, 3))},
     "by-views": _by_views,
     "rounded": _rounded,
     "codes": partial(_nearest, kinds=("codes",)),

@@ -81,7 +81,7 @@ class AlexNet(Net):
         super().__init__()
         self.config, self.exchange = config, exchange or Exchange()
         self.image_side, self.layer_names = config.image_side, config.layer_names
-        self.num_columns, self.has_dropout = config.columns, config.dropout > 0
+        self.has_dropout = config.dropout > 0
         self.columns = nn.ModuleDict({own: Column(config, own) for own in names or config.column_names})
 
     def _run(self, images_NCHW: Tensor, last: str, key: StepKey | None = None) -> Tensor:

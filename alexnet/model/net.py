@@ -23,7 +23,6 @@ class Net(nn.Module):
 
     image_side: int  # pixels
     layer_names: tuple[str, ...]  # in order; the last one gives the logits
-    num_columns: int = 1
     has_dropout: bool = False  # if so, training needs a step key
 
     def forward(self, images_NCHW: Tensor, key: StepKey | None = None) -> Tensor:

@@ -165,7 +165,8 @@ def read_manifest(folder: Path, mend: str = "Make the set again with --force.") 
 
 def _open_images(folder: Path, codec: Codec, side: int) -> np.ndarray | JpegImages:
     file = folder / IMAGE_FILES[codec]
-    return np.load(file, mmap_mode="r") if codec == "raw" else JpegImages(file, np.load(folder / OFFSETS), side)
+    # Why asarray: slices of a memmap take several times longer to make.
+    return np.asarray(np.load(file, mmap_mode="r")) if codec == "raw" else JpegImages(file, np.load(folder / OFFSETS), side)
 
 
 def _difference(folder: Path, manifest: dict[str, Any], verify: bool | None) -> str:
