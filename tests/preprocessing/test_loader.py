@@ -1,5 +1,7 @@
 """Batches of whole images and of crops, against slices by hand and loops in float64."""
 
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -238,9 +240,10 @@ def reference(pictures, indices, mean, augmentation, seed, epoch, places):
     return np.stack(result)
 
 
-@pytest.mark.parametrize("augmentation", [SMALL_PAPER, SMALL_SOURCE, CIFAR_CROPS])
+@pytest.mark.parametrize("augmentation", [SMALL_PAPER, SMALL_SOURCE, CIFAR_CROPS, replace(SOURCE2012, crop_side=21)])
 @pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
-def test_training_images_agree_with_a_loop_in_float64(pictures, mean, augmentation, at_once):
+def test_training_images_agree_with_a_loop_in_float64(pictures, mean, augmentation, at_once, monkeypatch):
+    monkeypatch.setattr(loader, "BAND", 10)  # so that a crop has several, the last one shorter
     indices, places = np.array([7, 3, 7, 49, 0, 12]), np.array([1000, 1023, 1024, 40_000, 40_001, 31])
     views = draw_views(augmentation, 32, 5, 2, places)
     colours = draw_colours(colour_axes(COVARIANCE), augmentation, 5, 2, places)
@@ -264,6 +267,16 @@ def test_what_a_device_crops_at_once_is_bit_for_bit_what_a_cpu_crops_one_by_one(
     sizes = [crop(pictures[i : i + 7], Views(*(v[i : i + 7] for v in views)), mean, augmentation,
                   None if colours is None else colours[i : i + 7]) for i in range(0, 50, 7)]  # fmt: skip
     assert torch.equal(torch.cat(sizes), one_by_one)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_the_thread_that_makes_batches_gives_way_and_no_other_does(photographs, monkeypatch):
+    made, seen, before = Batches(photographs, "train", SMALL_PAPER), [], os.getpriority(os.PRIO_PROCESS, 0)
+    shown = made.shown
+    monkeypatch.setattr(made, "shown", lambda *about: seen.append(os.getpriority(os.PRIO_PROCESS, 0)) or shown(*about))
+    assert len(list(made.epoch(0, 0, 64))) == len(seen) == 3
+    assert set(seen) == {19}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_an_error_in_the_background_reaches_the_training(photographs, monkeypatch):
