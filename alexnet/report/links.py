@@ -40,8 +40,9 @@ def chapter(name: str) -> str:
 
 
 def of_claim(claim: str) -> str:
-    """Return a link to the first chapter that declares a claim; the claim's id alone where none does."""
-    return next((chapter(name) for name, (_, claims) in chapters().items() if claim in claims), f"`{claim}`")
+    """Return a link to the chapter that declares a claim and the fewest others; the claim's id alone where none does."""
+    declared = {name: len(claims) for name, (_, claims) in chapters().items() if claim in claims}
+    return chapter(min(declared, key=declared.__getitem__)) if declared else f"`{claim}`"
 
 
 def source(places: str) -> str:
@@ -57,8 +58,7 @@ def source(places: str) -> str:
 
 def download(frame: pd.DataFrame, name: str, text: str) -> str:
     """Return a link to a table as a CSV file, which is written beside the page's pictures; the text alone outside a book."""
-    folder = os.environ.get(FOLDER)
-    if folder is None:
+    if (folder := os.environ.get(FOLDER)) is None:
         return text
     frame.to_csv(Path(folder, name), index=False)
     return f"[{text}]({Path(folder).name}/{name})"

@@ -12,7 +12,7 @@ from alexnet.report import figures, links
 def book(tmp_path, monkeypatch):
     """A book of two chapters, of which the contents name a third that is not written."""
     for name, title, source in (
-        ("first", "# One of them (section 3.1)\n\nText.", 'claims = ["a", "b"]\nscale = "toy"'),
+        ("first", "# One of them (section 3.1)\n\nText.", 'claims = ["a", "b", "c"]\nscale = "toy"'),
         ("second", "# Another", 'claim = "c"\nscale = "toy"  # small'),
     ):
         cells = [{"metadata": {}, "source": [title]}, {"metadata": {"tags": ["parameters"]}, "source": [source]}]
@@ -25,10 +25,10 @@ def book(tmp_path, monkeypatch):
 
 
 def test_chapters_are_those_that_are_written_with_their_claims(book):
-    assert links.chapters() == {"first": ("One of them (section 3.1)", ("a", "b")), "second": ("Another", ("c",))}
+    assert links.chapters() == {"first": ("One of them (section 3.1)", ("a", "b", "c")), "second": ("Another", ("c",))}
 
 
-def test_a_claim_leads_to_its_chapter_or_is_named(book):
+def test_a_claim_leads_to_the_chapter_with_the_fewest_others_or_is_named(book):
     assert links.of_claim("b") == "[One of them](first)"
     assert links.of_claim("c") == "[Another](second)"
     assert links.of_claim("d") == "`d`"
