@@ -158,7 +158,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "errors": write_errors,
     "predictions": _predictions,
     "kernels": lambda _, trained: {"kernels": _weight(trained, "conv1")},
-    # How strongly each kernel of conv2 is connected with each map that it sees.
+    # How strongly each kernel of conv2 is connected with each map that it sees: the sum of |W| over its pixels.
     "connections": lambda _, trained: {"strengths": np.abs(_weight(trained, "conv2")).sum(axis=(2, 3))},
     "by-views": _by_views,
     "rounded": _rounded,
