@@ -41,3 +41,19 @@ def test_every_change_of_the_benchmark_has_a_page_and_a_default():
     assert rows.change.is_unique
     assert rows[["accuracy", "default"]].stack().between(0.3, 0.6).all()
     assert rows.page.notna().all()
+
+
+def test_blurred_pooling_has_a_source_and_shares_in_percent():
+    rows = read("antialiased.csv")
+    assert rows["filter"].is_unique
+    assert rows.source.str.match(r"https://\S+$").all()
+    assert rows.accuracy.between(50, 60).all()
+    assert (rows.consistency > rows.accuracy).all()
+
+
+def test_the_reproductions_of_caffes_line_with_response_normalisation_say_over_which_maps():
+    """The chapter says that they normalise across the columns, and counts them by this."""
+    rows = read("reproductions.csv")
+    rows = rows[(rows.norm == "yes") & (rows.line == "Caffe's")]
+    assert len(rows) == 5
+    assert rows.left_out.str.contains("normalisation across the columns").all()
