@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from alexnet.experiments.runs import Run
 
 Net = tuple[np.ndarray, np.ndarray]  # probabilities (N, K) and labels (N,) of the same images in the same order
+GAP = 0  # in place of a top-k: the gap between held-out and training top-1 error
 BY_CHANCE = 0.05  # how often the rule of `share_of_deals` sees a division where there is none
 # Vectors by which nearest training images were found -> the artefact that has them.
 FOUND_BY = {"features": "neighbours/fc7", "pixels": "neighbours/fc7", "codes": "codes/fc7"}
@@ -45,6 +46,11 @@ class Where:
         """The name of the predictions there."""
         return f"predictions/{self.split}/{self.views}"
 
+    @property
+    def gap(self) -> tuple["Where", "Where"]:
+        """Training and held-out images in the central view: with the final weights, without dropout or noise."""
+        return replace(self, split="train", views="central"), replace(self, views="central")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -53,17 +59,13 @@ class Answer:
     arms: tuple[str, ...]
     artefacts: Callable[[Where], tuple[str, ...]]  # what is measured of each run of the arms
     interval: Callable[["Results", Where], Interval | None]
-    gain: tuple[str, str, int] | None = None  # (without, with, top): a member of the family of gains over `with`
+    gain: tuple[str, str, int] | None = None  # (without, with, top or GAP): a member of the family of gains over `with`
 
 
 def _over(interval_of: Callable[..., Interval | None], *found: Mapping[int, Any]) -> Interval | None:
     """Return `interval_of` of what was found by seed, of the seeds that all have; None if there are none."""
     seeds = sorted(set.intersection(*map(set, found)))
     return interval_of(*([each[seed] for seed in seeds] for each in found)) if seeds else None
-
-
-def _difference(first: Sequence[float], second: Sequence[float]) -> Interval:
-    return mean_interval([a - b for a, b in zip(first, second, strict=True)])
 
 
 def gain(without: str, with_: str, top: int) -> Answer:
@@ -80,36 +82,30 @@ def error(arm: str, top: int) -> Answer:
 def difference(first: tuple[str, dict[str, str]], second: tuple[str, dict[str, str]], top: int) -> Answer:
     """Points of error of `first` beyond `second`, each an arm and what differs from the claim's split and views, by seed."""
     sides = (first, second)
+
+    def interval_of(first: Sequence[float], second: Sequence[float]) -> Interval:
+        return mean_interval([a - b for a, b in zip(first, second, strict=True)])
+
     return Answer(
         tuple(dict.fromkeys(arm for arm, _ in sides)),
         lambda at: tuple(replace(at, **other).counted for _, other in sides),
-        lambda results, at: _over(_difference, *(results.rates(arm, replace(at, **other), top) for arm, other in sides)),
+        lambda results, at: _over(interval_of, *(results.rates(arm, replace(at, **other), top) for arm, other in sides)),
     )
 
 
 def gap(of: str, than: str) -> Answer:
-    """By how many points the gap of `of` between held-out and training top-1 error exceeds that of `than`, by seed."""
-
-    def central(at: Where) -> tuple[Where, Where]:  # with the final weights, without dropout or noise
-        return replace(at, split="train", views="central"), replace(at, views="central")
-
-    def gaps(results: "Results", at: Where, arm: str) -> dict[int, float]:
-        seen, held = (results.rates(arm, where, 1) for where in central(at))
-        return {seed: held[seed] - seen[seed] for seed in seen.keys() & held.keys()}
-
-    return Answer(
-        (of, than),
-        lambda at: tuple(where.counted for where in central(at)),
-        lambda results, at: _over(_difference, gaps(results, at, of), gaps(results, at, than)),
-    )
+    """By how many points the gap of `of` between held-out and training error exceeds that of `than`: a family like gains."""
+    interval = gain(of, than, GAP).interval
+    return Answer((of, than), lambda at: tuple(where.counted for where in at.gap), interval, (of, than, GAP))
 
 
 def ratio(over: str, under: str, of: "Callable[[Run], float]") -> Answer:
     """How many times larger `of` is in the runs of `over` than of `under`, by seed; those that never arrive censor it."""
 
     def interval(results: "Results", at: Where) -> Interval | None:
-        limits = (results.epochs_allowed(over), results.epochs_allowed(under))
-        found = ({seed: of(run) for seed, run in results.runs[arm].items()} for arm in (over, under))
+        sides = [results.runs[arm] for arm in (over, under)]
+        limits = [next((run.config.epochs for run in by_seed.values()), math.nan) for by_seed in sides]
+        found = ({seed: epoch for seed, run in by_seed.items() if (epoch := of(run)) > 0} for by_seed in sides)
         return _over(partial(ratio_interval, limits=limits), *found)
 
     return Answer((over, under), lambda at: (), interval)

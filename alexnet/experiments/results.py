@@ -4,7 +4,7 @@ Nothing is trained here. A result that needs runs which are missing has no inter
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -12,12 +12,12 @@ import pandas as pd
 
 from alexnet.config import RunConfig
 from alexnet.experiments import artefacts, plan, runs
-from alexnet.experiments.answers import Net, Where
-from alexnet.experiments.declare import OTHER_NET, Arm, Experiment
+from alexnet.experiments.answers import GAP, Net, Where
+from alexnet.experiments.declare import OTHER_NET, Experiment
 from alexnet.experiments.rate_search import Search
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import SCALES, Scale, stamp, table
-from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge, on, rate_interval
+from alexnet.experiments.statistics import Interval, Verdict, family_intervals, judge, on, rate_interval, with_unit
 from alexnet.files import Rows
 from alexnet.paper.claims import Value
 
@@ -31,37 +31,38 @@ class Result:
     experiment: Experiment
     scale: Scale
     key: str
-    value: Value
+    value: Value  # called by the net or variant too
     where: Where
     interval: Interval | None
     verdict: Verdict
     runs: tuple[str, ...]  # the names of those that it rests on
 
-    @property
-    def about(self) -> str:
-        """The value and the net or variant, in words."""
-        return self.key.replace(OTHER_NET, ", ")
+    about = property(lambda self: self.value.key)
+    is_not_run = property(lambda self: self.verdict.word == "not run at this scale")
+    # In words; of runs of several devices, dtypes, sets or ways of counting nothing is said.
+    ours = property(lambda self: with_unit(self.interval, self.value) if self.interval else "of runs that are not alike")
 
 
 class Results:
-    """What is recorded of an experiment at a scale."""
+    """What is recorded of an experiment at a scale; with `tied`, of an arm at a rate that nearly tied with the best."""
 
-    def __init__(self, experiment: Experiment, scale: Scale) -> None:
-        self.experiment, self.scale = experiment, scale
+    def __init__(self, experiment: Experiment, scale: Scale, tied: Mapping[str, float] | None = None) -> None:
+        self.experiment, self.scale, self.tied = experiment, scale, tied or {}
 
     @cached_property
     def runs(self) -> dict[str, dict[int, Run]]:
-        """Arm -> seed -> finished run, of declared seeds and those after them; of a searched arm, at the rate that won."""
+        """Arm -> seed -> run that ended, of declared seeds and those after them; of a searched arm, at the rate that won."""
         found: dict[str, dict[int, Run]] = {arm: {} for arm in self.experiment.arms}
         for arm in self.hashes:
             first_seed = self.experiment.arms[arm].seeds(table(self.scale))[0]
-            found[arm] = _finished(self.experiment.config(arm, self.scale), first_seed)
-        return found | {arm: self.at_rate(arm, s.best_rate) for arm, s in self.searches.items() if s.bracketed}
+            found[arm] = _ended(self.experiment.config(arm, self.scale), first_seed)
+        rates = {arm: search.best_rate for arm, search in self.searches.items() if search.bracketed} | self.tied
+        return found | {arm: self.at_rate(arm, rate) for arm, rate in rates.items()}
 
     def at_rate(self, arm: str, rate: float) -> dict[int, Run]:
-        """Return seed -> finished run of a searched arm at one rate, the best or one that nearly tied with it."""
+        """Return seed -> run that ended of a searched arm at one rate, the best or one that nearly tied with it."""
         search, at = self.experiment.arms[arm], table(self.scale)
-        return _finished(search.config(at, self.experiment.dataset(), rate, search.seeds[0]), search.seeds[0])
+        return _ended(search.config(at, self.experiment.dataset(), rate, search.seeds[0]), search.seeds[0])
 
     @cached_property
     def searches(self) -> dict[str, Search]:
@@ -69,7 +70,10 @@ class Results:
         return {arm: plan.search_of(self.experiment, s, self.scale) for arm, s in self.experiment.searches(self.scale)}
 
     def rates(self, arm: str, where: Where, top: int) -> dict[int, float]:
-        """Return seed -> error in percent of the arm's finished runs."""
+        """Return seed -> error in percent of the arm's finished runs, or the gap in points."""
+        if top == GAP:
+            seen, held = (self.rates(arm, each, 1) for each in where.gap)
+            return {seed: held[seed] - seen[seed] for seed in seen if seed in held}
         return {seed: 100 * wrong / total for seed, (wrong, total) in self.counts(arm, where, top).items()}
 
     def counts(self, arm: str, where: Where, top: int) -> dict[int, tuple[int, int]]:
@@ -77,12 +81,6 @@ class Results:
         asked = (where.split, where.views, top)
         rows = ((seed, row) for seed, run in sorted(self.runs[arm].items()) for row in artefacts.read_errors(run.folder))
         return {seed: (row["wrong"], row["total"]) for seed, row in rows if (row["split"], row["views"], row["k"]) == asked}
-
-    def epochs_allowed(self, arm: str) -> int:
-        """Return the epochs after which a run of the arm ends in any case."""
-        declared = self.experiment.arms[arm]
-        trained = declared if isinstance(declared, Arm) else declared.arm
-        return trained.config(table(self.scale), self.experiment.dataset()).epochs
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -107,8 +105,12 @@ class Results:
         return {seed: arrays for seed, arrays in found.items() if arrays is not None}
 
     def answers(self) -> list[Result]:
-        """Return every answer with its verdict, in the order of declaration."""
-        return [self.answer(key) for key in self.experiment.answers]
+        """Return every answer with its verdict, in the order of declaration; of rates that nearly tied, at each of them."""
+        found = []
+        for key, answer in self.experiment.answers.items():
+            ties = [{arm: rate} for arm in answer.arms if arm in self.searches for rate in self.searches[arm].ties]
+            found += [each.answer(key) for each in (self, *(Results(self.experiment, self.scale, tie) for tie in ties))]
+        return found
 
     def answer(self, key: str) -> Result:
         """Return one answer with its verdict."""
@@ -117,10 +119,13 @@ class Results:
         # Why: a GPU and CPUs, bf16 and fp32 round differently, and are never mixed in one comparison; nor are other images.
         mixed = len({run.kind for run in used}) > 1
         interval = None if mixed or not used else answer.interval(self, where)
-        value, at = self.experiment.value(key), stamp(self.scale)
+        key += "".join(f"{OTHER_NET}{arm.partition(',')[0]} at {rate:g}" for arm, rate in self.tied.items())
+        value, at = replace(self.experiment.value(key), name=key.replace(OTHER_NET, ", "), subject=""), stamp(self.scale)
         verdict = judge(value, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         if mixed:
-            verdict = Verdict("not compared", f"Not compared: {key} rests on runs of several devices, dtypes or images.")
+            verdict = Verdict("not compared", f"Not compared: {value.key} rests on runs that are not alike.")
+        if lost := ", ".join(run.name for run in used if run.status == "diverged"):
+            verdict = replace(verdict, sentence=f"{verdict.sentence} Diverged: {lost}.")
         names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
         return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
 
@@ -143,9 +148,10 @@ class Results:
         return frame.assign(error=frame["wrong"] / frame["total"])
 
 
-def _finished(config: RunConfig, first_seed: int) -> dict[int, Run]:
-    """Return, by seed, the finished runs of a config whatever its seed, of the first seed and those after it."""
-    recorded = (run for run in runs.recorded(runs.name_of(config).rpartition("/")[0]) if run.status == "finished")
+def _ended(config: RunConfig, first_seed: int) -> dict[int, Run]:
+    """Return, by seed, the runs of a config whatever its seed that finished or diverged, from the first seed on."""
+    # A run that diverged has no errors, so that gains leave it out; in a ratio it is one that never arrives.
+    recorded = (run for run in runs.recorded(runs.name_of(config).rpartition("/")[0]) if run.status in runs.FINAL)
     found = {run.seed: run for run in recorded if runs.whole(artefacts.read_errors, run.folder) is not None}
     return {seed: found[seed] for seed in sorted(found) if seed >= first_seed}
 
@@ -156,6 +162,7 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
     # All gains over one control, on one set in one kind of views, are one family: their intervals hold together (Dunnett).
     from alexnet.experiments import EXPERIMENTS
 
+    # The variance is pooled over all arms that were ever set against the control, whatever else was asked of them.
     samples: dict[str, list[float]] = {}
     kinds: dict[str, set[Any]] = {}
     declared: set[str] = set()
@@ -163,18 +170,19 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
         results = Results(experiment, scale)
         for key, answer in experiment.answers.items():
             without, with_, counted = answer.gain or ("", "", 0)
-            is_of_it = results.hashes.get(with_) == control and without in results.hashes and counted == top
-            if not is_of_it or plan.where(experiment, key, scale) != where:
+            if results.hashes.get(with_) != control or without not in results.hashes:
                 continue
-            declared.add(results.hashes[without])
+            if counted == top and plan.where(experiment, key, scale) == where:
+                declared.add(results.hashes[without])
             for arm in answer.arms:
                 if rates := results.rates(arm, where, top):
                     samples[results.hashes[arm]] = list(rates.values())
                     kinds[results.hashes[arm]] = {run.kind for run in results.runs[arm].values()}
     base = samples.pop(control, None)
     alike = {digest: rates for digest, rates in samples.items() if kinds[digest] == kinds.get(control)}
+    others = [alike.pop(digest) for digest in alike.keys() - declared]
     # Why all that are declared: an interval must not change as other arms of the family are recorded.
-    return family_intervals(alike, base, members=len(declared - {control})) if base and alike else {}
+    return family_intervals(alike, base, len(declared - {control}), others) if base and alike else {}
 
 
 def recorded_scale(experiment: Experiment) -> Scale | None:

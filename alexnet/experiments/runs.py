@@ -55,10 +55,11 @@ class Run:
         return ", ".join(dict.fromkeys(segment["device"] for segment in self.manifest["segments"]))
 
     @property
-    def kind(self) -> tuple[bool, frozenset[str], str]:
-        """What runs in one comparison have in common: all on CPUs or all on GPUs, in one precision, on the same images."""
-        precisions = frozenset(segment["precision"]["choice"] for segment in self.manifest["segments"])
-        return self.device == "cpu", precisions, self.manifest["data"].get("fingerprint", "")
+    def kind(self) -> tuple[Any, ...]:
+        """What runs in one comparison have in common: CPUs or GPUs, the precision a machine chose, images, counting."""
+        chosen = frozenset(s["precision"]["choice"] for s in self.manifest["segments"] if self.config.precision == "auto")
+        counted_from = self.manifest.get("counted_from", "")  # of the first runs: errors from logits in bf16
+        return self.device == "cpu", chosen, self.manifest["data"].get("fingerprint", ""), counted_from
 
     def is_done(self, epoch_limit: int | None = None) -> bool:
         """Return whether there is nothing left to train, for a caller who wants no more than `epoch_limit` epochs."""

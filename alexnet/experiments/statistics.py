@@ -1,25 +1,13 @@
 """From measurements to an interval, and from the interval to a verdict on one value of the paper.
 
-The unit of repetition is the seed. Error rates are in percent and gains in points here, as the claims have them. With I the
-interval, m the margin of the value, p the paper's number and e what no effect would be, the words of a verdict are:
-
-agrees                               I lies within p - m .. p + m, and excludes e on the claimed side
-compatible                           I contains p and excludes e on the claimed side, but reaches beyond the margin
-smaller, larger                      I excludes e on the claimed side, and excludes p
-not distinguishable from no effect   I contains e
-opposite                             I excludes e on the other side
-one run                              an effect needs two runs or more, on both sides
-
-A value that is no effect (an error rate) has only agrees, compatible, lower and higher. Where the paper bounds a number,
-every number on the allowed side of the bound stands for p. On other data, another split or other views than the value's, at
-the scale toy, and where the paper gives no number, none is compared. The words are then direction seen, direction not
-seen, opposite, and for a value that is no effect, which has no direction, not compared.
+The unit of repetition is the seed. Error rates are in percent and gains in points here, as the claims have them. The
+words are those of the book's chapter "How a claim is judged". All that a bound allows stands for the paper's number.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import gammainccinv, ndtr, ndtri, stdtrit  # Why not scipy.stats: it takes a second to import
@@ -29,9 +17,10 @@ from alexnet.preprocessing.catalog import title_of
 
 Word = Literal[
     "agrees", "compatible", "smaller", "larger", "not distinguishable from no effect", "opposite", "lower", "higher",
-    "direction seen", "direction not seen", "not compared", "one run", "not run at this scale",
+    "direction seen", "direction not seen", "not compared", "one run", "one ensemble", "not run at this scale",
 ]  # fmt: skip
-ONE_RUN = "one run"
+ONE_RUN, ONE_ENSEMBLE = "one run", "one ensemble"
+NO_VERDICT = (ONE_RUN, ONE_ENSEMBLE, "not compared")
 
 
 @dataclass(frozen=True)
@@ -105,24 +94,26 @@ def ratio_interval(
         raise ValueError(f"a ratio needs positive values, or `limits`: {list(numerators)} over {list(denominators)}")
     logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()], confidence)
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
-    if censored.any() and low is not None:
+    if censored.any():
+        low, high = (math.exp(logs.estimate) if end is None else end for end in (low, high))
         low, high = -math.inf if censored[1].any() else low, math.inf if censored[0].any() else high
     return Interval(math.exp(logs.estimate), low, high, logs.confidence, logs.n)
 
 
 def family_intervals(
-    samples: Mapping[str, Sequence[float]], control: Sequence[float], members: int = 0
+    samples: Mapping[str, Sequence[float]], control: Sequence[float], members: int = 0, others: Sequence[Any] = ()
 ) -> dict[str, Interval]:
     """Return the difference of each sample's mean to the control's, with simultaneous intervals (Dunnett's, two-sided).
 
     `members` is how many samples the family will have, if more than there are: those to come count as large as the smallest.
-    The variance is pooled over all samples and the control, so that one with a single value has an interval too when others
-    have several. Without any repetition the intervals have no ends.
+    The variance is pooled over all samples, the control and `others`, which are no members, so that a single value has an
+    interval too when others are repeated. Without any repetition the intervals have no ends.
     """
     groups, base = {name: np.array(values, dtype=float) for name, values in samples.items()}, np.array(control, dtype=float)
-    freedom, sizes = sum(len(values) - 1 for values in (base, *groups.values())), [*map(len, groups.values())]
+    pooled = [base, *groups.values(), *map(np.array, others)]
+    freedom, sizes = sum(len(values) - 1 for values in pooled), [*map(len, groups.values())]
     sizes += [min(sizes)] * (members - len(sizes))
-    square = sum(float(((values - values.mean()) ** 2).sum()) for values in (base, *groups.values()))
+    square = sum(float(((values - values.mean()) ** 2).sum()) for values in pooled)
     reach = dunnett_critical(sizes, len(base), freedom) * math.sqrt(square / freedom) if freedom else math.nan
     found = {}
     for name, values in groups.items():
@@ -182,11 +173,22 @@ def on(data: str, split: str, views: str) -> str:
     return ", ".join(filter(None, [title_of(data), part, words.get(views, f"{views} views")]))
 
 
+def unit_of(value: Value) -> str:
+    """Return the unit of a value as it stands behind a number."""
+    return {"count": "", "constant": "", "ratio": " times", "%": " %"}.get(value.unit, f" {value.unit}")
+
+
+def with_unit(interval: Interval, value: Value) -> str:
+    """Return an estimate in the unit of a value, with its interval."""
+    estimate, _, rest = str(interval).partition(" (")
+    return f"{estimate}{unit_of(value)} ({rest}" if rest else f"{estimate}{unit_of(value)}"
+
+
 def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, views: str, scale: str) -> Verdict:
     """Return the verdict on `value` from an interval in its unit, or from None: not run. The rest is the measurement's."""
     at, theirs = on(dataset, split, views), on(value.dataset, value.split, value.views)
-    bound, unit = "" if value.bound == "equal" else f"{value.bound} ", "" if value.unit == "ratio" else f" {value.unit}"
-    printed = "a direction and no number" if value.is_direction else f"{bound}{value.paper:g}{unit}"
+    bound = "" if value.bound == "equal" else f"{value.bound} "
+    printed = "a direction and no number" if value.is_direction else f"{bound}{value.paper:g}{unit_of(value)}"
     says = f"the paper gives {printed}, on {theirs or 'no data'}"
     if interval is None:
         return Verdict("not run at this scale", f"Not run at scale {scale}, on {at}: {value.key}; {says}.")
@@ -197,7 +199,9 @@ def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, 
         aside += "; the interval has its spread from other arms"
     if word == "not distinguishable from no effect":
         aside = f"; the interval {'contains' if _contains(value, *interval.ends) else 'does not contain'} the paper's number"
-    return Verdict(word, f"{word.capitalize()}: {value.key} {interval} on {at}, scale {scale}; {says}{aside}.")
+    return Verdict(
+        word, f"{word.capitalize()}: {value.key} {with_unit(interval, value)} on {at}, scale {scale}; {says}{aside}."
+    )
 
 
 def _word(value: Value, interval: Interval, compared: bool) -> Word:
@@ -205,7 +209,7 @@ def _word(value: Value, interval: Interval, compared: bool) -> Word:
     if nothing is None and not compared:
         return "not compared"
     if interval.ends is None or (nothing is not None and interval.n < 2):
-        return ONE_RUN
+        return ONE_RUN if interval.counted == "run" else ONE_ENSEMBLE
     low, high = interval.ends
     if nothing is not None:
         claims_more = value.paper >= nothing

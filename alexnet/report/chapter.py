@@ -19,7 +19,7 @@ from alexnet.experiments.declare import Experiment
 from alexnet.experiments.results import Result, Results, yours
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import Scale, stamp
-from alexnet.experiments.statistics import Interval, on
+from alexnet.experiments.statistics import on, unit_of, with_unit
 from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
 from alexnet.paper.claims import EXACT_UNITS, Value
@@ -75,13 +75,12 @@ class Chapter:
     def verdicts(self) -> Markdown:
         """Return the measured answers beside the paper and the 2012 run notes, the user's own, and what was not run."""
         headers = ("what", "verdict", "ours", "paper", "2012 run notes")
-        seen = [result for result in self.answers if result.interval]
-        values = [(r.verdict.word, r.about, with_unit(r.interval, r.value), printed(r.value), noted(r.value)) for r in seen]
-        rows = [(about, f"**{word}**", *rest) for word, about, *rest in values]
+        seen = [result for result in self.answers if not result.is_not_run]
+        rows = [(r.about, f"**{r.verdict.word}**", r.ours, printed(r.value), noted(r.value)) for r in seen]
         own = yours(self.experiment.claim, self.scale)
         rows += [(f"{what}; {where}", "yours", ours, NOTHING, NOTHING) for _, what, ours, where, _ in own]
         where = sorted({on(r.where.data, r.where.split, r.where.views) for r in seen}) or ["your own trainings"]
-        left = [result.about for result in self.answers if not result.interval]
+        left = [result.about for result in self.answers if result.is_not_run]
         return self._table(rows, headers, f"What was measured at scale {{}}, on {'; '.join(where)}", "tbl-verdicts", left)
 
     def _table(self, rows: list, headers: tuple[str, ...], said: str, name: str, left: list[str]) -> Markdown:
@@ -171,7 +170,7 @@ def slug(text: str) -> str:
 def printed(value: Value) -> str:
     """Return a value as the paper prints it, with unit and bound; an effect may have a direction only."""
     bound = "" if value.bound == "equal" else f"{value.bound} "
-    unit = " point" if _unit(value) == " points" and value.paper == 1 else _unit(value)
+    unit = " point" if value.unit == "points" and value.paper == 1 else unit_of(value)
     return "direction only" if value.is_direction else f"{bound}{value.paper:,.10g}{unit}"
 
 
@@ -180,17 +179,7 @@ def noted(value: Value) -> str:
     if value.notes2012 is None:
         return NOTHING
     number = f"{value.notes2012:,.10g}" if value.unit in EXACT_UNITS else f"{value.notes2012:.4g}"
-    return f"{number}{_unit(value)}"
-
-
-def with_unit(interval: Interval, value: Value) -> str:
-    """Return an estimate in the unit of a value, with its interval."""
-    estimate, _, rest = str(interval).partition(" (")
-    return f"{estimate}{_unit(value)} ({rest}" if rest else f"{estimate}{_unit(value)}"
-
-
-def _unit(value: Value) -> str:
-    return {"count": "", "constant": "", "ratio": " times", "%": " %"}.get(value.unit, f" {value.unit}")
+    return f"{number}{unit_of(value)}"
 
 
 def _listed(numbers: Iterable[int]) -> str:

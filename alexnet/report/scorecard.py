@@ -16,10 +16,10 @@ from alexnet.experiments import EXPERIMENTS
 from alexnet.experiments.declare import QUESTIONS, WHY_NONE
 from alexnet.experiments.results import Result, Results, recorded_scale, yours
 from alexnet.experiments.scales import SCALES, Scale
-from alexnet.experiments.statistics import ONE_RUN, on
+from alexnet.experiments.statistics import NO_VERDICT, on
 from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
-from alexnet.report.chapter import NOTHING, noted, printed, with_unit
+from alexnet.report.chapter import NOTHING, noted, printed
 
 NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "of the sets"
 EFFECTS = ("agrees", "compatible", "smaller", "larger", "direction seen")  # the paper's effect was seen
@@ -47,7 +47,7 @@ class Line:
     @property
     def is_judged(self) -> bool:
         """Whether trainings on photographs, enough for a verdict, measured it."""
-        return self.is_measured and self.result.scale != "toy" and self.word not in (ONE_RUN, "not compared")
+        return self.is_measured and self.result.scale != "toy" and self.word not in NO_VERDICT
 
 
 def lines(claim: str | None = None, scale: Scale | None = None) -> list[Line]:
@@ -71,9 +71,9 @@ def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:
 
 def _tested(claim: Claim, result: Result) -> Line:
     ours, where, word = NOTHING, result.experiment.reason(result.scale), NOT_RUN
-    if result.interval is not None:
-        ours, word = with_unit(result.interval, result.value), result.verdict.word
-        where = f"{on(result.where.data, result.where.split, result.where.views)}, scale {result.scale}"
+    if not result.is_not_run:
+        ours, word, at = result.ours, result.verdict.word, result.where
+        where = f"{on(at.data, at.split, at.views)}, scale {result.scale}"
     return Line(claim, result.about, printed(result.value), noted(result.value), ours, where, word, result)
 
 
@@ -106,13 +106,13 @@ def answer_sentences() -> dict[str, str]:
     judged = [line for line in tested if line.is_judged]
     claims, found = (len({line.claim.id for line in some}) for some in (tested, judged))
     values = [value for claim in CLAIMS.values() if claim.is_measured for value in claim.values]
-    noted2012 = [value for value in values if value.notes2012 is not None and value.unit in ("%", "points")]
+    noted2012 = [v for v in values if v.notes2012 is not None and v.unit in ("%", "points") and not v.derived]
     same = sum(abs(value.notes2012 - value.paper) <= PRINTED for value in noted2012)
     listed = ", ".join(f"{word} ({n})" for word, n in Counter(line.word for line in judged).most_common())
     counts = Counter(line.word for line in everything)
     return {
-        "notes": f"Of the {len(noted2012)} results of the paper that its authors' run notes of 2012 have too, "
-        f"{same} are the same to the last printed digit.",
+        "notes": f"Of the {len(noted2012)} results that the paper prints and its authors' run notes of 2012 have too, "
+        f"{'all' if same == len(noted2012) else same} are the same to the last printed digit.",
         "counts": f"Of the {claims} claims that only trainings can test, {found or 'none'} "
         f"{'has' if found < 2 else 'have'} so far been judged here on photographs.",
         "words": f"Verdicts so far: {listed}." if listed else "There is no verdict so far.",

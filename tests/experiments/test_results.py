@@ -32,6 +32,7 @@ from alexnet.experiments.results import Results
 from alexnet.experiments.scales import table
 from alexnet.experiments.statistics import dunnett_critical
 from alexnet.preprocessing.augment import PAPER
+from alexnet.report import scorecard
 from alexnet.training.step import Learner
 
 
@@ -107,7 +108,7 @@ def test_an_error_rate_is_measured_on_the_split_that_stands_for_the_claims(monke
     assert found.verdict.word == "not compared"
 
 
-def test_views_and_gaps_are_paired_by_seed(monkeypatch):
+def test_views_are_paired_by_seed_and_gaps_closed_are_a_family(monkeypatch):
     fewer = difference(("net", {"views": "central"}), ("net", {"views": "ten"}), top=1)
     views = Experiment("s6-ten-crop", {"net": base()}, {"top-1 gain": fewer})
     gaps = Experiment("s4.2-dropout", {"w": base(), "wo": base("no-dropout")}, {"gap closed": gap("wo", "w")})
@@ -119,9 +120,12 @@ def test_views_and_gaps_are_paired_by_seed(monkeypatch):
         record(gaps.config("wo", "small", seed), more)
     found = Results(views, "small").answer("top-1 gain").interval
     assert (found.estimate, found.n) == (pytest.approx((2.0 + 2.4 + 2.2) / 3), 3)
-    # 47 - 10 against 42 - 30, 48 - 11 against 43 - 30, 47.5 - 12 against 42.5 - 30: also of the seed that is not declared
+    # Gaps of 47 - 10, 48 - 11 and 47.5 - 12 against 42 - 30, 43 - 30, 42.5 - 30: also of the seed that is not declared.
     found = Results(gaps, "small").answer("gap closed").interval
     assert (found.estimate, found.n) == (pytest.approx((25 + 24 + 23) / 3), 3)
+    sd = np.sqrt((np.var([37, 37, 35.5]) * 3 + np.var([12, 13, 12.5]) * 3) / 4)
+    half = 2.776445 * sd * np.sqrt(1 / 3 + 1 / 3)  # Student's t, four degrees of freedom: one comparison
+    assert found.ends == pytest.approx((24 - half, 24 + half), abs=1e-5)
 
 
 def test_figure_1_takes_the_rate_that_the_search_found_and_censors_seeds_that_never_arrive(monkeypatch):
@@ -143,6 +147,10 @@ def test_figure_1_takes_the_rate_that_the_search_found_and_censors_seeds_that_ne
     found = Results(figure1, "small").answer(key)
     assert math.isinf(found.interval.high), "a bound, and the seed is not dropped"
     assert found.interval.n == 3
+    record(arms["tanh"].config(small, "cifar10", 0.004, 2), curve=[0.9] * 5, status="diverged")
+    found = Results(figure1, "small").answer(key)
+    assert (math.isinf(found.interval.high), found.interval.n) == (True, 3), "so is one whose loss exploded"
+    assert "seed-2" in found.verdict.sentence.partition("Diverged: ")[2]
 
 
 def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_images(monkeypatch):
@@ -163,7 +171,7 @@ def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_ima
     gained = Results(both[1], "small").answer("top-1 gain").interval
     assert gained.estimate == pytest.approx(100 * ((2 / 4 + 1 / 4) / 2 - 2 / 4))
     assert str(gained).endswith("1 ensemble)")
-    assert Results(both[1], "small").answer("top-1 gain").verdict.word == "one run", "one ensemble gives no word"
+    assert Results(both[1], "small").answer("top-1 gain").verdict.word == "one ensemble"
 
 
 def test_neighbours_are_compared_by_the_share_that_has_the_querys_class(monkeypatch):
@@ -252,6 +260,39 @@ def test_fp32_and_bf16_are_never_mixed_in_one_comparison(monkeypatch):
     recorded(lrn, "wo", (430, 440), precision="bf16")
     found = Results(lrn, "small").answer("top-1 gain")
     assert (found.interval, found.verdict.word) == (None, "not compared")
+    (line,) = (each for each in scorecard.lines("s3.3-lrn", "small") if each.what == "top-1 gain")
+    assert (line.word, line.ours) == ("not compared", "of runs that are not alike"), "and not said to be not run"
+
+
+def test_arms_that_differ_in_precision_by_design_are_compared(monkeypatch):
+    arms = {each: base(precision=each, epochs=5) for each in ("fp32", "bf16")}
+    asked = declare(monkeypatch, Experiment("q-bf16", arms, {"top-1 gain": gain("bf16", "fp32", top=1)}))
+    for arm, wrong in (("fp32", (400, 410)), ("bf16", (430, 440))):
+        recorded(asked, arm, wrong, precision=arm)
+    assert Results(asked, "small").answer("top-1 gain").interval.estimate == pytest.approx(3.0)
+
+
+def test_errors_counted_from_other_logits_are_in_no_comparison(monkeypatch):
+    arms = {"w": base(), "wo": base("no-norm")}
+    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
+    recorded(lrn, "w", (400, 410))
+    recorded(lrn, "wo", (430, 440))
+    file = runs.folder_of(lrn.config("wo", "small", 1)) / "manifest.json"
+    files.write_json(file, files.read_json(file, "") | {"counted_from": "logits in the precision of training"})
+    assert Results(lrn, "small").answer("top-1 gain").verdict.word == "not compared"
+
+
+def test_all_arms_set_against_a_control_pool_their_spread(monkeypatch):
+    """Of dropout no top-5 gain is asked, yet its top-5 errors tell how far seeds lie apart."""
+    lrn = Experiment("s3.3-lrn", {"w": base(), "wo": base("no-norm")}, {"top-5 gain": gain("wo", "w", top=5)})
+    dropout = Experiment("s4.2-dropout", {"w": base(), "wo": base("no-dropout")}, {"top-1 gain": gain("wo", "w", top=1)})
+    declare(monkeypatch, lrn, dropout)
+    groups = ((lrn, "w", (100, 110)), (lrn, "wo", (120, 124)), (dropout, "wo", (130, 150)))
+    for experiment, arm, wrong in groups:
+        recorded(experiment, arm, wrong, k=5)
+    sd = np.sqrt(sum(np.var(np.array(wrong) / 10) * 2 for *_, wrong in groups) / 3)
+    half = 3.182446 * sd * np.sqrt(1 / 2 + 1 / 2)  # Student's t, three degrees of freedom: one gain is asked
+    assert Results(lrn, "small").answer("top-5 gain").interval.ends == pytest.approx((1.7 - half, 1.7 + half), abs=1e-5)
 
 
 def with_arrays(folder, name, **arrays):
@@ -325,8 +366,10 @@ def test_counting_from_rounded_logits_adds_errors(monkeypatch):
 
 
 def test_rates_that_nearly_tie_are_run_with_fresh_seeds_too(monkeypatch):
-    arms = {"relu": FastestRate(cifar("19pct"), 0.25, {"small": 0.004})}
-    figure1 = declare(monkeypatch, Experiment("fig1-relu", arms))
+    arms = {name: FastestRate(cifar("19pct", name), 0.25, {"small": 0.004}) for name in ("relu", "tanh")}
+    key = "tanh epochs over ReLU epochs"
+    asked = {f"{key}; 19pct": ratio("tanh", "relu", of=first_epoch_below(0.25))}
+    figure1 = declare(monkeypatch, Experiment("fig1-relu", arms, asked))
     search, small = figure1.arms["relu"], table("small")
     for rate, last in ((0.004, 0.1), (0.002, 0.15), (0.008, 0.9)):
         record(search.config(small, "cifar10", rate, 0), curve=[0.9] * 9 + [last])
@@ -337,6 +380,14 @@ def test_rates_that_nearly_tie_are_run_with_fresh_seeds_too(monkeypatch):
     wanted = {(w.config.optimiser.rate, w.config.seed) for w in plan.wanted("small")}
     assert wanted >= {(rate, seed) for rate in (0.002, 0.004) for seed in (1, 2, 3)}
     assert (0.008, 1) not in wanted
+    for rate, last in ((0.004, 0.1), (0.002, 0.9), (0.008, 0.9)):
+        record(arms["tanh"].config(small, "cifar10", rate, 0), curve=[0.9] * 19 + [last])
+    record(arms["tanh"].config(small, "cifar10", 0.004, 2), curve=[0.9, 0.9, 0.9, 0.9, 0.2])
+    chosen, tied = Results(figure1, "small").answers()
+    assert (chosen.about, chosen.interval) == (f"{key}, 19pct", None), "its fresh seeds have not run"
+    assert tied.about == f"{key}, 19pct, relu at 0.002"
+    assert tied.interval.estimate == pytest.approx((3 + 65 / 70) / (65 / 70))
+    assert tied.about in tied.verdict.sentence
 
 
 def test_binary_codes_keep_what_is_near_together(monkeypatch):

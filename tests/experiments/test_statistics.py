@@ -189,6 +189,18 @@ def test_a_family_with_single_runs_covers_all_its_differences_together():
     assert found["0"].high - found["0"].estimate == pytest.approx(critical * sd[0] * math.sqrt(1 + 1 / 3))
 
 
+def test_the_variance_is_pooled_over_arms_that_are_no_members_too():
+    samples, control, others = {"arm": [4.0, 5.0]}, [1.0, 3.0], [[7.0, 7.0, 10.0], [5.0]]
+    square = 0.5 + 2 + 6  # of deviations from each mean, with 1 + 1 + 2 + 0 degrees of freedom
+    half = 2.776445 * math.sqrt(square / 4) * math.sqrt(1 / 2 + 1 / 2)  # Student's t: one comparison
+    assert ends(family_intervals(samples, control, 1, others)["arm"]) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-5)
+
+
+def test_a_lone_seed_that_never_arrived_is_a_bound_and_no_estimate():
+    assert str(ratio_interval([math.inf], [3.0], limits=(60, 60))).startswith("at least 20 ")
+    assert str(ratio_interval([3.0], [math.inf], limits=(60, 60))).startswith("at most 0.05 ")
+
+
 def test_more_comparisons_and_more_confidence_are_wider_intervals():
     criticals = [dunnett_critical([2] * k, 5, 20) for k in (1, 4, 16)]
     assert criticals == sorted(criticals)
@@ -286,7 +298,8 @@ def test_another_split_or_other_views_are_other_data():
 
 
 def test_every_word_is_reached():
-    assert {case[-1] for case in ON_ITS_OWN_DATA + ELSEWHERE} == set(typing.get_args(Word))
+    assert {case[-1] for case in ON_ITS_OWN_DATA + ELSEWHERE} | {"one ensemble"} == set(typing.get_args(Word))
+    assert word(GAIN, Interval(2.6, 2.4, 2.8, 0.95, 1, "ensemble")) == "one ensemble"
 
 
 def test_no_claim_can_agree_on_a_stand_in():
@@ -300,8 +313,8 @@ def test_no_claim_can_agree_on_a_stand_in():
 def test_the_sentence_says_the_measurement_its_data_and_the_papers_value():
     verdict = judge(RATIO, interval(4.2, 3.1, 5.4), dataset="cifar10", split="train", views="whole", scale="small")
     assert verdict.sentence == (
-        "Smaller: tanh epochs over ReLU epochs 4.2 (95% interval 3.1 to 5.4, 3 runs) on CIFAR-10, training, whole "
-        "images, scale small; the paper gives 6, on CIFAR-10, training, whole images."
+        "Smaller: tanh epochs over ReLU epochs 4.2 times (95% interval 3.1 to 5.4, 3 runs) on CIFAR-10, training, whole "
+        "images, scale small; the paper gives 6 times, on CIFAR-10, training, whole images."
     )
     said = {"dataset": "imagenet20", "split": "val", "views": "central", "scale": "small"}
     assert judge(GAIN, interval(0.5, 0.2, 0.8), **said).sentence.endswith(

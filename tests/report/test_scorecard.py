@@ -104,6 +104,6 @@ def test_the_table_to_download_has_every_line():
 
 
 def test_the_front_page_counts_what_the_run_notes_have_too():
-    """The gain of ten views is 1.55 in the notes, and 39.0 - 37.5 in the paper."""
-    assert "20 results" in scorecard.answer_sentences()["notes"]
-    assert "17 are the same" in scorecard.answer_sentences()["notes"]
+    """Eight error rates and six gains; differences of printed rates, which the paper leaves to the reader, are none."""
+    assert "14 results" in scorecard.answer_sentences()["notes"]
+    assert "all are the same" in scorecard.answer_sentences()["notes"]
