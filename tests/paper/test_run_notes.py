@@ -50,3 +50,4 @@ def test_the_pairs_give_the_gains_that_the_paper_prints():
 
 def test_runs_that_differ_in_their_schedules_alone_spread_over_0_18_points():
     assert run_notes.schedule_spread() == pytest.approx((0.176, 0.098), abs=0.0005)
+    assert run_notes.schedule_spread(run_notes.SCHEDULES_ALONE + run_notes.GIVEN_UP)[0] == pytest.approx(0.95, abs=0.005)
