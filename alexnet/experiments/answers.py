@@ -115,7 +115,8 @@ def time_ratio(over: str, under: str) -> Answer:
     """How many times longer an image takes in runs of `over` than of `under`, by seed; only with a GPU for each column."""
 
     def fits(run: "Run") -> bool:
-        return run.device != "cpu" and {s["ranks"] for s in run.manifest["segments"]} == {num_columns_of(run.config.net)}
+        ranks = {segment["ranks"] for segment in run.manifest["segments"]}
+        return run.device != "cpu" and bool(run.timing) and ranks == {num_columns_of(run.config.net)}
 
     def seconds(runs: "list[Run]") -> list[float]:
         return [1 / median(row["images_per_second"] for row in run.timing) for run in runs]

@@ -31,16 +31,13 @@ class Result:
     experiment: Experiment
     scale: Scale
     key: str
-    value: Value  # called by the net or variant too
+    about: str  # the value and the net or variant, in words
+    value: Value
     where: Where
     interval: Interval | None
     verdict: Verdict
+    ours: str  # the interval in words, or why there is none of runs that ended; "" where none did
     runs: tuple[str, ...]  # the names of those that it rests on
-
-    about = property(lambda self: self.value.key)
-    is_not_run = property(lambda self: self.verdict.word == "not run at this scale")
-    # In words; of runs of several devices, dtypes, sets or ways of counting nothing is said.
-    ours = property(lambda self: with_unit(self.interval, self.value) if self.interval else "of runs that are not alike")
 
 
 class Results:
@@ -115,19 +112,23 @@ class Results:
     def answer(self, key: str) -> Result:
         """Return one answer with its verdict."""
         answer, where = self.experiment.answers[key], plan.where(self.experiment, key, self.scale)
-        used = [run for arm in answer.arms for run in self.runs[arm].values()]
+        ended = {run.name: run for arm in answer.arms for run in self.runs[arm].values()}
+        lost = ", ".join(name for name, run in ended.items() if run.status == "diverged")
         # Why: a GPU and CPUs, bf16 and fp32 round differently, and are never mixed in one comparison; nor are other images.
-        mixed = len({run.kind for run in used}) > 1
-        interval = None if mixed or not used else answer.interval(self, where)
+        is_mixed = len({run.kind for run in ended.values() if run.status == "finished"}) > 1
+        interval = None if is_mixed or not ended else answer.interval(self, where)
+        value, at = self.experiment.value(key), stamp(self.scale)
         key += "".join(f"{OTHER_NET}{arm.partition(',')[0]} at {rate:g}" for arm, rate in self.tied.items())
-        value, at = replace(self.experiment.value(key), name=key.replace(OTHER_NET, ", "), subject=""), stamp(self.scale)
-        verdict = judge(value, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
-        if mixed:
-            verdict = Verdict("not compared", f"Not compared: {value.key} rests on runs that are not alike.")
-        if lost := ", ".join(run.name for run in used if run.status == "diverged"):
-            verdict = replace(verdict, sentence=f"{verdict.sentence} Diverged: {lost}.")
-        names = tuple(dict.fromkeys(run.name for run in used)) if interval else ()
-        return Result(self.experiment, self.scale, key, value, where, interval, verdict, names)
+        about = key.replace(OTHER_NET, ", ")
+        named = replace(value, name=about, subject="")
+        verdict = judge(named, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
+        ours = "of runs that are not alike" if is_mixed else with_unit(interval, value) if interval else ""
+        ours += f" (diverged: {lost})" if lost else ""
+        if ours and not interval:
+            word = "not compared" if is_mixed else "diverged"
+            verdict = Verdict(word, f"{word.capitalize()}: {about} {ours}.")
+        of = tuple(ended) if ours else ()
+        return Result(self.experiment, self.scale, key, about, value, where, interval, verdict, ours, of)
 
     def frame(self) -> pd.DataFrame:
         """Return the exact counts measured of finished runs, a row for each arm, seed, split, views and k."""
@@ -163,8 +164,7 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
     from alexnet.experiments import EXPERIMENTS
 
     # The variance is pooled over all arms that were ever set against the control, whatever else was asked of them.
-    samples: dict[str, list[float]] = {}
-    kinds: dict[str, set[Any]] = {}
+    found: dict[str, tuple[list[float], set[Any]]] = {}
     declared: set[str] = set()
     for experiment in EXPERIMENTS:
         results = Results(experiment, scale)
@@ -175,14 +175,13 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
             if counted == top and plan.where(experiment, key, scale) == where:
                 declared.add(results.hashes[without])
             for arm in answer.arms:
-                if rates := results.rates(arm, where, top):
-                    samples[results.hashes[arm]] = list(rates.values())
-                    kinds[results.hashes[arm]] = {run.kind for run in results.runs[arm].values()}
-    base = samples.pop(control, None)
-    alike = {digest: rates for digest, rates in samples.items() if kinds[digest] == kinds.get(control)}
+                kinds = {run.kind for run in results.runs[arm].values() if run.status == "finished"}
+                found[results.hashes[arm]] = list(results.rates(arm, where, top).values()), kinds
+    base, kinds = found.pop(control, ([], set()))
+    alike = {digest: rates for digest, (rates, of) in found.items() if rates and of == kinds}
     others = [alike.pop(digest) for digest in alike.keys() - declared]
     # Why all that are declared: an interval must not change as other arms of the family are recorded.
-    return family_intervals(alike, base, len(declared - {control}), others) if base and alike else {}
+    return family_intervals(alike, base, len(declared - {control}), *others) if base and alike else {}
 
 
 def recorded_scale(experiment: Experiment) -> Scale | None:

@@ -7,7 +7,7 @@ words are those of the book's chapter "How a claim is judged". All that a bound 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.special import gammainccinv, ndtr, ndtri, stdtrit  # Why not scipy.stats: it takes a second to import
@@ -17,10 +17,10 @@ from alexnet.preprocessing.catalog import title_of
 
 Word = Literal[
     "agrees", "compatible", "smaller", "larger", "not distinguishable from no effect", "opposite", "lower", "higher",
-    "direction seen", "direction not seen", "not compared", "one run", "one ensemble", "not run at this scale",
+    "direction seen", "direction not seen", "not compared", "one run", "one ensemble", "diverged", "not run at this scale",
 ]  # fmt: skip
 ONE_RUN, ONE_ENSEMBLE = "one run", "one ensemble"
-NO_VERDICT = (ONE_RUN, ONE_ENSEMBLE, "not compared")
+NO_VERDICT = (ONE_RUN, ONE_ENSEMBLE, "not compared", "diverged")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def ratio_interval(
 
 
 def family_intervals(
-    samples: Mapping[str, Sequence[float]], control: Sequence[float], members: int = 0, others: Sequence[Any] = ()
+    samples: Mapping[str, Sequence[float]], control: Sequence[float], members: int = 0, *others: Sequence[float]
 ) -> dict[str, Interval]:
     """Return the difference of each sample's mean to the control's, with simultaneous intervals (Dunnett's, two-sided).
 

@@ -44,7 +44,7 @@ class Value:
     notes2012: float | None = None  # of the 2012 run notes, with all digits; for a setting, what the released source has
     notes_source: str | None = None  # file:line in the 2012 source; .cfg files are below its layers/
     quoted: bool = False  # other authors' number, which the paper only cites
-    derived: bool = False  # not printed: our difference of printed numbers, or a bound
+    derived: bool = False  # not printed: our difference of printed numbers
 
     @property
     def key(self) -> str:

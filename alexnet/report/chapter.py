@@ -19,7 +19,7 @@ from alexnet.experiments.declare import Experiment
 from alexnet.experiments.results import Result, Results, yours
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import Scale, stamp
-from alexnet.experiments.statistics import on, unit_of, with_unit
+from alexnet.experiments.statistics import on, unit_of
 from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
 from alexnet.paper.claims import EXACT_UNITS, Value
@@ -44,7 +44,7 @@ class Chapter:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Every finished run of the experiment's arms, each once."""
+        """Every run of the experiment's arms that ended, each once."""
         return list({run.name: run for by_seed in self.results.runs.values() for run in by_seed.values()}.values())
 
     @property
@@ -75,12 +75,12 @@ class Chapter:
     def verdicts(self) -> Markdown:
         """Return the measured answers beside the paper and the 2012 run notes, the user's own, and what was not run."""
         headers = ("what", "verdict", "ours", "paper", "2012 run notes")
-        seen = [result for result in self.answers if not result.is_not_run]
+        seen = [result for result in self.answers if result.ours]
         rows = [(r.about, f"**{r.verdict.word}**", r.ours, printed(r.value), noted(r.value)) for r in seen]
         own = yours(self.experiment.claim, self.scale)
         rows += [(f"{what}; {where}", "yours", ours, NOTHING, NOTHING) for _, what, ours, where, _ in own]
         where = sorted({on(r.where.data, r.where.split, r.where.views) for r in seen}) or ["your own trainings"]
-        left = [result.about for result in self.answers if result.is_not_run]
+        left = [result.about for result in self.answers if not result.ours]
         return self._table(rows, headers, f"What was measured at scale {{}}, on {'; '.join(where)}", "tbl-verdicts", left)
 
     def _table(self, rows: list, headers: tuple[str, ...], said: str, name: str, left: list[str]) -> Markdown:
@@ -118,7 +118,7 @@ class Chapter:
     @property
     def is_measured(self) -> bool:
         """Whether there is something to show: a run, and where answers are asked for, one of them."""
-        return bool(self.runs) and (not self.answers or any(result.interval for result in self.answers))
+        return bool(self.runs) and (not self.answers or any(result.ours for result in self.answers))
 
     def show(self, figure: Figure, name: str, caption: str, alt: str) -> Markdown:
         """Return the figure with scale, set, seeds and provenance; or, if nothing was measured, a notice with the cost."""
@@ -157,7 +157,7 @@ class Chapter:
         found = {"scale": stamp(self.scale), "data": title_of(self.data), "seeds": self.seeds or "none", "cost": self.cost()}
         for result in self.answers:
             name = slug(result.key)
-            ours = "not run at this scale" if result.interval is None else with_unit(result.interval, result.value)
+            ours = result.ours or "not run at this scale"
             found |= {name: ours, f"{name}-paper": printed(result.value), f"{name}-notes": noted(result.value)}
         return found
 

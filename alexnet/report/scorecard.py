@@ -71,7 +71,7 @@ def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:
 
 def _tested(claim: Claim, result: Result) -> Line:
     ours, where, word = NOTHING, result.experiment.reason(result.scale), NOT_RUN
-    if not result.is_not_run:
+    if result.ours:
         ours, word, at = result.ours, result.verdict.word, result.where
         where = f"{on(at.data, at.split, at.views)}, scale {result.scale}"
     return Line(claim, result.about, printed(result.value), noted(result.value), ours, where, word, result)
@@ -105,8 +105,8 @@ def answer_sentences() -> dict[str, str]:
     tested = [line for line in everything if line.claim.is_measured]
     judged = [line for line in tested if line.is_judged]
     claims, found = (len({line.claim.id for line in some}) for some in (tested, judged))
-    values = [value for claim in CLAIMS.values() if claim.is_measured for value in claim.values]
-    noted2012 = [v for v in values if v.notes2012 is not None and v.unit in ("%", "points") and not v.derived]
+    values = [value for claim in CLAIMS.values() if claim.is_measured for value in claim.values if not value.derived]
+    noted2012 = [v for v in values if v.notes2012 is not None and v.unit in ("%", "points") and v.bound == "equal"]
     same = sum(abs(value.notes2012 - value.paper) <= PRINTED for value in noted2012)
     listed = ", ".join(f"{word} ({n})" for word, n in Counter(line.word for line in judged).most_common())
     counts = Counter(line.word for line in everything)

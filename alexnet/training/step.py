@@ -51,12 +51,10 @@ class Learner:
         With replicas, the images are this one's rows, the part `share` of a batch: perhaps none, and then the loss is 0.
         """
         batch = images_NCHW, labels_N, key, share
-        return self.graph(self._step, *batch) if self._is_graphed() else self._step(*batch)
-
-    def _is_graphed(self) -> bool:
-        """Return whether steps are CUDA graphs: on one CUDA device, if masks need not come from the CPU."""
+        # Steps are CUDA graphs on one CUDA device, if masks need not come from the CPU.
         alone = self.group.device.type == "cuda" and self.group.num_ranks == 1
-        return alone and (kernels.is_on() or not self.net.has_dropout)
+        is_graphed = alone and (kernels.is_on() or not self.net.has_dropout)
+        return self.graph(self._step, *batch) if is_graphed else self._step(*batch)
 
     def _step(self, images_NCHW: Tensor, labels_N: Tensor, key: StepKey | None, share: float) -> Found:
         self.optimiser.zero_grad()

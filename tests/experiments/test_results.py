@@ -97,6 +97,22 @@ def test_an_unfinished_or_diverged_run_is_no_evidence(monkeypatch):
     assert Results(net, "small").answer("top-1 error, CNN").interval is None
 
 
+def test_an_arm_that_diverged_is_told_and_not_called_not_run(monkeypatch):
+    arms = {"w": base(), "wo": base("no-norm")}
+    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
+    recorded(lrn, "w", (400, 410))
+    for seed in (0, 1):
+        record(lrn.config("wo", "small", seed), status="diverged", precision="bf16")
+    found = Results(lrn, "small").answer("top-1 gain")
+    assert (found.interval, found.verdict.word) == (None, "diverged")
+    assert "seed-0, " in found.ours
+    recorded(lrn, "wo", (430, 440))
+    record(lrn.config("wo", "small", 2), status="diverged")
+    found = Results(lrn, "small").answer("top-1 gain")
+    assert (found.interval.n, found.interval.estimate) == (2, pytest.approx(3.0))
+    assert found.ours.endswith("seed-2)"), "what is left out is said"
+
+
 def test_an_error_rate_is_measured_on_the_split_that_stands_for_the_claims(monkeypatch):
     """Table 1 is of a test split, which the twenty classes lack: the answer says so."""
     net = declare(monkeypatch, Experiment("table1", {"CNN": base()}, {"top-1 error, CNN": error("CNN", top=1)}))
@@ -150,7 +166,7 @@ def test_figure_1_takes_the_rate_that_the_search_found_and_censors_seeds_that_ne
     record(arms["tanh"].config(small, "cifar10", 0.004, 2), curve=[0.9] * 5, status="diverged")
     found = Results(figure1, "small").answer(key)
     assert (math.isinf(found.interval.high), found.interval.n) == (True, 3), "so is one whose loss exploded"
-    assert "seed-2" in found.verdict.sentence.partition("Diverged: ")[2]
+    assert "seed-2" in found.ours.partition("(diverged: ")[2]
 
 
 def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_images(monkeypatch):
@@ -260,8 +276,9 @@ def test_fp32_and_bf16_are_never_mixed_in_one_comparison(monkeypatch):
     recorded(lrn, "wo", (430, 440), precision="bf16")
     found = Results(lrn, "small").answer("top-1 gain")
     assert (found.interval, found.verdict.word) == (None, "not compared")
-    (line,) = (each for each in scorecard.lines("s3.3-lrn", "small") if each.what == "top-1 gain")
-    assert (line.word, line.ours) == ("not compared", "of runs that are not alike"), "and not said to be not run"
+    for scale in ("small", None):
+        (line,) = (each for each in scorecard.lines("s3.3-lrn", scale) if each.what == "top-1 gain")
+        assert (line.word, line.ours) == ("not compared", "of runs that are not alike"), "and not said to be not run"
 
 
 def test_arms_that_differ_in_precision_by_design_are_compared(monkeypatch):

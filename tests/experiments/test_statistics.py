@@ -193,7 +193,7 @@ def test_the_variance_is_pooled_over_arms_that_are_no_members_too():
     samples, control, others = {"arm": [4.0, 5.0]}, [1.0, 3.0], [[7.0, 7.0, 10.0], [5.0]]
     square = 0.5 + 2 + 6  # of deviations from each mean, with 1 + 1 + 2 + 0 degrees of freedom
     half = 2.776445 * math.sqrt(square / 4) * math.sqrt(1 / 2 + 1 / 2)  # Student's t: one comparison
-    assert ends(family_intervals(samples, control, 1, others)["arm"]) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-5)
+    assert ends(family_intervals(samples, control, 1, *others)["arm"]) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-5)
 
 
 def test_a_lone_seed_that_never_arrived_is_a_bound_and_no_estimate():
@@ -298,7 +298,7 @@ def test_another_split_or_other_views_are_other_data():
 
 
 def test_every_word_is_reached():
-    assert {case[-1] for case in ON_ITS_OWN_DATA + ELSEWHERE} | {"one ensemble"} == set(typing.get_args(Word))
+    assert {case[-1] for case in ON_ITS_OWN_DATA + ELSEWHERE} | {"one ensemble", "diverged"} == set(typing.get_args(Word))
     assert word(GAIN, Interval(2.6, 2.4, 2.8, 0.95, 1, "ensemble")) == "one ensemble"
 
 
