@@ -108,6 +108,7 @@ def test_an_arm_that_diverged_is_told_and_not_called_not_run(monkeypatch):
     assert "seed-0, " in found.ours
     recorded(lrn, "wo", (430, 440))
     record(lrn.config("wo", "small", 2), status="diverged")
+    results.family.cache_clear()
     found = Results(lrn, "small").answer("top-1 gain")
     assert (found.interval.n, found.interval.estimate) == (2, pytest.approx(3.0))
     assert found.ours.endswith("seed-2)"), "what is left out is said"
