@@ -95,8 +95,7 @@ def difference(first: tuple[str, dict[str, str]], second: tuple[str, dict[str, s
 
 def gap(of: str, than: str) -> Answer:
     """By how many points the gap of `of` between held-out and training error exceeds that of `than`: a family like gains."""
-    interval = gain(of, than, GAP).interval
-    return Answer((of, than), lambda at: tuple(where.counted for where in at.gap), interval, (of, than, GAP))
+    return replace(gain(of, than, GAP), artefacts=lambda at: tuple(where.counted for where in at.gap))
 
 
 def ratio(over: str, under: str, of: "Callable[[Run], float]") -> Answer:

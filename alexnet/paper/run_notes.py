@@ -14,8 +14,8 @@ import pandas as pd
 # spread less than independent runs would.
 SCHEDULES_ALONE = ("169", "170", "171", "174")
 GIVEN_UP = ("155", "156", "157", "158", "160")  # of net 145 too, by schedules that the author dropped
-# Claim -> two runs, (run, variant, views), whose difference is a gain that the paper prints, or one of its printed rates.
-# The run without comes first.
+# Claim -> two runs, (run, variant, views), whose difference is a gain: one that the paper prints, or the difference of two
+# rates that it prints. The run without comes first.
 PAIRS = {
     "s3.2-two-gpus": (("145", "half", "ten"), ("145", "2010", "ten")),
     "s3.3-lrn": (("148", "", "ten"), ("145", "2012", "ten")),

@@ -239,14 +239,17 @@ def test_an_interval_does_not_change_as_other_arms_of_its_family_are_recorded(mo
     assert found.ends == pytest.approx((3.0 - half, 3.0 + half)), "four comparisons are declared"
 
 
-def test_an_arm_trained_on_other_images_is_in_no_comparison(monkeypatch):
+@pytest.mark.parametrize(
+    "other",
+    [{"data": {"set": "imagenet20", "fingerprint": "another"}}, {"counted_from": "logits in the precision of training"}],
+)
+def test_an_arm_trained_on_other_images_or_counted_from_other_logits_is_in_no_comparison(monkeypatch, other):
     arms = {"w": base(), "wo": base("no-norm")}
     lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
     recorded(lrn, "w", (400, 410))
     recorded(lrn, "wo", (430, 440))
     file = runs.folder_of(lrn.config("wo", "small", 1)) / "manifest.json"
-    manifest = files.read_json(file, "")
-    files.write_json(file, manifest | {"data": {"set": "imagenet20", "fingerprint": "another"}})
+    files.write_json(file, files.read_json(file, "") | other)
     found = Results(lrn, "small").answer("top-1 gain")
     assert (found.interval, found.verdict.word) == (None, "not compared")
 
@@ -288,16 +291,6 @@ def test_arms_that_differ_in_precision_by_design_are_compared(monkeypatch):
     for arm, wrong in (("fp32", (400, 410)), ("bf16", (430, 440))):
         recorded(asked, arm, wrong, precision=arm)
     assert Results(asked, "small").answer("top-1 gain").interval.estimate == pytest.approx(3.0)
-
-
-def test_errors_counted_from_other_logits_are_in_no_comparison(monkeypatch):
-    arms = {"w": base(), "wo": base("no-norm")}
-    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
-    recorded(lrn, "w", (400, 410))
-    recorded(lrn, "wo", (430, 440))
-    file = runs.folder_of(lrn.config("wo", "small", 1)) / "manifest.json"
-    files.write_json(file, files.read_json(file, "") | {"counted_from": "logits in the precision of training"})
-    assert Results(lrn, "small").answer("top-1 gain").verdict.word == "not compared"
 
 
 def test_all_arms_set_against_a_control_pool_their_spread(monkeypatch):
