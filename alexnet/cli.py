@@ -5,7 +5,6 @@ not exist, 3 a training diverged or ended with its loss at ln K, 130 stopped by 
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import typing
@@ -352,24 +351,22 @@ class Figure:
 
 @dataclass
 class Clean:
-    """List what can be made again and takes room: checkpoints of finished runs, and prepared sets. Records always stay.
+    """List the weights of finished runs, which take room and can be made again. Records always stay.
 
     For example
-      alexnet clean
-      alexnet clean checkpoints --yes
+      alexnet clean --yes
     """
 
-    what: Positional[Literal["all", "checkpoints", "sets"]] = "all"
     yes: bool = False  # remove what is listed
 
     def __call__(self) -> None:
-        found = [(path, size) for kind, path, size in experiments.plan.removable() if self.what in ("all", kind)]
-        for path, size in found:
-            print(f"{size / 1e6:10,.1f} MB  {path}")
+        sizes = {file: file.stat().st_size / 1e6 for file in experiments.plan.removable()}
+        for file, size in sizes.items():
+            print(f"{size:10,.1f} MB  {file}")
             if self.yes:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                file.unlink()
         end = "in all. Add --yes to remove them. A net without its weights has to be trained again."
-        print(f"{sum(size for _, size in found) / 1e6:10,.1f} MB  {'removed.' if self.yes else end}")
+        print(f"{sum(sizes.values()):10,.1f} MB  {'removed.' if self.yes else end}")
 
 
 @dataclass

@@ -71,7 +71,7 @@ def _over(interval_of: Callable[..., Interval | None], *found: Mapping[int, Any]
 def gain(without: str, with_: str, top: int) -> Answer:
     """Points of top-`top` error that `with_` has less than `without`; all arms compared with one control are a family."""
     of = (without, with_, top)
-    return Answer(of[:2], lambda at: (at.counted,), lambda results, at: results.family(with_, at, top).get(without), of)
+    return Answer(of[:2], lambda at: (at.counted,), lambda results, at: results.gain(*of[:2], at, top), of)
 
 
 def error(arm: str, top: int) -> Answer:

@@ -20,8 +20,7 @@ from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.files import Rows
 from alexnet.model import layers_of
 from alexnet.paper.arithmetic import operations
-from alexnet.preprocessing import SETS, data_dir, is_prepared, open_set
-from alexnet.preprocessing.prepared_set import MANIFEST
+from alexnet.preprocessing import SETS, is_prepared, open_set
 
 EVALUATION_SHARE = 1 / 3  # a forward pass beside forward, backward and update
 STARTABLE = ("missing", "half done", "not measured")  # states in which there is something to do that nobody does
@@ -284,8 +283,8 @@ def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -
 
     from alexnet.model.net import blank, count_parameters
 
-    lines, missing, left = [], [], 0.0
-    for each in wanted(scale, claims, assume=True, seeds=seeds):
+    lines, missing, left, asked = [], [], 0.0, wanted(scale, claims, assume=True, seeds=seeds)
+    for each in asked:
         state, seconds = each.state, 0.0
         if state not in ("done", "not measured"):  # in these there is nothing left to train
             missing.append(each.config)
@@ -300,7 +299,19 @@ def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -
     with torch.device("meta"):
         weights = sum(4 * count_parameters(blank(config.net)) for config in missing)  # bytes, in fp32
     disk = (weights + sum(SETS[name].num_bytes for name in sets)) / 1e9
-    return f"{text}\nAbout {as_time(left)} of training on this machine, one run after the other; {disk:.1f} GB of disk."
+    text += f"\nAbout {as_time(left)} of training on this machine, one run after the other; {disk:.1f} GB of disk."
+    return text + _unlike(filter(None, (runs.read_whole(each.config) for each in asked)), scale)
+
+
+def _unlike(recorded: Iterable[runs.Run], scale: Scale) -> str:
+    """Return a line that trainings here will not be compared with those recorded where these computed otherwise."""
+    from alexnet.training.precision import decide
+
+    here = device().type == "cpu", decide("auto", device().type)["choice"]
+    others = sum(run.config.precision == "auto" and run.kind[:2] != here for run in recorded)
+    why = f"Recorded runs that were computed on another kind of device or in another precision than this machine's: {others}"
+    anew = f"To train all anew, in a folder of its own: make reproduce SCALE={scale} FRESH=1"
+    return f"\n{why}. One comparison never mixes the two. {anew}" if others else ""
 
 
 def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
@@ -318,13 +329,8 @@ def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
     return tabulate(lines, headers=("claim", "arm", "runs by seed"), disable_numparse=True)
 
 
-def removable() -> Iterator[tuple[str, Path, int]]:
-    """Yield what takes room and can be made again: "checkpoints" of finished runs and "sets", with paths and bytes."""
+def removable() -> Iterator[Path]:
+    """Yield the files with weights of finished runs."""
     for run in runs.recorded():
         if run.status in runs.FINAL and not files.is_locked(run.folder / ".lock"):
-            yield from (("checkpoints", file, file.stat().st_size) for file in weights_in(run.folder))
-    for folder in sorted(data_dir().glob("*/")):
-        name, _, beside = folder.name.partition(".")  # what a killed call left: cats.new, cats.old, cats.download
-        is_ours = (folder / MANIFEST).is_file() or beside in ("new", "old", "download")
-        if is_ours and not files.is_locked(data_dir() / f"{name}.lock"):
-            yield "sets", folder, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            yield from weights_in(run.folder)

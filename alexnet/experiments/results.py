@@ -4,6 +4,7 @@ Nothing is trained here. A result that needs runs which are missing has no inter
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -45,6 +46,7 @@ class Results:
 
     def __init__(self, experiment: Experiment, scale: Scale, tied: Mapping[str, float] | None = None) -> None:
         self.experiment, self.scale, self.tied = experiment, scale, tied or {}
+        self.kind: tuple[Any, ...] = ()  # `Run.kind` of all its runs, once they are chosen
 
     @cached_property
     def runs(self) -> dict[str, dict[int, Run]]:
@@ -55,6 +57,13 @@ class Results:
             found[arm] = _ended(self.experiment.config(arm, self.scale), first_seed)
         rates = {arm: search.best_rate for arm, search in self.searches.items() if search.bracketed} | self.tied
         return found | {arm: self.at_rate(arm, rate) for arm, rate in rates.items()}
+
+    def of_kind(self, kind: tuple[Any, ...]) -> "Results":
+        """Return the same of the runs that are of one kind."""
+        alike = copy(self)
+        alike.kind = kind
+        alike.runs = {arm: {seed: r for seed, r in found.items() if r.kind == kind} for arm, found in self.runs.items()}
+        return alike
 
     def at_rate(self, arm: str, rate: float) -> dict[int, Run]:
         """Return seed -> run that ended of a searched arm at one rate, the best or one that nearly tied with it."""
@@ -84,10 +93,9 @@ class Results:
         """Arm -> hash of its config whatever the seed, of those that run here at a fixed rate."""
         return {arm: runs.config_hash(c, seed=False) for arm, c in self.experiment.configs(self.scale)}
 
-    def family(self, control: str, where: Where, top: int) -> Mapping[str, Interval]:
-        """Return, by arm of this experiment, the differences to `control` in points, with intervals that hold together."""
-        together = family(self.hashes[control], self.scale, where, top)
-        return {arm: together[digest] for arm, digest in self.hashes.items() if digest in together}
+    def gain(self, without: str, with_: str, where: Where, top: int) -> Interval | None:
+        """Return by how many points an arm differs from its control, with the interval that it has in the `family`."""
+        return family(self.hashes[with_], self.kind, self.scale, where, top).get(self.hashes.get(without))
 
     def predictions(self, arm: str, where: Where) -> list[Net]:
         """Return (probabilities (N, K), labels (N,)) of the arm's runs in the order of their seeds, the declared ones."""
@@ -115,19 +123,25 @@ class Results:
         ended = {run.name: run for arm in answer.arms for run in self.runs[arm].values()}
         lost = ", ".join(name for name, run in ended.items() if run.status == "diverged")
         # Why: a GPU and CPUs, bf16 and fp32 round differently, and are never mixed in one comparison; nor are other images.
-        is_mixed = len({run.kind for run in ended.values() if run.status == "finished"}) > 1
-        interval = None if is_mixed or not ended else answer.interval(self, where)
+        # Of several kinds, the one of which the arms have the most seeds is compared, and the others are left out.
+        finished = [[run.kind for run in self.runs[arm].values() if run.status == "finished"] for arm in answer.arms]
+        counts = {run.kind: sorted(kinds.count(run.kind) for kinds in finished) for run in ended.values()}
+        kind = max(sorted(counts), key=counts.__getitem__, default=())
+        is_mixed = all(finished) and not counts[kind][0]
+        interval = None if is_mixed or not ended else answer.interval(self.of_kind(kind), where)
+        left_out = sum(len(kinds) - kinds.count(kind) for kinds in finished)
         value, at = self.experiment.value(key), stamp(self.scale)
         key += "".join(f"{OTHER_NET}{arm.partition(',')[0]} at {rate:g}" for arm, rate in self.tied.items())
         about = key.replace(OTHER_NET, ", ")
         named = replace(value, name=about, subject="")
         verdict = judge(named, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         ours = "of runs that are not alike" if is_mixed else with_unit(interval, value) if interval else ""
+        ours += f" ({left_out} that are not alike left out)" if interval and left_out else ""
         ours += f" (diverged: {lost})" if lost else ""
         if ours and not interval:
             word = "not compared" if is_mixed else "diverged"
             verdict = Verdict(word, f"{word.capitalize()}: {about} {ours}.")
-        of = tuple(ended) if ours else ()
+        of = tuple(name for name, run in ended.items() if is_mixed or run.kind == kind) if ours else ()
         return Result(self.experiment, self.scale, key, about, value, where, interval, verdict, ours, of)
 
     def frame(self) -> pd.DataFrame:
@@ -158,13 +172,16 @@ def _ended(config: RunConfig, first_seed: int) -> dict[int, Run]:
 
 
 @cache
-def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Interval]:
-    """Return, by hash of the config, the difference of each arm to the control over all experiments that compare with it."""
-    # All gains over one control, on one set in one kind of views, are one family: their intervals hold together (Dunnett).
+def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top: int) -> dict[str, Interval]:
+    """Return, by hash of the config, the difference of each arm to the control over all experiments that compare with it.
+
+    `kind`: of the runs. All gains over one control, on one set in one kind of views, are one family: their intervals hold
+    together (Dunnett).
+    """
     from alexnet.experiments import EXPERIMENTS
 
     # The variance is pooled over all arms that were ever set against the control, whatever else was asked of them.
-    found: dict[str, tuple[list[float], set[Any]]] = {}
+    found: dict[str, list[float]] = {}
     declared: set[str] = set()
     for experiment in EXPERIMENTS:
         results = Results(experiment, scale)
@@ -174,14 +191,13 @@ def family(control: str, scale: Scale, where: Where, top: int) -> dict[str, Inte
                 continue
             if counted == top and plan.where(experiment, key, scale) == where:
                 declared.add(results.hashes[without])
-            for arm in answer.arms:
-                kinds = {run.kind for run in results.runs[arm].values() if run.status == "finished"}
-                found[results.hashes[arm]] = list(results.rates(arm, where, top).values()), kinds
-    base, kinds = found.pop(control, ([], set()))
-    alike = {digest: rates for digest, (rates, of) in found.items() if rates and of == kinds}
-    others = [alike.pop(digest) for digest in alike.keys() - declared]
+            alike = results.of_kind(kind)
+            found |= {alike.hashes[arm]: list(alike.rates(arm, where, top).values()) for arm in answer.arms}
+    base = found.pop(control, [])
+    compared = {digest: rates for digest, rates in found.items() if rates}
+    others = [compared.pop(digest) for digest in compared.keys() - declared]
     # Why all that are declared: an interval must not change as other arms of the family are recorded.
-    return family_intervals(alike, base, len(declared - {control}), *others) if base and alike else {}
+    return family_intervals(compared, base, len(declared - {control}), *others) if base and compared else {}
 
 
 def recorded_scale(experiment: Experiment) -> Scale | None:

@@ -57,9 +57,9 @@ class Run:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What runs in one comparison have in common: CPUs or GPUs, the precision a machine chose, images, counting."""
-        chosen = frozenset(s["precision"]["choice"] for s in self.manifest["segments"] if self.config.precision == "auto")
+        chosen = {s["precision"]["choice"] for s in self.manifest["segments"] if self.config.precision == "auto"}
         counted_from = self.manifest.get("counted_from", "")  # of the first runs: errors from logits in bf16
-        return self.device == "cpu", chosen, self.manifest["data"].get("fingerprint", ""), counted_from
+        return self.device == "cpu", *sorted(chosen), self.manifest["data"].get("fingerprint", ""), counted_from
 
     def is_done(self, epoch_limit: int | None = None) -> bool:
         """Return whether there is nothing left to train, for a caller who wants no more than `epoch_limit` epochs."""

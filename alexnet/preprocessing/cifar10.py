@@ -1,4 +1,4 @@
-"""CIFAR-10: torchvision's download (checksummed), a copy of it or of the binary version, or class folders of PNGs."""
+"""CIFAR-10: torchvision's download (checksummed), a copy of it, or class folders of PNGs."""
 
 import hashlib
 import pickle
@@ -14,12 +14,9 @@ from alexnet.preprocessing.image_index import ImageIndex, Source, damage_named, 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OF_EACH = {"train": 5000, "test": 1000}  # images of each class
 SIDE = 32
-BINARY = {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]}
-BINARY_IN = ("cifar-10-batches-bin/", ""), "cifar-10-binary.tar.gz"
-RECORD = 1 + 3 * SIDE**2  # bytes of an image in these: the class, and the colours one after another
 NO_NETWORK = (
     "Without a network, give a copy: alexnet prepare cifar10 --source DIR, where DIR has {train,test}/<class>/*.png, or the "
-    "unpacked cifar-10-batches-py, or one of the archives cifar-10-python.tar.gz and cifar-10-binary.tar.gz."
+    "unpacked cifar-10-batches-py, or the archive cifar-10-python.tar.gz."
 )
 Images = tuple[np.ndarray, np.ndarray]  # (N, H, W, 3) uint8 and their labels (N,)
 
@@ -32,8 +29,6 @@ def find(source: Path | None, download_dir: Path, accept_bad: bool = False) -> S
     if source is not None and any((source / split).is_dir() for split in OF_EACH):
         kind = "class folders"
         splits = {split: _read_all(index_classes([source / split], CLASSES)) for split in OF_EACH}
-    elif source is not None and (found := files_named(source, [*BINARY["train"], *BINARY["test"]], *BINARY_IN)):
-        kind, splits = "binary version", {split: _read_binary(found, split) for split in OF_EACH}
     else:
         kind, splits = "torchvision", _read_batches(source, download_dir)
     for split, (images, labels) in splits.items():
@@ -56,18 +51,6 @@ def _read_all(index: ImageIndex) -> Images:
     return images, index.labels
 
 
-def _read_binary(found: dict[str, bytes], split: str) -> Images:
-    data = b"".join(found.get(name, b"") for name in BINARY[split])
-    rows = np.frombuffer(data[: len(data) // RECORD * RECORD], np.uint8).reshape(-1, RECORD)
-    if len(data) % RECORD or not len(rows) or rows[:, 0].max() >= len(CLASSES):
-        raise UserError(f"{', '.join(BINARY[split])} of CIFAR-10's binary version are missing or damaged. Copy them again.")
-    return _pixels(rows[:, 1:]), rows[:, 0].astype(np.int64)
-
-
-def _pixels(rows: np.ndarray) -> np.ndarray:
-    return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-
-
 def _read_batches(source: Path | None, download_dir: Path) -> dict[str, Images]:
     """Read the version for Python, whose MD5 sums torchvision knows; download it when no source is given."""
     from torchvision.datasets import CIFAR10, utils  # Why here: it takes two seconds, which most commands can do without
@@ -84,7 +67,7 @@ def _read_batches(source: Path | None, download_dir: Path) -> dict[str, Images]:
                 raise RuntimeError(f"{name} is damaged" if name in found else f"{name} is missing")
     # Unpickling executes what a file says; these are known by their sums.
     parts = {split: [pickle.loads(found[name], encoding="latin1") for name in names[split]] for split in names}
-    return {
-        s: (_pixels(np.vstack([p["data"] for p in of])), np.concatenate([p["labels"] for p in of]))
-        for s, of in parts.items()
-    }
+    joined = (
+        (split, *(np.concatenate([part[key] for part in of]) for key in ("data", "labels"))) for split, of in parts.items()
+    )
+    return {split: (rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels) for split, rows, labels in joined}

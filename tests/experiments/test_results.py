@@ -248,10 +248,39 @@ def test_an_arm_trained_on_other_images_or_counted_from_other_logits_is_in_no_co
     lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
     recorded(lrn, "w", (400, 410))
     recorded(lrn, "wo", (430, 440))
-    file = runs.folder_of(lrn.config("wo", "small", 1)) / "manifest.json"
-    files.write_json(file, files.read_json(file, "") | other)
+    for seed in (0, 1):
+        file = runs.folder_of(lrn.config("wo", "small", seed)) / "manifest.json"
+        files.write_json(file, files.read_json(file, "") | other)
     found = Results(lrn, "small").answer("top-1 gain")
     assert (found.interval, found.verdict.word) == (None, "not compared")
+
+
+@pytest.mark.parametrize(("added", "left_out"), [("w", 1), ("wo", 1), ("both", 2)])
+def test_seeds_of_another_machine_are_left_out_of_a_comparison_and_do_not_end_it(monkeypatch, added, left_out):
+    """Two seeds of each arm in fp32, then one more in bf16, as somebody's GPU might add."""
+    arms = {"w": base(), "wo": base("no-norm")}
+    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
+    recorded(lrn, "w", (400, 410))
+    recorded(lrn, "wo", (430, 450))
+    before = Results(lrn, "small").answer("top-1 gain")
+    for arm in arms if added == "both" else (added,):
+        record(lrn.config(arm, "small", 2), [("val", "ten", 1, 900, 1000)], precision="bf16")
+    results.family.cache_clear()
+    after = Results(lrn, "small").answer("top-1 gain")
+    assert (after.interval, after.runs) == (before.interval, before.runs)
+    assert after.ours == f"{before.ours} ({left_out} that are not alike left out)"
+
+
+def test_of_two_kinds_of_machine_the_one_that_has_both_arms_is_compared(monkeypatch):
+    """The base has five seeds on CPUs; two seeds of both arms came from elsewhere."""
+    arms = {"w": base(), "wo": base("no-norm")}
+    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
+    recorded(lrn, "w", (400, 410, 420, 400, 410))
+    for arm, wrong in (("w", 300), ("wo", 340)):
+        for seed in (5, 6):
+            record(lrn.config(arm, "small", seed), [("val", "ten", 1, wrong + seed, 1000)], precision="bf16")
+    found = Results(lrn, "small").answer("top-1 gain")
+    assert (found.interval.estimate, found.interval.n) == (pytest.approx(4.0), 2)
 
 
 @pytest.mark.parametrize(

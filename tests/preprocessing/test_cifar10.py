@@ -195,53 +195,10 @@ def test_the_version_for_python_is_read_wherever_it_is(batches, tmp_path, monkey
         assert prepare("cifar10", source, force=True).fingerprint == expected
 
 
-def binary(split, places):
-    return b"".join(bytes([k]) + picture(split, k, i).transpose(2, 0, 1).tobytes() for k, i in places)
-
-
-@pytest.fixture
-def binaries(tmp_path):
-    """The same images as the binary version has them: five files and one."""
-    source = tmp_path / "binary" / "cifar-10-batches-bin"
-    source.mkdir(parents=True)
-    places = [(k, i) for i in range(3) for k in range(10)]
-    for n in range(5):
-        (source / f"data_batch_{n + 1}.bin").write_bytes(binary("train", places[6 * n : 6 * n + 6]))
-    (source / "test_batch.bin").write_bytes(binary("test", places[:20]))
-    return source
-
-
-@pytest.mark.parametrize("where", ["unpacked", "in its archive", "in the folder itself"])
-def test_the_binary_version_gives_the_same_bytes(folders, binaries, tmp_path, where):
-    expected = prepare("cifar10", folders).fingerprint
-    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as tar:
-        tar.add(binaries, binaries.name)
-    source = {"unpacked": binaries.parent, "in its archive": tmp_path, "in the folder itself": binaries}[where]
-    if where == "in its archive":
-        shutil.rmtree(binaries)
-        shutil.rmtree(folders)
-    assert prepare("cifar10", source, force=True).fingerprint == expected
-
-
-@pytest.mark.parametrize("damage", ["cut", "missing", "class", "empty"])
-def test_a_damaged_binary_version_is_refused(binaries, damage):
-    file = binaries / "test_batch.bin"
-    good = file.read_bytes()
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes({"cut": good[:-1], "class": b"\x0b" + good[1:], "empty": b""}[damage])
-    with pytest.raises(UserError, match=r"test_batch.bin of CIFAR-10's binary version are missing or damaged"):
-        prepare("cifar10", binaries)
-
-
 def test_a_damaged_archive_of_cifar10_is_refused(tmp_path):
-    for name in ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"):
-        file = tmp_path / name
-        file.write_bytes(b"\x1f\x8b no archive")
-        with pytest.raises(UserError, match=f"{name} cannot be unpacked"):
-            prepare("cifar10", tmp_path)
-        file.unlink()
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"\x1f\x8b no archive")
+    with pytest.raises(UserError, match=r"cifar-10-python.tar.gz cannot be unpacked"):
+        prepare("cifar10", tmp_path)
 
 
 def test_a_failed_download_says_how_to_give_a_copy(monkeypatch):
