@@ -10,7 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from alexnet import files
-from alexnet.config import ColumnNet, Net, RunConfig, UserError, nearest, reseeded
+from alexnet.config import CifarNet, ColumnNet, Net, RunConfig, UserError, nearest, reseeded
 from alexnet.experiments import artefacts, runs
 from alexnet.experiments.answers import Where
 from alexnet.experiments.declare import Arm, Experiment, FastestRate, widened
@@ -180,14 +180,17 @@ def _search_runs(e: Experiment, search: FastestRate, scale: Scale, assume: bool,
 
 def seconds_per_epoch(config: RunConfig) -> float:
     """Return the estimated seconds of one epoch of `config` on this machine, its evaluations included."""
-    counts, net, share = SETS[config.data].counts, config.net, 1.0
+    counts, net = SETS[config.data].counts, config.net
     if not counts:  # a set of class folders
         counts = {name: len(split) for name, split in open_set(config.data, verify=False).splits.items()}
     evaluated = counts.get("val", counts.get("test", 0)) + counts["train"] * (config.stop_at_train_error is not None)
-    if isinstance(net, ColumnNet):  # Why: to time every ablation and number of classes would take longer than a plan should
-        net = ColumnNet("source2012", net.width, min(net.num_classes, 1000))
+    # Why: to time every ablation, activation and number of classes would take longer than a plan should.
+    if isinstance(net, ColumnNet):
+        net = ColumnNet("source2012", net.width)
         whole, timed = (sum(operations(layers_of(each)).values()) for each in (config.net, net))
         share = whole / timed
+    else:
+        net, share = CifarNet(net.topology, width=net.width), (net.image_side / CifarNet.image_side) ** 2
     each = share * _seconds_per_image(net, config.optimiser.batch_size, config.precision)
     return (counts["train"] + EVALUATION_SHARE * evaluated) * each
 
@@ -309,9 +312,8 @@ def _unlike(recorded: Iterable[runs.Run], scale: Scale) -> str:
 
     here = device().type == "cpu", decide("auto", device().type)["choice"]
     others = sum(run.config.precision == "auto" and run.kind[:2] != here for run in recorded)
-    why = f"Recorded runs that were computed on another kind of device or in another precision than this machine's: {others}"
-    anew = f"To train all anew, in a folder of its own: make reproduce SCALE={scale} FRESH=1"
-    return f"\n{why}. One comparison never mixes the two. {anew}" if others else ""
+    said = f"Recorded runs of another kind of device, or in another precision, than this machine's: {others}. One comparison"
+    return f"\n{said} never mixes the two; to train all anew: make reproduce SCALE={scale} FRESH=1" if others else ""
 
 
 def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:

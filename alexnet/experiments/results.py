@@ -173,11 +173,9 @@ def _ended(config: RunConfig, first_seed: int) -> dict[int, Run]:
 
 @cache
 def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top: int) -> dict[str, Interval]:
-    """Return, by hash of the config, the difference of each arm to the control over all experiments that compare with it.
-
-    `kind`: of the runs. All gains over one control, on one set in one kind of views, are one family: their intervals hold
-    together (Dunnett).
-    """
+    """Return, by hash of the config, the difference of each arm to the control over all experiments that compare with it."""
+    # All gains over one control, of runs of a kind, on one set in one kind of views, are one family: their intervals hold
+    # together (Dunnett).
     from alexnet.experiments import EXPERIMENTS
 
     # The variance is pooled over all arms that were ever set against the control, whatever else was asked of them.
