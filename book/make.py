@@ -3,6 +3,7 @@
     python book/make.py                  at the largest scale with recorded runs
     python book/make.py --scale toy      executed notebooks go to book/_executed/toy, pages to book/_build/html
     python book/make.py --pdf            and the whole of it as one file, which Chromium prints
+    python book/make.py --readme         and the figures of README.md anew, for a commit with new runs
 
 Sources in book/ carry no outputs; `_toc.yml` is the only list of chapters; a page without code is Markdown. Each notebook
 declares its parameters in a tagged cell with typed defaults. A notebook is not executed again unless it, the code, the
@@ -31,6 +32,7 @@ PAGE = re.compile(r"^\s*(?:- file|root): *([\w-]+) *$", re.M)  # a page in the c
 PDF = "alexnet-book.pdf"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FIGURES = "figures"  # the folder of pictures beside executed notebooks and pages
+README = {"fig-scorecard": "readme-scorecard", "fig-front": "readme-figure1"}  # figures of the front page
 IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
 RECORDS = (".json", ".jsonl", ".csv", ".npz")
 SHOWS = re.compile(r"^(?!\s|def ).*(?:\bshow\(|\bstrip\()", re.M)  # a cell that ends with a figure
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--figures", metavar="CLAIM", help="only draw the figures of the chapter on a claim")
     parser.add_argument("--to", type=Path, default=Path(), help="the folder for --figures")
     parser.add_argument("--pdf", action="store_true", help=f"print the whole book to {PDF} too, by a Chromium that is here")
+    parser.add_argument("--readme", action="store_true", help="renew the figures of README.md, from the front page's")
     options = parser.parse_args()
     wanted = options.scale
     try:
@@ -59,7 +62,10 @@ def main() -> None:
             return
         scale = {"auto": largest_recorded, "ready": lambda: readiness.choose("auto")[0]}.get(wanted, lambda: wanted)()
         program = chromium() if options.pdf else ""
-        page = build(execute_all(scale))
+        executed = execute_all(scale)
+        page = build(executed)
+        if options.readme:
+            renew_readme(executed / FIGURES, BOOK_DIR / "_static")
         if program:
             print(f"To print: {to_pdf(program, page.parent)}")
         print(f"The book at scale {scale}: {page}")
@@ -157,6 +163,13 @@ def draw(claim: str, scale: str, to: Path) -> list[Path]:
             )
         to.mkdir(parents=True, exist_ok=True)
         return [Path(shutil.copy(file, to)) for file in drawn]
+
+
+def renew_readme(figures: Path, to: Path) -> None:
+    """Copy the figures that README.md shows too, light and dark."""
+    for drawn, name in README.items():
+        for look in ("", "-dark"):
+            shutil.copy(figures / f"{drawn}{look}.svg", to / f"{name}{look}.svg")
 
 
 def mark_of(notebook: Path) -> Path:

@@ -399,6 +399,18 @@ def test_tables_and_figures_of_chapters_are_numbered_by_chapter(checkout):
         assert f"#{name} .caption-number {{ display: none; }}" in (BOOK / "_static" / "book.css").read_text()
 
 
+def test_the_readme_shows_figures_of_the_front_page(tmp_path):
+    (drawn := tmp_path / "figures").mkdir()
+    for name in book.README:
+        for look in ("", "-dark"):
+            (drawn / f"{name}{look}.svg").write_text(f"{name}{look}")
+    (kept := tmp_path / "static").mkdir()
+    book.renew_readme(drawn, kept)
+    shown = {Path(name).name for name in re.findall(r'src(?:set)?="([^"]+)"', (PROJECT_DIR / "README.md").read_text())}
+    assert {file.name for file in kept.iterdir()} == shown
+    assert (kept / "readme-figure1-dark.svg").read_text() == "fig-front-dark"
+
+
 def test_no_link_within_the_book_is_dead_and_no_anchor(checkout):
     html = checkout / "book" / "_build" / "html"
     found = {file.name: Page(file) for file in pages(checkout)}
