@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -331,8 +331,7 @@ def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
     return tabulate(lines, headers=("claim", "arm", "runs by seed"), disable_numparse=True)
 
 
-def removable() -> Iterator[Path]:
-    """Yield the files with weights of finished runs."""
-    for run in runs.recorded():
-        if run.status in runs.FINAL and not files.is_locked(run.folder / ".lock"):
-            yield from weights_in(run.folder)
+def removable() -> list[Path]:
+    """Return the files with weights of finished runs."""
+    over = [run.folder for run in runs.recorded() if run.status in runs.FINAL]
+    return [file for folder in over if not files.is_locked(folder / ".lock") for file in weights_in(folder)]

@@ -65,7 +65,8 @@ def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:
     tested = {key.partition(";")[0] for e in experiments for key in e.answers}
     found += [_untested(claim, key, value) for key, value in claim.keyed.items() if key not in tested]
     # A claim in words alone has no value.
-    word = {"definition": BY_CONSTRUCTION, "data": OF_SETS}.get(claim.kind, NOT_RUN if experiments else NO_EXPERIMENT)
+    open_ = (NOT_RUN if tested else "see its chapter") if experiments else NO_EXPERIMENT
+    word = {"definition": BY_CONSTRUCTION, "data": OF_SETS}.get(claim.kind, open_)
     return found or [Line(claim, claim.direction or claim.wording, NOTHING, NOTHING, NOTHING, "", word)]
 
 

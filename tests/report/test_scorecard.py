@@ -45,6 +45,11 @@ def test_what_cannot_be_measured_says_why():
     assert said["table1", "top-1 error, CNN"] == ""
 
 
+def test_a_question_without_a_number_leads_to_its_chapter():
+    (line,) = scorecard.lines("q-plateau")
+    assert line.word == "see its chapter", "which shows the runs that there are; not run would be false then"
+
+
 def test_what_others_measured_is_quoted():
     words = {line.what: line.word for line in scorecard.lines("table1")}
     assert words["top-1 error, SIFT + FVs"] == "quoted from others"
