@@ -32,7 +32,12 @@ PAGE = re.compile(r"^\s*(?:- file|root): *([\w-]+) *$", re.M)  # a page in the c
 PDF = "alexnet-book.pdf"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FIGURES = "figures"  # the folder of pictures beside executed notebooks and pages
-README = {"fig-scorecard": "readme-scorecard", "fig-front": "readme-figure1"}  # figures of the front page
+# Figures of the front page that README.md shows too.
+README = {
+    "fig-scorecard": "readme-scorecard",
+    "fig-scorecard-elsewhere": "readme-elsewhere",
+    "fig-front": "readme-figure1",
+}
 IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
 RECORDS = (".json", ".jsonl", ".csv", ".npz")
 SHOWS = re.compile(r"^(?!\s|def ).*(?:\bshow\(|\bstrip\()", re.M)  # a cell that ends with a figure
