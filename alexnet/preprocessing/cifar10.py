@@ -67,7 +67,5 @@ def _read_batches(source: Path | None, download_dir: Path) -> dict[str, Images]:
                 raise RuntimeError(f"{name} is damaged" if name in found else f"{name} is missing")
     # Unpickling executes what a file says; these are known by their sums.
     parts = {split: [pickle.loads(found[name], encoding="latin1") for name in names[split]] for split in names}
-    joined = (
-        (split, *(np.concatenate([part[key] for part in of]) for key in ("data", "labels"))) for split, of in parts.items()
-    )
-    return {split: (rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels) for split, rows, labels in joined}
+    joined = {s: [np.concatenate([part[key] for part in of]) for key in ("data", "labels")] for s, of in parts.items()}
+    return {s: (rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels) for s, (rows, labels) in joined.items()}

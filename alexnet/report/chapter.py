@@ -108,12 +108,13 @@ class Chapter:
         which = f" | seed{'s' * (not self.seeds.isdecimal())} {self.seeds}" if self.runs else ""
         return f"scale {stamp(self.scale)} | {title_of(self.data)}{which}"
 
-    def provenance(self) -> str:
-        """Return what a figure was made from, as a line of Markdown: runs, commit, command."""
-        folders = list(dict.fromkeys(_folder(run) for run in self.runs))
-        shown = ", ".join(folders) if len(folders) <= 4 else f"{len(self.runs)} in `runs/{self.data}`"
-        again = f"`alexnet train {self.experiment.claim} --scale {self.scale}`"
-        return f"Runs: {shown}. Commit: {_commits(self.runs)}. Again: {again}."
+    def provenance(self, *others: "Chapter") -> str:
+        """Return what a figure was made from, as a line of Markdown: runs, also those of `others`, commits, commands."""
+        runs = {run.name: run for each in (self, *others) for run in each.runs}.values()
+        folders = list(dict.fromkeys(_folder(run) for run in runs))
+        shown = ", ".join(folders) if len(folders) <= 4 else f"{len(runs)} in `runs/{self.data}`"
+        again = ", ".join(f"`alexnet train {each.experiment.claim} --scale {self.scale}`" for each in (self, *others))
+        return f"Runs: {shown}. Commit: {_commits(runs)}. Again: {again}."
 
     @property
     def is_measured(self) -> bool:
