@@ -40,7 +40,7 @@ README = {
 }
 IMPORTANT = ("matplotlib", "pandas", "papermill", "numpy")  # packages whose version may change an executed notebook
 RECORDS = (".json", ".jsonl", ".csv", ".npz")
-SHOWS = re.compile(r"^(?!\s|def ).*(?:\bshow\(|\bstrip\()", re.M)  # a cell that ends with a figure
+SHOWS = re.compile(r"^(?!\s|def ).*(?:\bshow\(|\bstrips\()", re.M)  # a cell that ends with a figure
 
 
 def main() -> None:
@@ -171,10 +171,14 @@ def draw(claim: str, scale: str, to: Path) -> list[Path]:
 
 
 def renew_readme(figures: Path, to: Path) -> None:
-    """Copy the figures that README.md shows too, light and dark."""
-    for drawn, name in README.items():
-        for look in ("", "-dark"):
-            shutil.copy(figures / f"{drawn}{look}.svg", to / f"{name}{look}.svg")
+    """Copy the figures that README.md shows too, light and dark. Raises UserError where the front page lacks one."""
+    from alexnet.config import UserError
+
+    found = {figures / f"{drawn}{look}.svg": f"{name}{look}.svg" for drawn, name in README.items() for look in ("", "-dark")}
+    if missing := [file for file in found if not file.is_file()]:
+        raise UserError(f"The front page has no {missing[0].name} at this scale, and README.md stays as it is.")
+    for file, name in found.items():
+        shutil.copy(file, to / name)
 
 
 def mark_of(notebook: Path) -> Path:

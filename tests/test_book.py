@@ -394,7 +394,8 @@ def test_every_picture_has_an_alt_text_and_a_rendering_for_dark_pages(checkout):
 def test_tables_and_figures_of_chapters_are_numbered_by_chapter(checkout):
     numbers = [n for page in pages(checkout) for n in re.findall(r'caption-number">(\w+ [\d.]+) ?<', page.read_text())]
     assert "Table 1.1" in numbers
-    assert {n for n in numbers if "." not in n} <= {"Figure 1", "Figure 2"}, "the front page's, which book.css takes away"
+    front = {f"Figure {n}" for n in range(1, 1 + len(book.README))}
+    assert {n for n in numbers if "." not in n} <= front, "book.css takes them away"
     hidden = re.search(r":is\((.*)\) \.caption-number { display: none; }", (BOOK / "_static" / "book.css").read_text())[1]
     assert set(hidden.split(", ")) == {f"#{name}" for name in book.README}
 
@@ -409,6 +410,12 @@ def test_the_readme_shows_figures_of_the_front_page(tmp_path):
     shown = {Path(name).name for name in re.findall(r'src(?:set)?="([^"]+)"', (PROJECT_DIR / "README.md").read_text())}
     assert {file.name for file in kept.iterdir()} == shown
     assert (kept / "readme-figure1-dark.svg").read_text() == "fig-front-dark"
+    (drawn / "fig-scorecard.svg").unlink()
+    with pytest.raises(UserError, match="no fig-scorecard"):
+        book.renew_readme(drawn, kept)
+    code = [cell.source for cell in nbformat.read(BOOK / "intro.ipynb", as_version=4).cells if cell.cell_type == "code"]
+    assert any(book.SHOWS.search(source) for source in code), "its figures are looked for after it was executed"
+    assert set(re.findall(r'"(fig-[\w-]+)"', "".join(code))) == set(book.README)
 
 
 def test_no_link_within_the_book_is_dead_and_no_anchor(checkout):

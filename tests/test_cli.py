@@ -285,7 +285,7 @@ def test_a_plan_says_when_what_is_recorded_was_computed_otherwise_than_here(
     experiment = next(each for each in experiments.EXPERIMENTS if each.claim == "s3.3-lrn")
     record(experiment.config("with", "toy"), [("test", "ten", 1, 1, 10)], device=device, precision=precision)
     out = run(capsys, "plan", "s3.3-lrn", "--scale", "toy", "--device", "cpu")[1]
-    assert ("than this machine's: 1." in out) is is_told
+    assert ("than this machine's: 1. New ones are not compared with them" in out) is is_told
     assert ("make reproduce SCALE=toy FRESH=1" in out) is is_told
 
 

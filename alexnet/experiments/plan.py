@@ -303,17 +303,19 @@ def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -
         weights = sum(4 * count_parameters(blank(config.net)) for config in missing)  # bytes, in fp32
     disk = (weights + sum(SETS[name].num_bytes for name in sets)) / 1e9
     text += f"\nAbout {as_time(left)} of training on this machine, one run after the other; {disk:.1f} GB of disk."
-    return text + _unlike(filter(None, (runs.read_whole(each.config) for each in asked)), scale)
+    return text + _unlike((runs.read_whole(each.config) for each in asked), scale)
 
 
-def _unlike(recorded: Iterable[runs.Run], scale: Scale) -> str:
+def _unlike(recorded: Iterable[runs.Run | None], scale: Scale) -> str:
     """Return a line that trainings here will not be compared with those recorded where these computed otherwise."""
     from alexnet.training.precision import decide
 
-    here = device().type == "cpu", decide("auto", device().type)["choice"]
-    others = sum(run.config.precision == "auto" and run.kind[:2] != here for run in recorded)
-    said = f"Recorded runs of another kind of device, or in another precision, than this machine's: {others}. One comparison"
-    return f"\n{said} never mixes the two; to train all anew: make reproduce SCALE={scale} FRESH=1" if others else ""
+    is_cpu, choice = device().type == "cpu", decide("auto", device().type)["choice"]
+    ended = [run for run in recorded if run is not None and run.status in runs.FINAL]
+    kinds = [(run.kind[0], run.kind[1] if run.config.precision == "auto" else choice) for run in ended]
+    others = sum(kind != (is_cpu, choice) for kind in kinds)
+    why = f"Recorded runs from another kind of device or precision than this machine's: {others}. New ones are not compared"
+    return f"\n{why} with them. To train all anew: make reproduce SCALE={scale} FRESH=1" if others else ""
 
 
 def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:

@@ -121,28 +121,34 @@ class Results:
         """Return one answer with its verdict."""
         answer, where = self.experiment.answers[key], plan.where(self.experiment, key, self.scale)
         ended = {run.name: run for arm in answer.arms for run in self.runs[arm].values()}
-        lost = ", ".join(name for name, run in ended.items() if run.status == "diverged")
-        # Why: a GPU and CPUs, bf16 and fp32 round differently, and are never mixed in one comparison; nor are other images.
-        # Of several kinds, the one of which the arms have the most seeds is compared, and the others are left out.
-        finished = [[run.kind for run in self.runs[arm].values() if run.status == "finished"] for arm in answer.arms]
-        counts = {run.kind: sorted(kinds.count(run.kind) for kinds in finished) for run in ended.values()}
-        kind = max(sorted(counts), key=counts.__getitem__, default=())
-        is_mixed = all(finished) and not counts[kind][0]
-        interval = None if is_mixed or not ended else answer.interval(self.of_kind(kind), where)
-        left_out = sum(len(kinds) - kinds.count(kind) for kinds in finished)
+        # Why of one kind: devices and dtypes round differently. The one with the most seeds counts; of equals the first's.
+        seeds = {run.kind: sorted(r.seed for r in ended.values() if r.kind == run.kind) for run in ended.values()}
+        found = {kind: answer.interval(self.of_kind(kind), where) for kind in sorted(seeds, key=repr)}
+        kind = max(found, key=lambda k: (found[k].n if found[k] else 0, len(seeds[k]), -seeds[k][0]), default=())
+        interval, left_out = found.get(kind), len(ended) - len(seeds.get(kind, ()))
+        lost = ", ".join(name for name, run in ended.items() if (run.status, run.kind) == ("diverged", kind))
+        finished = [{run.kind for run in self.runs[arm].values() if run.status == "finished"} for arm in answer.arms]
+        is_mixed = interval is None and all(finished) and not set.intersection(*finished)
         value, at = self.experiment.value(key), stamp(self.scale)
         key += "".join(f"{OTHER_NET}{arm.partition(',')[0]} at {rate:g}" for arm, rate in self.tied.items())
         about = key.replace(OTHER_NET, ", ")
         named = replace(value, name=about, subject="")
         verdict = judge(named, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
         ours = "of runs that are not alike" if is_mixed else with_unit(interval, value) if interval else ""
-        ours += f" ({left_out} that are not alike left out)" if interval and left_out else ""
+        ours += f" ({left_out} of another kind left out)" if interval and left_out else ""
         ours += f" (diverged: {lost})" if lost else ""
         if ours and not interval:
             word = "not compared" if is_mixed else "diverged"
             verdict = Verdict(word, f"{word.capitalize()}: {about} {ours}.")
         of = tuple(name for name, run in ended.items() if is_mixed or run.kind == kind) if ours else ()
         return Result(self.experiment, self.scale, key, about, value, where, interval, verdict, ours, of)
+
+    @cached_property
+    def shown(self) -> dict[str, dict[int, Run]]:
+        """Arm -> seed -> run, as `runs`, but for those that every answer leaves out because they are of another kind."""
+        compared = {name for result in self.answers() for name in result.runs}
+        kinds = {run.kind for of in self.runs.values() for run in of.values() if run.name in compared or not compared}
+        return {arm: {seed: run for seed, run in of.items() if run.kind in kinds} for arm, of in self.runs.items()}
 
     def frame(self) -> pd.DataFrame:
         """Return the exact counts measured of finished runs, a row for each arm, seed, split, views and k."""
@@ -155,7 +161,7 @@ class Results:
     def _table(self, rows_of: Callable[[Run], Rows], columns: list[str]) -> pd.DataFrame:
         rows = [
             {"arm": arm, "seed": seed, "run": run.name} | row
-            for arm, by_seed in self.runs.items()
+            for arm, by_seed in self.shown.items()
             for seed, run in sorted(by_seed.items())
             for row in rows_of(run)
         ]

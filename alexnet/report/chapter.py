@@ -13,15 +13,12 @@ from functools import cached_property
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from alexnet.config import ColumnNet
 from alexnet.experiments import plan
 from alexnet.experiments.declare import Experiment
 from alexnet.experiments.results import Result, Results, yours
 from alexnet.experiments.runs import Run
 from alexnet.experiments.scales import Scale, stamp
 from alexnet.experiments.statistics import on, unit_of
-from alexnet.model import layers_of
-from alexnet.paper.arithmetic import operations
 from alexnet.paper.claims import EXACT_UNITS, Value
 from alexnet.preprocessing import SETS
 from alexnet.preprocessing.catalog import title_of
@@ -30,7 +27,6 @@ from alexnet.report.tables import numbered
 
 REPOSITORY = "https://github.com/alexnet-reproduction/alexnet"
 NOTHING = "-"
-GPU = 10e12  # operations a second: a round number to say costs with, no device's speed
 
 
 class Chapter:
@@ -45,7 +41,7 @@ class Chapter:
     @cached_property
     def runs(self) -> list[Run]:
         """Every run of the experiment's arms that ended, each once."""
-        return list({run.name: run for by_seed in self.results.runs.values() for run in by_seed.values()}.values())
+        return list({run.name: run for by_seed in self.results.shown.values() for run in by_seed.values()}.values())
 
     @property
     def seeds(self) -> str:
@@ -111,7 +107,7 @@ class Chapter:
     def provenance(self, *others: "Chapter") -> str:
         """Return what a figure was made from, as a line of Markdown: runs, also those of `others`, commits, commands."""
         runs = {run.name: run for each in (self, *others) for run in each.runs}.values()
-        folders = list(dict.fromkeys(_folder(run) for run in runs))
+        folders = list(dict.fromkeys(map(_folder, runs)))
         shown = ", ".join(folders) if len(folders) <= 4 else f"{len(runs)} in `runs/{self.data}`"
         again = ", ".join(f"`alexnet train {each.experiment.claim} --scale {self.scale}`" for each in (self, *others))
         return f"Runs: {shown}. Commit: {_commits(runs)}. Again: {again}."
@@ -135,12 +131,8 @@ class Chapter:
     def cost(self) -> str:
         """Return how many trainings the experiment takes, and about how long, in words that no machine changes."""
         wanted = plan.wanted(self.scale, [self.experiment.claim], assume=True)
-        shown = [(each.expected_epochs * SETS[each.config.data].counts["train"], each.config.net) for each in wanted]
-        work = sum(n * sum(operations(layers_of(net)).values()) for n, net in shown if isinstance(net, ColumnNet))
-        hours = f", some {plan.as_time(work / GPU)} on a device that sustains {GPU / 1e12:.0f} TFLOP/s" if work else ""
-        millions = sum(images for images, _ in shown) / 1e6
-        said = f"{millions:,.0f}" if millions >= 10 else f"{millions:.2g}"
-        takes = f"It takes {len(wanted)} trainings, in which {said} million images are shown{hours}."
+        images = sum(each.expected_epochs * SETS[each.config.data].counts["train"] for each in wanted)
+        takes = f"It takes {len(wanted)} trainings, in which {images:,.0f} images are shown."
         return f"{takes} What is left, and how long it takes: `alexnet plan {self.experiment.claim} --scale {self.scale}`."
 
     def glue(self, **more: object) -> None:

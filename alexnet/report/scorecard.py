@@ -22,6 +22,7 @@ from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
 from alexnet.report.chapter import NOTHING, noted, printed
 
 NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "of the sets"
+IN_CHAPTER = "see its chapter"  # of a question whose answer is no number
 EFFECTS = ("agrees", "compatible", "smaller", "larger", "direction seen")  # the paper's effect was seen
 PRINTED = 0.05 + 1e-9  # half of the last digit of an error rate or a gain
 
@@ -65,7 +66,7 @@ def _lines_of(claim: Claim, scale: Scale | None) -> list[Line]:
     tested = {key.partition(";")[0] for e in experiments for key in e.answers}
     found += [_untested(claim, key, value) for key, value in claim.keyed.items() if key not in tested]
     # A claim in words alone has no value.
-    open_ = (NOT_RUN if tested else "see its chapter") if experiments else NO_EXPERIMENT
+    open_ = (NOT_RUN if tested else IN_CHAPTER) if experiments else NO_EXPERIMENT
     word = {"definition": BY_CONSTRUCTION, "data": OF_SETS}.get(claim.kind, open_)
     return found or [Line(claim, claim.direction or claim.wording, NOTHING, NOTHING, NOTHING, "", word)]
 

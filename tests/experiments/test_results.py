@@ -268,7 +268,41 @@ def test_seeds_of_another_machine_are_left_out_of_a_comparison_and_do_not_end_it
     results.family.cache_clear()
     after = Results(lrn, "small").answer("top-1 gain")
     assert (after.interval, after.runs) == (before.interval, before.runs)
-    assert after.ours == f"{before.ours} ({left_out} that are not alike left out)"
+    assert after.ours == f"{before.ours} ({left_out} of another kind left out)"
+
+
+def test_the_kind_is_chosen_by_what_it_answers_and_not_by_how_many_runs_there_are(monkeypatch):
+    """An ensemble takes the declared seeds; three seeds that never arrive say more than one that does."""
+    several = declare(
+        monkeypatch, Experiment("s6-ensemble", {"net": base()}, {"top-1 gain": ensemble_gain("net", 5, top=1)})
+    )
+    for seed in range(11):
+        folder = record(several.config("net", "small", seed), precision="fp32" if seed < 5 else "bf16")
+        with_arrays(folder, "predictions-val-ten", probabilities=np.eye(4)[[seed % 4] * 8], labels=np.arange(8) % 4)
+    found = Results(several, "small").answer("top-1 gain")
+    assert (found.interval is not None, len(found.runs)) == (True, 5)
+
+    key = "tanh epochs over ReLU epochs"
+    arms = {"tanh": cifar("19pct", "tanh", rate=0.016), "ReLU": cifar("19pct", rate=0.002)}
+    figure1 = declare(monkeypatch, Experiment("fig1-relu", arms, {key: ratio("tanh", "ReLU", first_epoch_below(0.25))}))
+    for seed in (0, 1, 2):
+        record(figure1.config("ReLU", "small", seed), curve=(0.9, 0.5, 0.2))
+        record(figure1.config("tanh", "small", seed), curve=(0.9, 0.9), status="diverged")
+    for arm, curve in (("ReLU", (0.9, 0.2)), ("tanh", (0.9, 0.5, 0.2))):
+        record(figure1.config(arm, "small", 3), curve=curve, precision="bf16")
+    found = Results(figure1, "small").answer(key)
+    assert (found.interval.n, math.isinf(found.interval.high)) == (3, True)
+
+
+@pytest.mark.parametrize("first", ["fp32", "bf16"])
+def test_of_kinds_that_answer_equally_well_that_of_the_first_seeds_is_compared(monkeypatch, first):
+    arms = {"w": base(), "wo": base("no-norm")}
+    lrn = declare(monkeypatch, Experiment("s3.3-lrn", arms, {"top-1 gain": gain("wo", "w", top=1)}))
+    for seed in range(4):
+        precision = first if seed < 2 else {"fp32": "bf16", "bf16": "fp32"}[first]
+        for arm, wrong in (("w", 400), ("wo", 440 if seed < 2 else 390)):
+            record(lrn.config(arm, "small", seed), [("val", "ten", 1, wrong + seed, 1000)], precision=precision)
+    assert Results(lrn, "small").answer("top-1 gain").interval.estimate == pytest.approx(4.0)
 
 
 def test_of_two_kinds_of_machine_the_one_that_has_both_arms_is_compared(monkeypatch):
