@@ -145,7 +145,7 @@ def ensemble(arms: tuple[str, ...], nets: int, top: int) -> Answer:
 
     def interval_of(found: list[Net]) -> Interval:
         wrong_N = wrong_of_mean(found, top)
-        return count_interval(int(wrong_N.sum()), len(wrong_N))
+        return replace(count_interval(int(wrong_N.sum()), len(wrong_N)), counted="ensemble")
 
     return _of_nets(arms, nets, interval_of)
 

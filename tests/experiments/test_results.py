@@ -184,7 +184,9 @@ def test_an_ensemble_averages_probabilities_and_is_paired_with_its_nets_over_ima
         folder = record(both[0].config("net", "small", seed))
         files.write_arrays(folder / "predictions-val-ten.npz", probabilities=probabilities, labels=labels)
     # means: right; 0.45 < 0.5 wrong; 0.55 > 0.35 right; 0.25 < 0.6 wrong. Alone: wrong at 1, 2; and at 3.
-    assert Results(both[0], "small").answer("top-1 error, 5 CNNs").interval.estimate == pytest.approx(50.0)
+    averaged = Results(both[0], "small").answer("top-1 error, 5 CNNs")
+    assert averaged.interval.estimate == pytest.approx(50.0)
+    assert averaged.ours.endswith("1 ensemble)"), "and not one run"
     gained = Results(both[1], "small").answer("top-1 gain").interval
     assert gained.estimate == pytest.approx(100 * ((2 / 4 + 1 / 4) / 2 - 2 / 4))
     assert str(gained).endswith("1 ensemble)")
