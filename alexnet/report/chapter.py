@@ -129,7 +129,7 @@ class Chapter:
         return Markdown(f":::{{note}}\nNot run at scale {self.scale}. It will show: {what}\n\n{self.cost()}\n:::")
 
     def cost(self) -> str:
-        """Return how many trainings the experiment takes, and about how long, in words that no machine changes."""
+        """Return how many trainings the experiment takes and how many images they are shown, and what says how long."""
         wanted = plan.wanted(self.scale, [self.experiment.claim], assume=True)
         images = sum(each.expected_epochs * SETS[each.config.data].counts["train"] for each in wanted)
         takes = f"It takes {len(wanted)} trainings, in which {images:,.0f} images are shown."
