@@ -271,6 +271,7 @@ def test_seeds_of_another_machine_are_left_out_of_a_comparison_and_do_not_end_it
     after = Results(lrn, "small").answer("top-1 gain")
     assert (after.interval, after.runs) == (before.interval, before.runs)
     assert after.ours == f"{before.ours} ({left_out} of another kind left out)"
+    assert set(Results(lrn, "small").frame()["run"]) == set(before.runs), "figures show what is compared"
 
 
 def test_the_kind_is_chosen_by_what_it_answers_and_not_by_how_many_runs_there_are(monkeypatch):
