@@ -302,7 +302,7 @@ def as_text(scale: Scale, claims: Iterable[str] | None = None, seeds: int = 0) -
     with torch.device("meta"):
         weights = sum(4 * count_parameters(blank(config.net)) for config in missing)  # bytes, in fp32
     disk = (weights + sum(SETS[name].num_bytes for name in sets)) / 1e9
-    text += f"\nAbout {as_time(left)} of training on this machine, one run after the other; {disk:.1f} GB of disk."
+    text += f"\nAbout {as_time(left)} of training on this machine, as busy as it is, run by run; {disk:.1f} GB of disk."
     return text + _unlike((runs.read_whole(each.config) for each in asked), scale)
 
 
