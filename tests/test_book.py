@@ -460,6 +460,7 @@ def test_the_front_page_says_what_the_table_to_download_has(checkout):
     html = checkout / "book" / "_build" / "html"
     (table,) = html.glob("_downloads/*/scorecard.csv")
     rows = pd.read_csv(table)
+    rows = rows[rows.claim != "s3.5-parameters"]  # which the paper does not print
     text = re.sub(r"<[^>]+>|\s+", " ", (html / "intro.html").read_text())
     for word in ("true", "false"):
         count = int((rows.word == f"arithmetic: {word}").sum())

@@ -13,6 +13,7 @@ RATES = {"relu": 0.002, "tanh": 0.016}
 EXPERIMENTS = (
     against("q-exchange", {"exchange": base(), "no exchange": base("no-exchange")}, tops=KS),
     against("q-lrn-layer2", {"with": base(), "layer 1 only": base("no-norm2")}, tops=KS),
+    against("q-fully-connected", {"whole": base()} | {f"without {fc}": base(f"no-{fc}") for fc in ("fc6", "fc7")}),
     against("q-text", {"source2012": base(), "paper": base(preset="paper")}),
     against("q-bf16", {p: base(precision=p, epochs=5, scales=("small", "paper")) for p in ("fp32", "bf16")}),
     Experiment(

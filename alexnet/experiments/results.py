@@ -137,6 +137,7 @@ class Results:
         ours = "of runs that are not alike" if is_mixed else with_unit(interval, value) if interval else ""
         ours += f" ({left_out} of another kind left out)" if interval and left_out else ""
         ours += f" (diverged: {lost})" if lost else ""
+        ours += f" (counted from {kind[-1]})" if ours and kind and kind[-1] else ""
         if ours and not interval:
             word = "not compared" if is_mixed else "diverged"
             verdict = Verdict(word, f"{word.capitalize()}: {about} {ours}.")

@@ -108,7 +108,7 @@ EXPERIMENTS = (
         },
     ),
     against("s1-depth", {"whole": base()} | WITHOUT),
-    against("s7-depth", {"whole": base()} | WITHOUT | {f"without {fc}": base(f"no-{fc}") for fc in ("fc6", "fc7")}),
+    against("s7-depth", {"whole": base()} | WITHOUT),
 )
 LATE = (
     Experiment(

@@ -42,14 +42,14 @@ class Interval:
     def __str__(self) -> str:
         runs = f"{self.n:,} {self.counted}" + "s" * (self.n != 1)
         if self.low is None or self.high is None:
-            return f"{self.estimate:.3g} ({ONE_RUN if self.n == 1 else f'{runs}, no interval'})"
+            return f"{self.estimate:.2f} ({ONE_RUN if self.n == 1 else f'{runs}, no interval'})"
         sign, ends = {
-            (False, False): ("", f"{self.confidence:.0%} interval {self.low:.3g} to {self.high:.3g}"),
-            (False, True): ("at least ", f"one-sided: above {self.low:.3g}"),
-            (True, False): ("at most ", f"one-sided: below {self.high:.3g}"),
+            (False, False): ("", f"{self.confidence:.0%} interval {self.low:.2f} to {self.high:.2f}"),
+            (False, True): ("at least ", f"one-sided: above {self.low:.2f}"),
+            (True, False): ("at most ", f"one-sided: below {self.high:.2f}"),
             (True, True): ("about ", "bounded on neither side"),
         }[math.isinf(self.low), math.isinf(self.high)]
-        return f"{sign}{self.estimate:.3g} ({ends}, {runs})"
+        return f"{sign}{self.estimate:.2f} ({ends}, {runs})"
 
 
 @dataclass(frozen=True)

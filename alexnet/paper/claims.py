@@ -44,7 +44,8 @@ class Value:
     notes2012: float | None = None  # of the 2012 run notes, with all digits; for a setting, what the released source has
     notes_source: str | None = None  # file:line in the 2012 source; .cfg files are below its layers/
     quoted: bool = False  # other authors' number, which the paper only cites
-    derived: bool = False  # not printed: our difference of printed numbers
+    asked: bool = False  # by a question of ours: `paper` is then what no effect would be
+    derived: bool = False  # not printed: ours, from printed numbers
 
     @property
     def key(self) -> str:
@@ -141,7 +142,8 @@ def read_claims(text: str) -> dict[str, Claim]:
     claims: dict[str, Claim] = {}
     for entry in tomllib.loads(text)["claim"]:
         where = f"claims.toml: claim {entry.get('id')!r}"
-        values = tuple(_values(entry.pop("values", []), entry.pop("shared", {}), where))
+        shared = {"asked": entry.get("kind") == "question"} | entry.pop("shared", {})
+        values = tuple(_values(entry.pop("values", []), shared, where))
         claim = build(Claim, entry | {"values": values}, where)
         if claim.id in claims:
             raise UserError(f"{where} is entered twice.")

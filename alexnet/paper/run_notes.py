@@ -13,7 +13,7 @@ import pandas as pd
 # Runs of the whole length whose error rates differ by their schedules alone. Some share 169's first 24 epochs, so that they
 # spread less than independent runs would.
 SCHEDULES_ALONE = ("169", "170", "171", "174")
-GIVEN_UP = ("155", "156", "157", "158", "160")  # of net 145 too, by schedules that the author dropped
+GIVEN_UP = ("155", "156", "157", "158", "160")  # of net 145 too, by schedules that gave larger errors
 # Claim -> two runs, (run, variant, views), whose difference is a gain: one that the paper prints, or the difference of two
 # rates that it prints. The run without comes first.
 PAIRS = {

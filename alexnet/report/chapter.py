@@ -45,8 +45,8 @@ class Chapter:
 
     @property
     def seeds(self) -> str:
-        """The seeds of the runs, as "0-4"."""
-        return _listed({run.seed for run in self.runs})
+        """The seeds of the runs, as "0, 1"."""
+        return ", ".join(map(str, sorted({run.seed for run in self.runs})))
 
     @cached_property
     def answers(self) -> list[Result]:
@@ -60,11 +60,11 @@ class Chapter:
         for value in claim.values:
             where = on(value.dataset, value.split, value.views)
             is_judged = value.margin and not value.is_direction
-            close = f"; we say that it agrees within {value.margin:g}" if is_judged else ""
+            close = f"; our margin: {value.margin:g}" if is_judged else ""
             rows.append((value.key, f"{printed(value)}{f' ({where})' if where else ''}{close}"))
             if value.notes2012 is not None:
                 rows.append(("2012 run notes", f"{noted(value)} ({links.source(value.notes_source)})"))
-        notes = (("to be seen", claim.direction), ("looser band", claim.looser), ("note", claim.note))
+        notes = (("what we look for", claim.direction), ("the paper also says", claim.looser), ("note", claim.note))
         rows += [(name, text) for name, text in notes if text]
         return numbered(rows, ("section", claim.section), f"Claim `{claim.id}`.", f"tbl-claim-{claim.id}")
 
@@ -93,7 +93,8 @@ class Chapter:
                 segments = [segment for run in group for segment in run.manifest["segments"]]
                 machines = dict.fromkeys(f"{_machine(segment)}, {segment['precision']['choice']}" for segment in segments)
                 minutes = f"{sum(run.manifest['seconds'] for run in group) / 60:.0f}"
-                rows.append((arm, _folder(group[0]), _listed(by_seed), minutes, "; ".join(machines), _commits(group)))
+                seeds = ", ".join(map(str, sorted(by_seed)))
+                rows.append((arm, _folder(group[0]), seeds, minutes, "; ".join(machines), _commits(group)))
         headers = ("arm", "run", "seeds", "minutes in all", "machine, precision", "commit")
         left = [f"`{arm}`" for arm, by_seed in self.results.runs.items() if not by_seed]
         return self._table(rows, headers, "The runs at scale {}", "tbl-runs", left)
@@ -161,26 +162,19 @@ def slug(text: str) -> str:
 
 
 def printed(value: Value) -> str:
-    """Return a value as the paper prints it, with unit and bound; an effect may have a direction only."""
-    bound = "" if value.bound == "equal" else f"{value.bound} "
+    """Return a value as the paper prints it, with unit and bound; an effect may have a direction only, our question none."""
+    bound, digits = value.bound.replace("equal", ""), ".1f" if value.unit == "%" and value.margin < 0.5 else ",.10g"
     unit = " point" if value.unit == "points" and value.paper == 1 else unit_of(value)
-    return "direction only" if value.is_direction else f"{bound}{value.paper:,.10g}{unit}"
+    told = "direction only" if value.is_direction else f"{bound} {value.paper:{digits}}{unit}".strip()
+    return NOTHING if value.asked else told
 
 
 def noted(value: Value) -> str:
     """Return what the 2012 run notes or source have for a value."""
     if value.notes2012 is None:
         return NOTHING
-    number = f"{value.notes2012:,.10g}" if value.unit in EXACT_UNITS else f"{value.notes2012:.4g}"
-    return f"{number}{unit_of(value)}"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    """Return numbers in a row as a range: "0-4"; others with commas."""
-    found = sorted(numbers)
-    if len(found) > 2 and found == list(range(found[0], found[-1] + 1)):
-        return f"{found[0]}-{found[-1]}"
-    return ", ".join(map(str, found))
+    digits = ",.10g" if value.unit in EXACT_UNITS else ".2f" if value.unit == "%" else ".4g"
+    return f"{value.notes2012:{digits}}{unit_of(value)}"
 
 
 def _folder(run: Run) -> str:

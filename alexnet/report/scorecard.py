@@ -21,7 +21,7 @@ from alexnet.paper import arithmetic
 from alexnet.paper.claims import CLAIMS, EXACT_UNITS, Claim, Value
 from alexnet.report.chapter import NOTHING, noted, printed
 
-NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "of the sets"
+NOT_RUN, NO_EXPERIMENT, BY_CONSTRUCTION, OF_SETS = "not run", "no experiment", "by construction", "about the sets"
 IN_CHAPTER = "see its chapter"  # of a question whose answer is no number
 EFFECTS = ("agrees", "compatible", "smaller", "larger", "direction seen")  # the paper's effect was seen
 PRINTED = 0.05 + 1e-9  # half of the last digit of an error rate or a gain
@@ -110,15 +110,16 @@ def answer_sentences() -> dict[str, str]:
     values = [value for claim in CLAIMS.values() if claim.is_measured for value in claim.values if not value.derived]
     noted2012 = [v for v in values if v.notes2012 is not None and v.unit in ("%", "points") and v.bound == "equal"]
     same = sum(abs(value.notes2012 - value.paper) <= PRINTED for value in noted2012)
-    listed = ", ".join(f"{word} ({n})" for word, n in Counter(line.word for line in judged).most_common())
-    counts = Counter(line.word for line in everything)
+    once = {(line.what, line.ours, line.where, line.word) for line in judged}  # Why: two claims may share a measurement.
+    listed = ", ".join(f"{word} ({n})" for word, n in Counter(word for *_, word in once).most_common())
+    counts = Counter(line.word for line in everything if not any(value.derived for value in line.claim.values))
     return {
-        "notes": f"Of the {len(noted2012)} results that the paper prints and its authors' run notes of 2012 have too, "
-        f"{'all' if same == len(noted2012) else same} are the same to the last printed digit.",
+        "notes": f"Of {len(noted2012)} results that stand both in the paper and in its authors' run notes of 2012, "
+        f"{'all' if same == len(noted2012) else same} agree to the last printed digit.",
         "counts": f"Of the {claims} claims that only trainings can test, {found or 'none'} "
-        f"{'has' if found < 2 else 'have'} so far been judged here on photographs.",
-        "words": f"Verdicts so far: {listed}." if listed else "There is no verdict so far.",
-        "arithmetic": f"Of the numbers of the text that are arithmetic, {counts['arithmetic: true']} are true and "
+        f"{'has' if found < 2 else 'have'} so far been judged here on photographs, by {len(once)} numbers.",
+        "words": f"Their verdicts: {listed}." if listed else "There is no verdict so far.",
+        "arithmetic": f"Of the printed numbers that are arithmetic, {counts['arithmetic: true']} are true and "
         f"{counts['arithmetic: false']} false.",
     }
 

@@ -257,6 +257,17 @@ def test_an_arm_trained_on_other_images_or_counted_from_other_logits_is_in_no_co
     assert (found.interval, found.verdict.word) == (None, "not compared")
 
 
+def test_errors_that_were_counted_otherwise_say_so_in_the_answer(monkeypatch):
+    lrn = declare(
+        monkeypatch, Experiment("s3.3-lrn", {"w": base(), "wo": base("no-norm")}, {"top-1 gain": gain("wo", "w", top=1)})
+    )
+    recorded(lrn, "w", (400, 410))
+    recorded(lrn, "wo", (430, 440))
+    for file in runs.runs_dir().glob("*/*/*/manifest.json"):
+        files.write_json(file, files.read_json(file, "") | {"counted_from": "logits in bf16"})
+    assert Results(lrn, "small").answer("top-1 gain").ours.endswith("(counted from logits in bf16)")
+
+
 @pytest.mark.parametrize(("added", "left_out"), [("w", 1), ("wo", 1), ("both", 2)])
 def test_seeds_of_another_machine_are_left_out_of_a_comparison_and_do_not_end_it(monkeypatch, added, left_out):
     """Two seeds of each arm in fp32, then one more in bf16, as somebody's GPU might add."""

@@ -87,7 +87,7 @@ def test_a_numerator_that_never_arrived_bounds_the_ratio_from_below():
     half = T2 * math.log(2) / math.sqrt(3)
     assert ends(found) == pytest.approx((4 * math.exp(-half), math.inf), rel=1e-5)
     assert (found.estimate, found.n) == (pytest.approx(4.0), 3)
-    assert str(found).startswith("at least 4 (one-sided: above 0.7")
+    assert str(found).startswith("at least 4.00 (one-sided: above 0.71")
 
 
 def test_a_denominator_that_never_arrived_bounds_the_ratio_from_above():
@@ -197,7 +197,7 @@ def test_the_variance_is_pooled_over_arms_that_are_no_members_too():
 
 
 def test_a_lone_seed_that_never_arrived_is_a_bound_and_no_estimate():
-    assert str(ratio_interval([math.inf], [3.0], limits=(60, 60))).startswith("at least 20 ")
+    assert str(ratio_interval([math.inf], [3.0], limits=(60, 60))).startswith("at least 20.00 ")
     assert str(ratio_interval([3.0], [math.inf], limits=(60, 60))).startswith("at most 0.05 ")
 
 
@@ -313,8 +313,8 @@ def test_no_claim_can_agree_on_a_stand_in():
 def test_the_sentence_says_the_measurement_its_data_and_the_papers_value():
     verdict = judge(RATIO, interval(4.2, 3.1, 5.4), dataset="cifar10", split="train", views="whole", scale="small")
     assert verdict.sentence == (
-        "Smaller: tanh epochs over ReLU epochs 4.2 times (95% interval 3.1 to 5.4, 3 runs) on CIFAR-10, training, whole "
-        "images, scale small; the paper gives 6 times, on CIFAR-10, training, whole images."
+        "Smaller: tanh epochs over ReLU epochs 4.20 times (95% interval 3.10 to 5.40, 3 runs) on CIFAR-10, training, "
+        "whole images, scale small; the paper gives 6 times, on CIFAR-10, training, whole images."
     )
     said = {"dataset": "imagenet20", "split": "val", "views": "central", "scale": "small"}
     assert judge(GAIN, interval(0.5, 0.2, 0.8), **said).sentence.endswith(

@@ -8,6 +8,7 @@ import pytest
 
 from alexnet.config import UserError
 from alexnet.experiments import EXPERIMENTS, scales
+from alexnet.paper import get
 from alexnet.report import Chapter
 from alexnet.report.chapter import printed, slug
 
@@ -37,7 +38,7 @@ def test_the_frame_has_a_row_for_each_count(chapter):
 def test_prose_gets_the_gain_that_the_table_has(chapter):
     """168 of 300 less the mean of 150 and 156 are 5 points."""
     texts = chapter.texts()
-    assert texts["top-1-gain"].startswith("5 points")
+    assert texts["top-1-gain"].startswith("5.00 points")
     assert chapter.answers[0].verdict.word == "one run"
     assert texts["top-1-gain-paper"] == "1.4 points"
     assert texts["seeds"] == "0, 1"
@@ -97,7 +98,7 @@ def test_keys_of_answers_are_names_for_glue():
 
 def test_what_was_not_run_is_one_line_and_no_empty_row():
     depth = Chapter("s7-depth", "paper")
-    missing = "; ".join(f"top-1 gain, {layer}" for layer in ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7"))
+    missing = "; ".join(f"top-1 gain, {layer}" for layer in ("conv2", "conv3", "conv4", "conv5"))
     assert depth.verdicts().data == f"Not run at scale paper: {missing}."
     assert depth.runs_table().data.startswith("Not run at scale paper: `whole`; `without conv2`;")
 
@@ -105,6 +106,16 @@ def test_what_was_not_run_is_one_line_and_no_empty_row():
 def test_an_effect_without_a_number_has_a_direction():
     depth = next(experiment for experiment in EXPERIMENTS if experiment.claim == "s1-depth")
     assert {printed(depth.value(key)) for key in depth.answers} == {"direction only"}
+
+
+def test_the_paper_has_nothing_to_say_to_a_question_of_ours():
+    question = next(experiment for experiment in EXPERIMENTS if experiment.claim == "q-fully-connected")
+    assert {printed(question.value(key)) for key in question.answers} == {"-"}
+
+
+def test_an_error_rate_keeps_the_decimal_that_the_paper_prints():
+    assert [printed(get("table1").by_key(f"top-{k} error, CNN")) for k in (1, 5)] == ["37.5 %", "17.0 %"]
+    assert printed(get("s3.3-lrn-cifar").by_key("error, with")) == "11 %"
 
 
 def test_a_rehearsal_is_stamped_so_in_figures_and_tables(monkeypatch, tmp_path):

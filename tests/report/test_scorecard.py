@@ -70,6 +70,15 @@ def test_a_measurement_has_its_interval_its_place_and_the_run_notes(record):
     assert "direction seen (1)" in scorecard.answer_sentences()["words"]
 
 
+def test_a_measurement_that_two_claims_share_is_one_number(record):
+    depth = next(experiment for experiment in EXPERIMENTS if experiment.claim == "s7-depth")
+    for seed, wrong in enumerate((3000, 3010)):
+        record(depth.config("whole", "small", seed), [("val", "ten", 1, wrong, 7854)])
+        record(depth.config("without conv3", "small", seed), [("val", "ten", 1, wrong + 120, 7854)])
+    assert {line.claim.id for line in scorecard.lines() if line.is_judged} >= {"s1-depth", "s7-depth"}
+    assert scorecard.answer_sentences()["words"] == "Their verdicts: direction seen (1)."
+
+
 def test_the_stand_in_is_measured_and_not_judged(record):
     for seed in (0, 1):
         record(LRN.config("with", "toy", seed), [("val", "ten", 1, 150, 300)])
@@ -111,4 +120,4 @@ def test_the_table_to_download_has_every_line():
 def test_the_front_page_counts_what_the_run_notes_have_too():
     """Eight error rates and six gains; differences of printed rates, which the paper leaves to the reader, are none."""
     assert "14 results" in scorecard.answer_sentences()["notes"]
-    assert "all are the same" in scorecard.answer_sentences()["notes"]
+    assert "all agree" in scorecard.answer_sentences()["notes"]
