@@ -134,10 +134,10 @@ class Results:
         about = key.replace(OTHER_NET, ", ")
         named = replace(value, name=about, subject="")
         verdict = judge(named, interval, dataset=where.data, split=where.split, views=where.views, scale=at)
-        ours = "of runs that are not alike" if is_mixed else with_unit(interval, value) if interval else ""
+        ours = with_unit(interval, value) if interval else "of runs that differ in device or counting" * is_mixed
         ours += f" ({left_out} of another kind left out)" if interval and left_out else ""
         ours += f" (diverged: {lost})" if lost else ""
-        ours += f" (counted from {kind[-1]})" if ours and kind and kind[-1] else ""
+        ours += f" (counted from {kind[-1]})" if interval and kind[-1] else ""
         if ours and not interval:
             word = "not compared" if is_mixed else "diverged"
             verdict = Verdict(word, f"{word.capitalize()}: {about} {ours}.")

@@ -359,7 +359,9 @@ def test_fp32_and_bf16_are_never_mixed_in_one_comparison(monkeypatch):
     assert (found.interval, found.verdict.word) == (None, "not compared")
     for scale in ("small", None):
         (line,) = (each for each in scorecard.lines("s3.3-lrn", scale) if each.what == "top-1 gain")
-        assert (line.word, line.ours) == ("not compared", "of runs that are not alike"), "and not said to be not run"
+        assert (line.word, line.ours) == ("not compared", "of runs that differ in device or counting"), (
+            "and not said to be not run"
+        )
 
 
 def test_arms_that_differ_in_precision_by_design_are_compared(monkeypatch):
