@@ -111,7 +111,7 @@ class Chapter:
         folders = list(dict.fromkeys(map(_folder, runs)))
         shown = ", ".join(folders) if len(folders) <= 4 else f"{len(runs)} in `runs/{self.data}`"
         again = ", ".join(f"`alexnet train {each.experiment.claim} --scale {self.scale}`" for each in (self, *others))
-        return f"Runs: {shown}. Commit: {_commits(runs)}. Again: {again}."
+        return f"Runs: {shown}. Commit: {_commits(runs)}. To repeat: {again}."
 
     @property
     def is_measured(self) -> bool:
