@@ -48,7 +48,7 @@ def test_prose_gets_the_gain_that_the_table_has(chapter):
 def test_a_figure_says_scale_set_seeds_runs_commit_and_command(chapter, tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_FIGURES", str(tmp_path))
     shown = chapter.show(plt.figure(), "fig-x", "A caption.", "alt").data
-    assert "Again: `alexnet train s3.3-lrn --scale toy`." in shown
+    assert "To repeat: `alexnet train s3.3-lrn --scale toy`." in shown
     assert "Commit: 01234567*" in shown
     assert chapter.stamp == "scale toy | Formula-256 (a stand-in, no photographs) | seeds 0, 1"
     assert "github.com" not in shown, "runs on stand-ins are not committed"
