@@ -163,6 +163,7 @@ def slug(text: str) -> str:
 
 def printed(value: Value) -> str:
     """Return a value as the paper prints it, with unit and bound; an effect may have a direction only, our question none."""
+    # Why by the margin: it is that of whole percents where the paper prints no decimal (claims.toml).
     bound, digits = value.bound.replace("equal", ""), ".1f" if value.unit == "%" and value.margin < 0.5 else ",.10g"
     unit = " point" if value.unit == "points" and value.paper == 1 else unit_of(value)
     told = "direction only" if value.is_direction else f"{bound} {value.paper:{digits}}{unit}".strip()
