@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alexnet.model import kernels, layers
+from alexnet.model import cifar, kernels, layers
 from alexnet.model.kernels import build
 from alexnet.model.presets import MapNorm, ResponseNorm
 
@@ -11,6 +11,7 @@ NORMALISATIONS = {
     "response": lambda x: layers.response_normalise(x, ResponseNorm(alpha_per_window=True)),
     "response, columns merged": lambda x: layers.response_normalise(x, ResponseNorm(size=3), groups=2),
     "another power": lambda x: layers.response_normalise(x, ResponseNorm(beta=1.3)),
+    "the window of the nets of CIFAR-10": lambda x: layers.response_normalise(x, cifar.NORM),
     "within maps": lambda x: layers.normalise_within_maps(x, MapNorm()),
     "within maps, another window": lambda x: layers.normalise_within_maps(x, MapNorm(size=7, alpha=0.1)),
 }

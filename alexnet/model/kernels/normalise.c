@@ -97,6 +97,8 @@ INLINE void across_backward(const float *x, const float *g, int64_t rows, int64_
             call(reach, 1); \
         else if (reach == 2) \
             call(2, 0); \
+        else if (reach == 4) \
+            call(4, 0); \
         else \
             call(reach, 0); \
     } while (0)
