@@ -166,7 +166,7 @@ def cifar(topology: Topology, activation: Activation = "relu", *, epochs: int = 
             data=dataset,
             net=CifarNet(topology, activation, num_classes=SETS[dataset].num_classes, width=scale.cifar_width),
             optimiser=Optimiser(batch_size=scale.cifar_batch_size),
-            epochs=(30 if epochs <= 60 else epochs // 80) if scale.name == "toy" else epochs,
+            epochs=int(epochs * scale.cifar_epochs[epochs > 60]),
             precision=scale.cifar_precision,
         )
 

@@ -53,14 +53,14 @@ def search_rate(config_of: Callable[..., RunConfig], line: float, first_rate: fl
     """Find the rate at which the training error is at `line` soonest, where `config_of` makes a run of a rate and a seed.
 
     The grid grows outward from the first rate until the fastest has a slower neighbour on either side. A run ends when
-    another rate has crossed the line earlier than it can, and the search after `MAX_PLACES` rates in any case (`said`).
+    it can no longer nearly tie with the fastest, and the search after `MAX_PLACES` rates in any case (`said`).
     """
     tried: dict[int, float] = {}  # place on the grid -> crossing epoch
     metrics: dict[float, Rows] = {}
     while True:
         best = min(tried, key=tried.__getitem__, default=0)
         fastest = tried.get(best, math.inf)
-        limit = math.ceil(fastest) if math.isfinite(fastest) else None
+        limit = math.ceil(NEAR_TIE * fastest) if math.isfinite(fastest) else None
         # Why lower: that nothing crossed is most often because the rate was too high.
         places = (best - 1, best + 1) if limit is not None else (min(tried, default=1) - 1,)
         missing, rows = [place for place in places if place not in tried], None

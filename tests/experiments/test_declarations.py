@@ -147,6 +147,7 @@ def test_the_nets_of_section_3_3_are_trained_as_the_files_of_cuda_convnet_say():
     with_, without, published = (cifar_norms.config(arm, "paper") for arm in ("with", "without", "13pct as published"))
     assert changed(without, {"norms": None}) == with_
     assert (with_.epochs, published.epochs) == (520, 160)
+    assert [cifar_norms.config("with", scale).epochs for scale in ("small", "toy")] == [260, 6]
     assert dict(with_.optimiser.layer_decay) == {"local3": 0.004, "local4": 0.004, "fc5": 0.01}
     assert dict(published.optimiser.layer_decay)["fc5"] == 0.004
     assert with_.augmentation.crop_side == with_.net.image_side == 24

@@ -67,10 +67,16 @@ def test_the_search_walks_to_the_fastest_rate_and_brackets_it(best):
     assert {seed for _, seed, _ in calls} == {0}
 
 
-def test_a_run_is_bounded_by_the_epoch_at_which_another_has_crossed():
+def test_a_run_is_bounded_by_the_epoch_after_which_it_cannot_be_a_near_tie():
     calls = []
     search_rate(config_of, LINE, 0.004, bowl(0.004, calls))
-    assert calls == [(0.004, 0, None), (0.002, 0, 10), (0.008, 0, 10)]
+    assert calls == [(0.004, 0, None), (0.002, 0, 11), (0.008, 0, 11)]
+
+
+def test_a_rate_that_crosses_a_little_later_is_a_near_tie_and_one_that_crosses_much_later_is_not():
+    crossings = {0.002: 10.9, 0.004: 10.0, 0.008: 11.1}
+    search = search_rate(config_of, LINE, 0.004, lambda config, limit: falling(crossings[config.optimiser.rate], limit))
+    assert (search.best_rate, search.bracketed, search.ties) == (0.004, True, [0.002])
 
 
 def test_when_nothing_crosses_the_search_goes_down_and_then_gives_up(monkeypatch):
