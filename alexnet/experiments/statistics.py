@@ -189,7 +189,7 @@ def judge(value: Value, interval: Interval | None, *, dataset: str, split: str, 
     at, theirs = on(dataset, split, views), on(value.dataset, value.split, value.views)
     bound = "" if value.bound == "equal" else f"{value.bound} "
     printed = "a direction and no number" if value.is_direction else f"{bound}{value.paper:g}{unit_of(value)}"
-    says = f"the paper gives {printed}, on {theirs or 'no data'}"
+    says = "the question is our own" if value.asked else f"the paper gives {printed}, on {theirs or 'no data'}"
     if interval is None:
         return Verdict("not run at this scale", f"Not run at scale {scale}, on {at}: {value.key}; {says}.")
     compared = scale not in ("toy", "rehearsal") and value.is_measured_on(dataset, split, views) and not value.is_direction

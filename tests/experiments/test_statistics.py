@@ -2,6 +2,7 @@
 
 import math
 import typing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -336,3 +337,10 @@ def test_a_claim_in_words_is_judged_by_its_direction():
     verdict = judge(value, interval(0.4, 0.1, 0.7), dataset="imagenet20", split="val", views="ten", scale="small")
     assert verdict.word == "direction seen"
     assert "the paper gives a direction and no number" in verdict.sentence
+
+
+def test_a_question_of_our_own_is_not_put_into_the_papers_mouth():
+    asked = replace(GAIN, paper=0.0, asked=True)
+    verdict = judge(asked, interval(0.5, 0.2, 0.8), dataset="imagenet20", split="val", views="ten", scale="small")
+    assert "the question is our own" in verdict.sentence
+    assert "paper" not in verdict.sentence
