@@ -15,6 +15,7 @@ EXPERIMENTS = (
     against("q-lrn-layer2", {"with": base(), "layer 1 only": base("no-norm2")}, tops=KS),
     against("q-fully-connected", {"whole": base()} | {f"without {fc}": base(f"no-{fc}") for fc in ("fc6", "fc7")}),
     against("q-text", {"source2012": base(), "paper": base(preset="paper")}),
+    against("q-dropout-rate", {"with": base(), "without": base("no-dropout", rate=0.005, scales=SMALL)}, is_gap_closed=True),
     against("q-bf16", {p: base(precision=p, epochs=5, scales=("small", "paper")) for p in ("fp32", "bf16")}),
     Experiment(
         claim="q-codes",
