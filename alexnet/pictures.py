@@ -18,6 +18,7 @@ from alexnet.model.weights import LoadedNet
 from alexnet.preprocessing import PreparedSet, Split, photograph
 from alexnet.training import evaluate
 from alexnet.training.distributed import Group
+from alexnet.training.precision import settle_cuda
 
 Picture = Path | str | Image.Image | np.ndarray
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
@@ -75,6 +76,7 @@ def features(net: LoadedNet, pictures: Picture | Sequence[Picture], layer: str =
 def ready(net: LoadedNet) -> tuple[SimpleNamespace, RunConfig]:
     """Return what `evaluate` needs of a learner, and the config of its run as far as that says how it is shown images."""
     shape = net.card.net if isinstance(net.card.net, CifarNet) else ColumnNet(num_classes=len(net.card.classes))
+    settle_cuda(tf32=False)
     learner = SimpleNamespace(net=net.net, group=Group(net.mean_image.device), precision="fp32")
     return learner, RunConfig(net=shape, augmentation=net.shown)
 

@@ -75,6 +75,12 @@ def test_a_prediction_is_the_mean_over_ten_views_in_words(net):
     assert not net.net.training, "a net is left as it was found"
 
 
+def test_a_cuda_device_is_not_left_to_round_products(net, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    alexnet.features(net, picture())
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_features_are_those_of_the_central_view(net):
     found = alexnet.features(net, picture(), "fc6")
     with torch.no_grad():

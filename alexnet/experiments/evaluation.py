@@ -38,7 +38,7 @@ def loaded(config: RunConfig) -> LoadedNet:
     net, data = run.learner.net, run.data
     reading = config.net.preset if isinstance(config.net, ColumnNet) else config.net.topology
     card = ModelCard(reading, net.config, config_hash(config), data.classes, data.words, config.augmentation)
-    return LoadedNet(net, card, torch.from_numpy(data.mean)).eval()
+    return LoadedNet(net, card, torch.from_numpy(data.mean)).eval().to(run.learner.group.device)
 
 
 def shown(source: RunConfig | Path, data: str | None = None) -> Trained:
