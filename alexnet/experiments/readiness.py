@@ -10,6 +10,8 @@ from alexnet.experiments.scales import SCALES, Scale, table
 from alexnet.preprocessing import SETS, data_dir, is_prepared
 from alexnet.preprocessing.prepared_set import MANIFEST, read_manifest
 
+RARE = ("fall2009", "fall2011")  # few have these sets; the scale `paper` is run without what needs them
+
 
 def device() -> Any:
     """Return the device that a single training takes: the first CUDA device, else the CPU."""
@@ -23,7 +25,7 @@ def lacks(scale: Scale) -> list[str]:
     import torch
 
     sets = {"toy": "", "small": "cifar10 imagenet20 imagenette", "paper": "cifar10 ilsvrc2010 ilsvrc2012"}[scale].split()
-    missing = [f"{name} (alexnet prepare {name} --source DIR)" for name in sets if not is_prepared(name)]
+    missing = [f"{name} ({SETS[name].how}: alexnet prepare {name})" for name in sets if not is_prepared(name)]
     if scale == "paper" and not torch.cuda.device_count():
         missing.append("a CUDA device")
     return missing

@@ -194,3 +194,12 @@ def test_a_divergence_is_returned_once(tiny, monkeypatch):
     (told,) = runner.train_missing("toy", threads=2)
     assert "rate that is too high" in told
     assert runner.train_missing("toy", threads=2) == []
+
+
+def test_runs_that_wait_for_a_set_which_few_have_are_told_and_fail_nothing(toy, monkeypatch):
+    failed = {"fall2009/a": "fall2009/a: fall2009 is made of images on disk."}
+    monkeypatch.setattr(runner.Queue, "advance", lambda self: self.failed.update(failed))
+    assert runner.train_missing("toy") == list(failed.values())
+    failed["formula32/b"] = "formula32/b: its manifest is damaged."
+    with pytest.raises(UserError, match="2 of the runs failed"):
+        runner.train_missing("toy")
