@@ -22,6 +22,7 @@ Rows = list[dict[str, Any]]  # of a table, each by the names of its columns
 @contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
     """Yield a binary stream whose content becomes `file` when it is whole and on the disk, or does not."""
+    file = file.absolute()  # Why: "." has no name
     make_folder(file.parent)
     partial = file.with_name(file.name + PARTIAL)
     try:

@@ -217,13 +217,14 @@ def test_the_two_column_net_is_trained_measured_evaluated_and_exported_by_comman
         assert found["features"].shape == (2, 256)
         assert found["files"].tolist() == ["more/two.png", "one.png"]
     (tmp_path / "empty").mkdir()
-    for words, said in ((("--layer", "fc9"), "fc7"), (("--device", "gpu"), "cuda:1")):
+    for words, said in ((("--layer", "fc9"), "fc7"), (("--device", "gpu"), "cuda:1"), (("--to", "."), "Is a directory")):
         status, _, err = run(capsys, "features", str(photos), *words)
         assert (status, said in err, len(err.splitlines())) == (1, True, 1)
     assert "has no pictures" in run(capsys, "features", str(tmp_path / "empty"))[2]
     status, _, err = run(capsys, "train", *name, "--ablation", "no-nrom")
     assert status == 1
     assert "did you mean 'no-norm'" in err
+    assert not list(runs.runs_dir().rglob("*no-nrom*")), "said before a folder is made"
     assert artefacts.read_errors(mine.folder) == []
 
 
@@ -296,16 +297,10 @@ def test_a_training_that_diverges_says_so_and_ends_with_a_status_of_its_own(tiny
     assert err.count("rate that is too high") == 2, "while it trains, and at the end"
 
 
-def test_clean_lists_sizes_and_removes_weights_but_no_record_and_no_set(tiny, capsys):
+def test_a_run_without_its_weights_is_not_evaluated_and_its_set_not_made_again(tiny, capsys):
     assert run(capsys, "train", *SMALL)[0] == 0
     (done,) = runs.recorded("formula32/*")
-    weights, manifest = done.folder / checkpoint.WEIGHTS, done.folder / "manifest.json"
-    status, out, _ = run(capsys, "clean")
-    assert status == 0
-    assert re.search(rf"[\d.]+ MB  {weights}", out)
-    assert weights.is_file(), "nothing goes unasked"
-    assert run(capsys, "clean", "--yes")[0] == 0
-    assert (weights.is_file(), manifest.is_file(), tiny.folder.is_dir()) == (False, True, True)
+    (done.folder / checkpoint.WEIGHTS).unlink()
     shutil.rmtree(tiny.folder)
     status, _, err = run(capsys, "evaluate", done.name)
     assert status == 1
@@ -334,6 +329,7 @@ def test_list_shows_the_prepared_sets(tiny, capsys):
         (("evaluate", "--weights", "a", "--data", "formula32", "--scale", "toy"), "Say which net"),
         (("train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", "--data", "../data/formula32"), "There is no data set"),
         (("figure", "fig1-rel"), "did you mean"),
+        (("train", "--epochs", "1", "fig1-relu", "--arm", "ReLU", "--scale", "toy"), "Name the claim before the options"),
     ],
 )
 def test_a_mistake_is_one_line(tiny, capsys, words, said):

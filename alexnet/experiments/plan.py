@@ -331,9 +331,3 @@ def arms_as_text(scale: Scale, claims: Iterable[str] | None = None) -> str:
             arms[arm] = [f"{result.said}, {len(result.metrics)} tried"]
         lines += [(experiment.claim if i == 0 else "", arm, ", ".join(seeds)) for i, (arm, seeds) in enumerate(arms.items())]
     return tabulate(lines, headers=("claim", "arm", "runs by seed"), disable_numparse=True)
-
-
-def removable() -> list[Path]:
-    """Return the files with weights of finished runs."""
-    over = [run.folder for run in runs.recorded() if run.status in runs.FINAL]
-    return [file for folder in over if not files.is_locked(folder / ".lock") for file in weights_in(folder)]

@@ -208,7 +208,9 @@ def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top:
 def recorded_scale(experiment: Experiment) -> Scale | None:
     """Return the largest scale at which an experiment has a result, or None; of scales with the same runs, the smallest."""
     # On CIFAR-10 the same runs stand at small and at paper.
-    used = {scale: [result.runs for result in Results(experiment, scale).answers()] for scale in SCALES}
+    each = {scale: Results(experiment, scale) for scale in SCALES}
+    names = {scale: [run.name for of in result.shown.values() for run in of.values()] for scale, result in each.items()}
+    used = {scale: [found.runs for found in result.answers()] or names[scale] for scale, result in each.items()}
     largest = next(filter(any, reversed(used.values())), None)
     return next((scale for scale in SCALES if largest and used[scale] == largest), None)
 

@@ -5,18 +5,8 @@ untrusted file -> a square of 256 pixels. prepare: make a set, or resume making 
 augment: crops, flips, colour noise, the ten views. loader: (seed, epoch, step) -> batch.
 """
 
-from typing import Any
-
 from alexnet.preprocessing.catalog import SETS
 from alexnet.preprocessing.prepare import prepare
 from alexnet.preprocessing.prepared_set import PreparedSet, Split, data_dir, is_prepared, open_set
 
-__all__ = ["SETS", "Batches", "PreparedSet", "Split", "batches", "data_dir", "is_prepared", "open_set", "prepare"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in ("Batches", "batches"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from alexnet.preprocessing.loader import Batches  # Why late: it imports torch, which takes a second
-
-    return Batches
+__all__ = ["SETS", "PreparedSet", "Split", "data_dir", "is_prepared", "open_set", "prepare"]

@@ -16,7 +16,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 APPLE = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1", b"ftypavif")  # what telephones write
 # Why: the paper does not name its filter. Pillow's bicubic widens with the reduction, so it does not alias.
 RESAMPLING = Image.Resampling.BICUBIC
-LARGE = 8 * 10**6  # pixels; a decoded photograph takes 4 bytes for each, and up to twice that while it is converted
+LARGE = 40 * 10**6  # pixels, more than most telephones have; decoded, each takes 4 bytes, and twice that when converted
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, zlib.error, MemoryError)
 UNREADABLE += (Image.DecompressionBombError, Image.DecompressionBombWarning)
 

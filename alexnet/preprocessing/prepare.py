@@ -77,7 +77,7 @@ def prepare(
     elif source is not None:
         was = prepared_set.read_manifest(folder).get("origin")
         if was is not None and _origin(source, val_fraction)["sha256"] != was["sha256"]:
-            what = f"{name} is prepared from {was['folder']}, and what is in {source} now are other files"
+            what = f"{name} is prepared from {was['folder']}, and the files in {source}, or --val-fraction, are others now"
             raise UserError(f"{what}. To make the set again from there, add --force.")
     data = prepared_set.open_set(name, verify)
     if codec not in (None, data.codec):

@@ -226,6 +226,13 @@ def test_results_on_cifar10_are_of_the_smallest_scale_that_has_the_same_runs(mon
     assert results.recorded_scale(cifar10) == "small"
 
 
+def test_an_experiment_that_answers_in_no_number_is_of_the_scale_that_has_its_runs(monkeypatch):
+    labels = declare(monkeypatch, Experiment("fig4-labels", {"net": base()}))
+    assert results.recorded_scale(labels) is None
+    recorded(labels, "net", (400, 410))
+    assert results.recorded_scale(labels) == "small"
+
+
 def test_an_interval_does_not_change_as_other_arms_of_its_family_are_recorded(monkeypatch):
     lrn = Experiment("s3.3-lrn", {"w": base(), "wo": base("no-norm")}, {"top-1 gain": gain("wo", "w", top=1)})
     others = [

@@ -197,7 +197,7 @@ def test_a_name_that_is_a_known_sets_or_no_folders_is_refused(source, name):
 def test_a_prepared_set_is_not_taken_for_one_of_another_source(source, unsplit):
     first = prepare("folders", source)
     assert prepare("folders", source).fingerprint == first.fingerprint
-    with pytest.raises(UserError, match=r"folders is prepared from .*source, and what is in .*unsplit.* other files"):
+    with pytest.raises(UserError, match=r"folders is prepared from .*source, and the files in .*unsplit.* others now"):
         prepare("folders", unsplit, val_fraction=0.1)
     image = source / "train" / "cat" / "cat_0.png"
     image.write_bytes((source / "train" / "dog" / "dog_0.png").read_bytes())
