@@ -15,7 +15,8 @@ from alexnet.config import CifarNet, RunConfig, Topology
 from alexnet.machine import available_cores
 from alexnet.model import build
 from alexnet.model.cifar import CifarStack, LocallyConnected2d
-from alexnet.preprocessing import Batches, PreparedSet, batches, is_prepared, prepare
+from alexnet.preprocessing import PreparedSet, is_prepared, prepare
+from alexnet.preprocessing.loader import Batches
 from alexnet.training.evaluate import num_wrong
 from alexnet.training.step import Learner
 
@@ -25,7 +26,7 @@ BATCH, STEPS = 128, 4
 def rows() -> Iterator[Row]:
     """Measure the nets on CIFAR-10, or on its stand-in."""
     data = prepare("cifar10" if is_prepared("cifar10") else "formula32")
-    shown = batches(data, "train", None)
+    shown = Batches(data, "train", None)
     for topology in ("19pct", "conv-local-13pct"):
         yield loop_against_bare(topology, shown)
         yield loop_against_obvious(topology, shown, data)

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader
 from alexnet.bench.rows import Kind, Row, Setting, both, compare, here
 from alexnet.config import ColumnNet, Optimiser, RunConfig
 from alexnet.model import StepKey
-from alexnet.preprocessing import PreparedSet, Split, batches, is_prepared, open_set, photograph, prepare, synthetic
+from alexnet.preprocessing import PreparedSet, Split, is_prepared, open_set, photograph, prepare, synthetic
 from alexnet.preprocessing.augment import SOURCE2012
+from alexnet.preprocessing.loader import Batches
 from alexnet.preprocessing.prepared_set import JpegImages
 from alexnet.training.distributed import Group
 from alexnet.training.evaluate import count_batches
@@ -83,7 +84,7 @@ def loader_against_torchvision(data: PreparedSet, source: Path, what: str, at_le
     from torchvision import datasets as folders
     from torchvision import transforms
 
-    ours, epochs = batches(data, "train", SOURCE2012), count()
+    ours, epochs = Batches(data, "train", SOURCE2012), count()
     change = transforms.Compose([transforms.RandomCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()])
     theirs = DataLoader(folders.ImageFolder(source / "train", change), BATCH, shuffle=True, num_workers=1)
     ratio, own, other = compare(
@@ -103,7 +104,7 @@ def training_against_one_batch(data: PreparedSet, at: Setting, width: float) -> 
     looped, bare = (Learner(config, at.kind, Group(at.device)) for _ in range(2))
     train, times = data.splits["train"], -(-(STEPS + 3) * BATCH // NUM_IMAGES)
     long = Split(np.concatenate([train.images] * times), np.tile(train.labels, times))
-    shown = batches(replace(data, splits={"train": long}), "train", SOURCE2012, at.device)
+    shown = Batches(replace(data, splits={"train": long}), "train", SOURCE2012, at.device)
     stream, steps = ([x.to(at.device) for x in batch] for batch in shown.epoch(0, 0, BATCH)), count()
     one = next(stream)
 
@@ -121,7 +122,7 @@ def ten_views_against_one(data: PreparedSet, kind: Kind) -> Row:
     learner = Learner(RunConfig(net=ColumnNet("source2012", 1.0, 1000)), kind)
     train = data.splits["train"]
     few = JpegImages(train.images.file, train.images.offsets[: VIEWED + 1], train.images.shape[1])
-    shown = batches(replace(data, splits={"val": Split(few, train.labels[:VIEWED])}), "val", SOURCE2012)
+    shown = Batches(replace(data, splits={"val": Split(few, train.labels[:VIEWED])}), "val", SOURCE2012)
     ratio, own, _ = compare(
         lambda: count_batches(learner, shown, "val", "ten"),
         lambda: [count_batches(learner, shown, "val", "central") for _ in range(10)],

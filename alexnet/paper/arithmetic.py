@@ -67,12 +67,7 @@ def _of_the_paper() -> dict[str, Numbers]:
     }
 
 
-COMPUTED = _of_the_paper()
-
-
-def computed(claim: str) -> Numbers:
-    """Return the numbers of a claim that follow from the preset `paper` by arithmetic, by the keys of its values."""
-    return COMPUTED.get(claim, {})
+COMPUTED = _of_the_paper()  # by claim the numbers that follow from the preset `paper`, by the keys of its values
 
 
 def word(claim: Claim, value: Value, number: float) -> Word:

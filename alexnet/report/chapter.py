@@ -53,6 +53,16 @@ class Chapter:
         """Every answer with its interval and verdict."""
         return self.results.answers()
 
+    def noise(self, control: str) -> str:
+        """Return how far the seeds of an arm lie apart in top-1 error: what stands before its gains, as a sentence."""
+        at = self.answers[0].where
+        error = 100 * self.frame().query("arm == @control and k == 1 and views == 'ten' and split == @at.split").error
+        if len(error) < 2:
+            return "Here the unmodified net has not been run with several seeds yet."
+        told = f"Here the unmodified net has a top-1 error of {error.mean():.1f} % ({on(at.data, at.split, 'ten')}), with a"
+        apart = error.max() - error.min()
+        return f"{told} standard deviation of {error.std():.2f} points over {len(error)} seeds, which lie {apart:.2f} apart."
+
     def claim_table(self) -> Markdown:
         """Return the claim in our words with its numbers, margins and the 2012 run notes': the head of a chapter."""
         claim = self.experiment.about

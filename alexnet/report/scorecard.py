@@ -81,7 +81,7 @@ def _tested(claim: Claim, result: Result) -> Line:
 
 def _untested(claim: Claim, key: str, value: Value) -> Line:
     """Return the line of a number that no experiment answers: counted, held by construction, quoted, or nobody's yet."""
-    number = arithmetic.computed(claim.id).get(key)
+    number = arithmetic.COMPUTED.get(claim.id, {}).get(key)
     ours, where, word = NOTHING, WHY_NONE.get(f"{claim.id}: {key}", WHY_NONE.get(claim.id, "")), NO_EXPERIMENT
     if number is not None:
         ours = f"{number:,.0f}" if number == int(number) else f"{number:.4g}"
@@ -113,12 +113,19 @@ def answer_sentences() -> dict[str, str]:
     once = {(line.what, line.ours, line.where, line.word) for line in judged}  # Why: two claims may share a measurement.
     listed = ", ".join(f"{word} ({n})" for word, n in Counter(word for *_, word in once).most_common())
     counts = Counter(line.word for line in everything if not any(value.derived for value in line.claim.values))
+    gain = next(line.result for line in lines("s3.3-lrn", "small") if line.what == "top-1 gain")
+    least = f"{(gain.interval.high - gain.interval.low) / 2:.1f}" if gain.interval and gain.interval.ends else ""
+    theirs = [value.paper for value in values if value.key == "top-1 gain" and not value.is_direction]
     return {
         "notes": f"Of {len(noted2012)} results that stand both in the paper and in its authors' run notes of 2012, "
         f"{'all' if same == len(noted2012) else same} agree to the last printed digit.",
         "counts": f"Of the {claims} claims that only trainings can test, {found or 'none'} "
         f"{'has' if found < 2 else 'have'} so far been judged here on photographs, by {len(once)} numbers.",
         "words": f"Their verdicts: {listed}." if listed else "There is no verdict so far.",
+        "power": f"What is not seen may be there: with the seeds of scale small, a gain in top-1 error must be larger than "
+        f"{least} points to be seen, and the paper's are {min(theirs):g} to {max(theirs):g}."
+        if least
+        else "",
         "arithmetic": f"Of the printed numbers that are arithmetic, {counts['arithmetic: true']} are true and "
         f"{counts['arithmetic: false']} false.",
     }

@@ -16,8 +16,8 @@ from torch import Tensor
 from alexnet.config import RunConfig, UserError
 from alexnet.files import Rows
 from alexnet.model import image_side_of
-from alexnet.preprocessing import Batches, PreparedSet, batches
-from alexnet.preprocessing.loader import WHOLE, Part
+from alexnet.preprocessing import PreparedSet
+from alexnet.preprocessing.loader import WHOLE, Batches, Part
 from alexnet.training.precision import autocast
 from alexnet.training.step import Learner
 
@@ -38,7 +38,7 @@ def batches_for(config: RunConfig, data: PreparedSet, split: str, device: torch.
         how = f"crops of {shown}" if config.augmentation else "all"
         would = f"would be shown {how} of the {pixels} that the images of {data.name} have"
         raise UserError(f"The net sees {side} pixels a side, and {would}. Change --augmentation or --data.")
-    return batches(data, split, config.augmentation, device)
+    return Batches(data, split, config.augmentation, device)
 
 
 def views_of_training(config: RunConfig) -> str:

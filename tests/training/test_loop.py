@@ -8,7 +8,8 @@ import torch
 
 from alexnet.config import CifarNet, Optimiser, Schedule, UserError
 from alexnet.model import StepKey
-from alexnet.preprocessing import Batches, prepared_set
+from alexnet.preprocessing import prepared_set
+from alexnet.preprocessing.loader import Batches
 from alexnet.training import loop
 from alexnet.training.step import Learner
 
