@@ -3,7 +3,7 @@
 import itertools
 
 from alexnet.config import Schedule
-from alexnet.experiments.answers import difference, neighbour_ratio, ratio, rounding
+from alexnet.experiments.answers import difference, gain, gap, neighbour_ratio, ratio, rounding
 from alexnet.experiments.declare import Experiment, against, base, cifar
 from alexnet.experiments.scales import SCHEDULES
 from alexnet.experiments.sections import KS, TO_LINE, cifar_published, fastest
@@ -15,7 +15,17 @@ EXPERIMENTS = (
     against("q-lrn-layer2", {"with": base(), "layer 1 only": base("no-norm2")}, tops=KS),
     against("q-fully-connected", {"whole": base()} | {f"without {fc}": base(f"no-{fc}") for fc in ("fc6", "fc7")}),
     against("q-text", {"source2012": base(), "paper": base(preset="paper")}),
-    against("q-dropout-rate", {"with": base(), "without": base("no-dropout", rate=0.005, scales=SMALL)}, is_gap_closed=True),
+    Experiment(
+        claim="q-dropout-rate",
+        arms={"with": base(), "with, half the rate": base(rate=0.005, scales=SMALL)}
+        | {"without, half the rate": base("no-dropout", rate=0.005, scales=SMALL)},
+        answers={
+            "top-1 gain": gain("without, half the rate", "with", top=1),
+            "gap closed": gap("without, half the rate", "with"),
+            "top-1 gain; both at half the rate": gain("without, half the rate", "with, half the rate", top=1),
+            "gap closed; both at half the rate": gap("without, half the rate", "with, half the rate"),
+        },
+    ),
     against("q-bf16", {p: base(precision=p, epochs=5, scales=("small", "paper")) for p in ("fp32", "bf16")}),
     Experiment(
         claim="q-codes",
