@@ -18,7 +18,6 @@ from alexnet.preprocessing.augment import PAPER, SOURCE2012, colour_axes, num_vi
 
 NOT_PINNED = "not pinned"
 KINDS = ("differs", "silent", "guess", "slip", "same")  # the head of ledger.toml says what they mean
-TOPICS = ("Sizes", "Normalisation", "Initial values", "Updates and schedule", "Images", "Dropout and testing", "Ablations")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,10 +50,6 @@ class Batches:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Return the number of batches in an epoch; the last one holds what is left and may be smaller."""
-        return -(-len(self) // batch_size)
-
     def epoch(
         self, seed: int, epoch: int, batch_size: int, first_step: int = 0, colour_noise: bool = True, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:

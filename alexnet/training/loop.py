@@ -227,7 +227,7 @@ def train(
 
 def _bar(training: Training, wanted: bool | None) -> tqdm:
     """Return the bar of a training; it is on where the main rank has a terminal."""
-    at, steps = training.progress, training.sets["train"].steps_per_epoch(training.config.optimiser.batch_size)
+    at, steps = training.progress, -(-len(training.sets["train"]) // training.config.optimiser.batch_size)
     done, total = at.epoch * steps + at.step, training.config.epochs * steps
     hidden = wanted is False or not training.group.is_main or not sys.stderr.isatty()
     return tqdm(total=total, initial=done, desc=training.name, unit="batch", leave=False, disable=hidden)

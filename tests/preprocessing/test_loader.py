@@ -61,7 +61,7 @@ def test_a_batch_is_a_function_of_seed_epoch_and_step(photographs, augmentation)
     made = Batches(photographs, "train", augmentation)
     whole = list(made.epoch(seed=1, epoch=3, batch_size=32))
     later = list(made.epoch(seed=1, epoch=3, batch_size=32, first_step=2))
-    assert len(whole) == made.steps_per_epoch(32) == 5
+    assert len(whole) == 5
     assert len(whole[-1][1]) == 130 - 4 * 32
     for (x, y), (x_later, y_later) in zip(whole[2:], later, strict=True):
         assert torch.equal(x, x_later)

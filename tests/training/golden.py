@@ -41,7 +41,7 @@ def losses(group: Group, dtype: torch.dtype) -> list[float]:
     learner.net.to(dtype)
     learner.optimiser = build_optimiser(learner.net, CONFIG.optimiser)
     batches, size = batches_for(CONFIG, open_set(CONFIG.data), "train"), CONFIG.optimiser.batch_size
-    found, per_epoch = [], batches.steps_per_epoch(size)
+    found, per_epoch = [], -(-len(batches) // size)
     for epoch in range(-(-STEPS // per_epoch)):
         shown = batches.epoch(CONFIG.seed, epoch, size, part=group.part)
         for step, (images, labels) in islice(enumerate(shown), STEPS - epoch * per_epoch):
