@@ -428,7 +428,7 @@ def _train_defaults(words: list[str]) -> Train:
     machine.use_device(chosen.device)
     if chosen.arm is None or "/" in chosen.what:
         return Train()
-    if chosen.what not in (*words, "all"):  # Why: behind an option that it does not know, tyro does not find the claim
+    if chosen.what not in (*words, ""):  # Why: behind an option that it does not know, tyro does not find the claim
         raise UserError("Name the claim before the options: alexnet train CLAIM --arm ARM ...")
     arm = chosen.chosen()
     return Train(what=chosen.what, changes=Overrides(**{name: getattr(arm, name) for name in vars(Overrides())}))
