@@ -208,9 +208,11 @@ def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top:
 def recorded_scale(experiment: Experiment) -> Scale | None:
     """Return the largest scale at which an experiment has a result, or None; of scales with the same runs, the smallest."""
     # On CIFAR-10 the same runs stand at small and at paper.
-    each = {scale: Results(experiment, scale) for scale in SCALES}
-    names = {scale: [run.name for of in result.shown.values() for run in of.values()] for scale, result in each.items()}
-    used = {scale: [found.runs for found in result.answers()] or names[scale] for scale, result in each.items()}
+    used = {}
+    for scale in SCALES:
+        found = Results(experiment, scale)
+        names = (run.name for by_seed in found.shown.values() for run in by_seed.values())
+        used[scale] = [result.runs for result in found.answers()] if experiment.answers else list(names)
     largest = next(filter(any, reversed(used.values())), None)
     return next((scale for scale in SCALES if largest and used[scale] == largest), None)
 

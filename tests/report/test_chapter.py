@@ -35,6 +35,14 @@ def test_the_frame_has_a_row_for_each_count(chapter):
     assert set(frame.arm) == {"with", "without"}
 
 
+def test_the_noise_is_that_of_the_seeds(chapter):
+    """50 and 52 % of errors: sd sqrt(2)."""
+    said = chapter.noise("with")
+    assert "top-1 error of 51.0 %" in said
+    assert "standard deviation of 1.41 points over 2 seeds, which lie 2.00 apart." in said
+    assert "not been run with several seeds" in chapter.noise("without"), "one run"
+
+
 def test_prose_gets_the_gain_that_the_table_has(chapter):
     """168 of 300 less the mean of 150 and 156 are 5 points."""
     texts = chapter.texts()

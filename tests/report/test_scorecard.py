@@ -1,5 +1,7 @@
 """The scorecard: what is measured is told apart from what is defined, counted or quoted."""
 
+import re
+
 import pytest
 
 from alexnet.config import UserError
@@ -14,6 +16,7 @@ def test_without_runs_nothing_is_measured():
     lines = scorecard.lines()
     assert not any(line.is_measured for line in lines)
     assert "none has so far been judged" in scorecard.answer_sentences()["counts"]
+    assert not scorecard.answer_sentences()["power"], "without an interval there is nothing to say"
 
 
 def test_every_claim_has_a_line_and_every_number_of_it():
@@ -68,6 +71,11 @@ def test_a_measurement_has_its_interval_its_place_and_the_run_notes(record):
     assert line.is_judged
     assert "1 has so far been judged" in scorecard.answer_sentences()["counts"]
     assert "direction seen (1)" in scorecard.answer_sentences()["words"]
+    low, high = map(float, re.search(r"interval (\S+) to ([\d.]+)", line.ours).groups())
+    assert (
+        f"larger than {(high - low) / 2:.1f} points to be seen, and the paper's are 0.4 to 2."
+        in scorecard.answer_sentences()["power"]
+    )
 
 
 def test_a_measurement_that_two_claims_share_is_one_number(record):
