@@ -6,7 +6,7 @@ words are those of the book's chapter "How a claim is judged". All that a bound 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -162,8 +162,9 @@ def count_interval(wrong: int, total: int) -> Interval:
 
 
 def rate_interval(counts: Sequence[tuple[int, int]]) -> Interval:
-    """Return the mean error rate in percent from one (wrong, total) a seed; of a single seed, `count_interval`."""
-    return count_interval(*counts[0]) if len(counts) == 1 else mean_interval([100 * w / total for w, total in counts])
+    """Return the mean error rate in percent from one (wrong, total) a seed, within 0 to 100; of one, `count_interval`."""
+    found = count_interval(*counts[0]) if len(counts) == 1 else mean_interval([100 * w / total for w, total in counts])
+    return replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
 
 
 def on(data: str, split: str, views: str) -> str:

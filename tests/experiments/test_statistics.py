@@ -222,6 +222,8 @@ def test_a_rate_is_of_seeds_where_there_are_several_and_of_the_count_where_there
     assert rate_interval([(10, 100)]) == count_interval(10, 100)
     found = rate_interval([(1, 100), (2, 100), (3, 100)])
     assert (found.estimate, found.high) == pytest.approx((2.0, 2 + T2 / math.sqrt(3)), abs=1e-5)
+    assert found.low == 0, "Student's would be -0.48, which is no error rate"
+    assert rate_interval([(97, 100), (98, 100), (99, 100)]).high == 100
 
 
 ON_ITS_OWN_DATA = [
