@@ -14,7 +14,7 @@ import records
 
 from alexnet import cli
 from alexnet.config import PROJECT_DIR, Optimiser, RunConfig, UserError, config_hash, from_dict, to_dict
-from alexnet.experiments import EXPERIMENTS, plan, recording, results, runs
+from alexnet.experiments import EXPERIMENTS, artefacts, plan, recording, results, runs
 from alexnet.experiments.recording import train_run
 from alexnet.training import checkpoint
 
@@ -296,3 +296,17 @@ def test_results_that_may_not_be_written_are_one_line(tiny, config, monkeypatch)
     monkeypatch.setattr(recording.files, "locked", refused)
     with pytest.raises(UserError, match=r"Permission denied\..*ALEXNET_RUNS"):
         train_run(config)
+
+
+def test_the_counts_of_a_committed_run_are_of_the_weights_it_ended_with(monkeypatch):
+    """Wherever `errors.csv` and the last epoch of `metrics.jsonl` have the same images in the same views."""
+    monkeypatch.setenv("ALEXNET_RUNS", str(PROJECT_DIR / "runs"))
+    shared = 0
+    for run in runs.recorded():
+        ended = [row for row in run.metrics if row["epoch"] == run.manifest["epochs"]]
+        counted = {(row["split"], row["views"], row["k"]): (row["wrong"], row["total"]) for row in ended}
+        for row in artefacts.read_errors(run.folder):
+            expected = counted.get((row["split"], row["views"], row["k"]))
+            assert expected in (None, (row["wrong"], row["total"])), f"{run.name}: {row}"
+            shared += expected is not None
+    assert shared > 50
