@@ -201,7 +201,7 @@ def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top:
     base = found.pop(control, [])
     compared = {digest: rates for digest, rates in found.items() if rates}
     others = [compared.pop(digest) for digest in compared.keys() - declared]
-    # Why all that are declared: an interval must not change as other arms of the family are recorded.
+    # Why all that are declared: the number of comparisons must not grow as other arms of the family are recorded.
     return family_intervals(compared, base, len(declared - {control}), *others) if base and compared else {}
 
 
