@@ -23,7 +23,7 @@ Rows = list[dict[str, Any]]  # of a table, each by the names of its columns
 def replacing(file: Path) -> Iterator[IO[bytes]]:
     """Yield a binary stream whose content becomes `file` when it is whole and on the disk, or does not."""
     file = file.absolute()  # Why: "." has no name
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     partial = file.with_name(file.name + PARTIAL)
     try:
         with partial.open("wb") as stream:
@@ -37,6 +37,14 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(file.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those around it, so that a power cut loses neither what is in it nor the folder itself."""
+    new = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in new:
+        sync_folder(made.parent)
 
 
 def sync_folder(folder: Path) -> None:

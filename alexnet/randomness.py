@@ -24,11 +24,6 @@ def key(seed: int, purpose: str, *where: int) -> int:
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=16).digest(), "little")
 
 
-def batch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    """Return the order (num_images,) in which `epoch` visits the training images: a permutation, int64."""
-    return generator(seed, "batch-order", epoch).permutation(num_images)
-
-
 def normal(seed: int, purpose: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return standard normal draws of `shape`, float32."""
     return generator(seed, purpose).standard_normal(shape, dtype=np.float32)

@@ -54,7 +54,7 @@ class Batches:
         self, seed: int, epoch: int, batch_size: int, first_step: int = 0, colour_noise: bool = True, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the shuffled batches of `epoch` from `first_step` on, or this part's rows; the next is prefetched."""
-        order = randomness.batch_order(seed, epoch, len(self))
+        order = randomness.generator(seed, "batch-order", epoch).permutation(len(self))
 
         def made() -> Iterator[tuple[Tensor, Tensor]]:
             if sys.platform == "linux" and self.device.type == "cpu" and isinstance(self.images, np.ndarray):

@@ -245,7 +245,7 @@ def _saved(folder: Path, index: ImageIndex, codec: Codec) -> dict[str, Any]:
         if written["key"] == key and there >= sum(length for length, _ in written["shards"]):
             return written
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     return {"key": key, "shards": [], "refused": []}
 
 
