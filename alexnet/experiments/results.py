@@ -179,8 +179,8 @@ def _ended(config: RunConfig, first_seed: int) -> dict[int, Run]:
 
 
 @cache
-def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top: int) -> dict[str, Interval]:
-    """Return, by hash of the config, the difference of each arm to the control over all experiments that compare with it."""
+def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top: int, but: str = "") -> dict[str, Interval]:
+    """Return, by hash, the difference of each arm (`but` one) to the control over all experiments that compare with it."""
     # All gains over one control, of runs of a kind, on one set in one kind of views, are one family: their intervals hold
     # together (Dunnett).
     from alexnet.experiments import EXPERIMENTS
@@ -199,7 +199,7 @@ def family(control: str, kind: tuple[Any, ...], scale: Scale, where: Where, top:
             alike = results.of_kind(kind)
             found |= {alike.hashes[arm]: list(alike.rates(arm, where, top).values()) for arm in answer.arms}
     base = found.pop(control, [])
-    compared = {digest: rates for digest, rates in found.items() if rates}
+    compared = {digest: rates for digest, rates in found.items() if rates and digest != but}
     others = [compared.pop(digest) for digest in compared.keys() - declared]
     # Why all that are declared: the number of comparisons must not grow as other arms of the family are recorded.
     return family_intervals(compared, base, len(declared - {control}), *others) if base and compared else {}
