@@ -100,7 +100,7 @@ def _by_views(evaluate: Any, trained: Trained, split: str) -> Arrays:
 
 
 def _rounded(evaluate: Any, trained: Trained, split: str) -> Arrays:
-    """Top-1 errors counted from logits, and from the same rounded to bf16, where the largest often tie."""
+    """Top-1 errors counted from logits, and from the same rounded to bf16, where the largest sometimes tie."""
     shown = evaluate.batches_for(trained.config, trained.data, split, trained.learner.group.device)
     counts = np.zeros(2, np.int64)
     for (images,), labels_N in shown.in_order(evaluate.CHUNK, "whole"):

@@ -120,7 +120,7 @@ class GroupedLinear(nn.Linear):
 class LogitsLinear(nn.Linear):
     """The last layer: its product is in fp32 whatever the rest of the net runs in, and in float64 in a float64 net.
 
-    Rounded to the 8 bits of bf16, the largest logits of an image often tie, and the order of the classes decides.
+    Rounded to the 8 bits of bf16, the largest logits of an image sometimes tie, and the order of the classes decides.
     """
 
     def forward(self, x_ND: Tensor) -> Tensor:

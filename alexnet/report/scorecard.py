@@ -110,7 +110,8 @@ def answer_sentences() -> dict[str, str]:
     values = [value for claim in CLAIMS.values() if claim.is_measured for value in claim.values if not value.derived]
     noted2012 = [v for v in values if v.notes2012 is not None and v.unit in ("%", "points") and v.bound == "equal"]
     same = sum(abs(value.notes2012 - value.paper) <= PRINTED for value in noted2012)
-    once = {(line.what, line.ours, line.where, line.word) for line in judged}  # Why: two claims may share a measurement.
+    # Why: two claims may share a measurement.
+    once = dict.fromkeys((line.what, line.ours, line.where, line.word) for line in judged)
     listed = ", ".join(f"{word} ({n})" for word, n in Counter(word for *_, word in once).most_common())
     counts = Counter(line.word for line in everything if not any(value.derived for value in line.claim.values))
     gain = next(line.result for line in lines("s3.3-lrn", "small") if line.what == "top-1 gain")
@@ -122,8 +123,8 @@ def answer_sentences() -> dict[str, str]:
         "counts": f"Of the {claims} claims that only trainings can test, {found or 'none'} "
         f"{'has' if found < 2 else 'have'} so far been judged here on photographs, by {len(once)} numbers.",
         "words": f"Their verdicts: {listed}." if listed else "There is no verdict so far.",
-        "power": f"What is not seen may be there: with the seeds of scale small, a gain in top-1 error must be larger than "
-        f"{least} points to be seen, and the paper's are {min(theirs):g} to {max(theirs):g}."
+        "power": f"What is not seen may be there: with the seeds of scale small, the gain of a change to the net must be "
+        f"larger than {least} points of top-1 error to be seen, and the paper's are {min(theirs):g} to {max(theirs):g}."
         if least
         else "",
         "arithmetic": f"Of the printed numbers that are arithmetic, {counts['arithmetic: true']} are true and "

@@ -32,7 +32,7 @@ from alexnet.experiments.results import Results
 from alexnet.experiments.scales import table
 from alexnet.experiments.statistics import dunnett_critical
 from alexnet.preprocessing.augment import PAPER
-from alexnet.report import scorecard
+from alexnet.report import Chapter, scorecard
 from alexnet.training.step import Learner
 
 
@@ -485,6 +485,9 @@ def test_rates_that_nearly_tie_are_run_with_fresh_seeds_too(monkeypatch):
     assert tied.about == f"{key}, 19pct, relu at 0.002"
     assert tied.interval.estimate == pytest.approx((3 + 65 / 70) / (65 / 70))
     assert tied.about in tied.verdict.sentence
+    listed = Chapter(figure1, "small").runs_table().data
+    assert "| tanh " in listed
+    assert "| relu at 0.002 " in listed, "the runs of a near tie are listed too"
 
 
 def test_binary_codes_keep_what_is_near_together(monkeypatch):

@@ -73,7 +73,7 @@ def test_a_measurement_has_its_interval_its_place_and_the_run_notes(record):
     assert "direction seen (1)" in scorecard.answer_sentences()["words"]
     low, high = map(float, re.search(r"interval (\S+) to ([\d.]+)", line.ours).groups())
     assert (
-        f"larger than {(high - low) / 2:.1f} points to be seen, and the paper's are 0.4 to 2."
+        f"larger than {(high - low) / 2:.1f} points of top-1 error to be seen, and the paper's are 0.4 to 2."
         in scorecard.answer_sentences()["power"]
     )
 
