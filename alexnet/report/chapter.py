@@ -96,10 +96,11 @@ class Chapter:
         return numbered(rows, headers, caption, name, "stacked compact") if rows else Markdown(missing)
 
     def runs_table(self) -> Markdown:
-        """Return the runs of each arm: seeds, minutes, machine, commit, with links to their folders."""
+        """Return the runs of each arm, near ties too: seeds, minutes, machine, commit, with links to their folders."""
         rows, found = [], self.results
         tied = {f"{arm} at {rate:g}": found.at_rate(arm, rate) for arm, s in found.searches.items() for rate in s.ties}
-        for arm, by_seed in (found.runs | tied).items():
+        listed = found.runs | tied
+        for arm, by_seed in listed.items():
             if group := list(by_seed.values()):
                 segments = [segment for run in group for segment in run.manifest["segments"]]
                 machines = dict.fromkeys(f"{_machine(segment)}, {segment['precision']['choice']}" for segment in segments)
@@ -107,7 +108,7 @@ class Chapter:
                 seeds = ", ".join(map(str, sorted(by_seed)))
                 rows.append((arm, _folder(group[0]), seeds, minutes, "; ".join(machines), _commits(group)))
         headers = ("arm", "run", "seeds", "minutes in all", "machine, precision", "commit")
-        left = [f"`{arm}`" for arm, by_seed in (found.runs | tied).items() if not by_seed]
+        left = [f"`{arm}`" for arm, by_seed in listed.items() if not by_seed]
         return self._table(rows, headers, "The runs at scale {}", "tbl-runs", left)
 
     @property
