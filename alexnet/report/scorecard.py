@@ -123,7 +123,7 @@ def answer_sentences() -> dict[str, str]:
         "counts": f"Of the {claims} claims that only trainings can test, {found or 'none'} "
         f"{'has' if found < 2 else 'have'} so far been judged here on photographs, by {len(once)} numbers.",
         "words": f"Their verdicts: {listed}." if listed else "There is no verdict so far.",
-        "power": f"What is not seen may be there: with the seeds of scale small, the gain of a change to the net must be "
+        "power": f"What is not seen may be there: at scale small the measured gain of a change to the net must be "
         f"larger than {least} points of top-1 error to be seen, and the paper's are {min(theirs):g} to {max(theirs):g}."
         if least
         else "",
