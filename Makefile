@@ -88,7 +88,7 @@ fuzz: setup ## show the readers of images, archives, weights and checkpoints dam
 	@OMP_NUM_THREADS=1 $(RUN) tests/fuzz.py
 
 clean: ## delete what can be made again: runs on images made by formula, rehearsals, executed notebooks, the book
-	rm -rf runs/formula* rehearsal book/_executed book/_build .pytest_cache .ruff_cache
+	rm -rf runs/formula32 runs/formula256 rehearsal book/_executed book/_build .pytest_cache .ruff_cache
 
 else # Why a copy: the environment, the results and the book are all written into the checkout.
 

@@ -97,7 +97,7 @@ class Prepare:
     val_fraction: float | None = None  # of each class of such a set, drawn from a seed and put aside for validation
     force: bool = False  # make the set again although it is there; it is replaced when the new one is complete
     processes: int | None = None  # that decode photographs; the default is one on each core
-    codec: Literal["raw", "jpeg"] | None = None  # raw: 197 kB a photograph; jpeg: a fifth, decoded at each use; else by size
+    codec: Literal["raw", "jpeg"] | None = None  # raw: 197 kB a photograph; jpeg: a sixth, decoded at each use; else by size
     accept_bad: bool = False  # proceed although more than 0.1 % of the photographs are missing or unreadable
     verify: bool = False  # compare every byte of a large set with its checksums; small sets always are
 
@@ -197,13 +197,17 @@ class Train(Chosen):
 
     def _own(self) -> tuple[RunConfig, dict[str, Any]]:
         """Return the arm's run as the options change it; of one that is changed, also what its record says of that."""
-        from alexnet.model import image_side_of
-        from alexnet.preprocessing import is_prepared, open_set
+        import torch
+
+        from alexnet.model.net import blank
+        from alexnet.preprocessing import prepare
 
         arm = self.chosen()
         own = replace(arm, **vars(self.changes), name=self.name)
-        if own.data != arm.data and is_prepared(own.data) and own.net.num_classes == arm.net.num_classes:
-            own = replace(own, net=replace(own.net, num_classes=len(open_set(own.data, verify=False).classes)))
+        with torch.device("meta"):  # Why here: what cannot be built is told before a set is fetched and a folder is made
+            blank(own.net)
+        if own.data != arm.data and own.net.num_classes == arm.net.num_classes:
+            own = replace(own, net=replace(own.net, num_classes=len(prepare(own.data, verify=False).classes)))
         facts: dict[str, Any] = {"arm_of": [self.what, self.arm, experiments.readiness.choose(self.scale)[0]]}
         if self.from_file is not None:
             if not self.from_file.is_file():
@@ -211,7 +215,6 @@ class Train(Chosen):
             facts["start_file"] = str(self.from_file.absolute())
             own = replace(own, start_from=None, start_file=config.file_digest(self.from_file))
             experiments.recording.initial_of_file(own, self.from_file)
-        image_side_of(own.net)  # Why here: it names an unknown ablation before a set is fetched and a folder is made
         return own, facts if own != arm else {}
 
     def _train(self, wanted: RunConfig, facts: dict[str, Any]) -> None:
@@ -222,10 +225,11 @@ class Train(Chosen):
         experiments.plan.check_threads(wanted, self.threads)
         if layout.ranks > 1 and not is_rank():
             recording.train_by_ranks(wanted, layout, self.threads, **facts)
-        elif facts:
-            recording.begin(wanted, **facts)
-        measured = () if is_rank() else experiments.plan.artefacts_wanted(wanted)
         with joined(layout if is_rank() else Layout(), experiments.readiness.device()) as group:
+            if facts and group.is_main:
+                recording.begin(wanted, **facts)
+            group.any(False)  # the others wait until it is begun
+            measured = () if is_rank() else experiments.plan.artefacts_wanted(wanted)
             run = recording.train_run(wanted, threads=self.threads, measured=measured, group=group)
         if not is_rank():
             print(f"{run.folder}: {run.status} after epoch {run.manifest['epochs']}.")

@@ -37,7 +37,7 @@ def use_device(word: str) -> None:
     if word == "auto":
         return
     seen, number = os.environ.get("CUDA_VISIBLE_DEVICES"), word.removeprefix("cuda").lstrip(":") or "0"
-    if number.isdigit() and seen:  # the user shows us some only
+    if number.isdecimal() and seen:  # the user shows us some only
         number = dict(enumerate(seen.split(","))).get(int(number), "")
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if word == "cpu" else number
     import torch

@@ -84,6 +84,8 @@ def ready(net: LoadedNet) -> tuple[SimpleNamespace, RunConfig]:
 def _run(net: LoadedNet, pictures: Picture | Sequence[Picture], measure: Callable[..., Tensor]) -> Tensor:
     (learner, config), mean = ready(net), net.mean_image.cpu().numpy()
     some, found = [pictures] if _is_one(pictures) else pictures, []
+    if not len(some):
+        raise UserError("There are no pictures.")
     for start in range(0, len(some), evaluate.CHUNK):  # Why: a folder's pictures need not fit into memory
         images = pixels(some[start : start + evaluate.CHUNK], len(mean)).numpy()
         split = Split(images, np.zeros(len(images), np.int64))

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ from records import record
 
 import alexnet
 from alexnet import cli, experiments, files
+from alexnet.config import RunConfig
 from alexnet.experiments import artefacts, recording, runs
 from alexnet.experiments.results import Results
 from alexnet.report import Chapter
-from alexnet.training import checkpoint
+from alexnet.training import checkpoint, distributed
 
 
 def run(capsys, *words):
@@ -71,6 +74,11 @@ def test_help_does_not_wait_for_torch():
         (("train", "fig1-relu", "--arm", "tahn", "--scale", "toy"), "did you mean 'tanh'"),
         (("train", "fig1-relu", "--arm", "tanh, conv-local-13pct", "--scale", "toy"), "at scale toy"),
         (("train", "formula32/19pct-nothing-000000/seed-0"), "There is no run"),
+        (("train", "formula32/19pct-nothing-000000/seed-²"), "There is no run"),
+        (
+            ("train", "fig1-relu", "--scale", "toy", "--arm", "ReLU", "--norm-alpha", "0.1"),
+            "leave out --norms, --norm-alpha",
+        ),
         (("evaluate", "s3.3-lrn", "--scale", "toy"), "Its arms: 'with', 'without'"),
         (("evaluate",), "Say which net"),
         (("compare", "fig1-rleu"), "fig1-relu"),
@@ -98,6 +106,28 @@ def test_an_arm_with_changed_options_is_a_run_of_its_own_and_is_evaluated_by_its
     status, _, err = run(capsys, "evaluate", *words)
     assert status == 1
     assert "There is no run" in err, "the arm itself was not trained"
+
+
+def test_a_run_on_a_set_that_is_not_prepared_yet_has_as_many_classes_as_that(tiny, monkeypatch):
+    train = cli._train_defaults(["fig1-relu", "--scale", "toy", "--arm", "ReLU"])
+    monkeypatch.setattr("alexnet.preprocessing.prepare", lambda name, verify: SimpleNamespace(classes=("a", "b", "c")))
+    own, facts = replace(train, arm="ReLU", scale="toy", changes=replace(train.changes, data="imagenette"))._own()
+    assert (own.data, own.net.num_classes) == ("imagenette", 3)
+    assert facts
+
+
+def test_of_ranks_that_a_user_starts_only_the_main_one_begins_the_run_and_the_others_wait(tiny, monkeypatch):
+    done = []
+    train = cli._train_defaults(["fig1-relu", "--scale", "toy", "--arm", "ReLU"])
+    monkeypatch.setattr(distributed, "is_rank", lambda: True)
+    monkeypatch.setattr(recording, "begin", lambda config, **facts: done.append("begin"))
+    monkeypatch.setattr(recording, "train_run", lambda config, **how: done.append("train"))
+    for is_main, expected in ((True, ["begin", "wait", "train"]), (False, ["wait", "train"])):
+        group = SimpleNamespace(is_main=is_main, any=lambda *flags: done.append("wait"))
+        monkeypatch.setattr(distributed, "joined", lambda layout, device, group=group: nullcontext(group))
+        train._train(RunConfig(), {"arm_of": []})
+        assert done == expected
+        done.clear()
 
 
 def test_options_of_a_run_without_an_arm_are_refused(tiny, capsys):

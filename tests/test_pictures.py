@@ -88,6 +88,12 @@ def test_features_are_those_of_the_central_view(net):
     assert found == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-6)
 
 
+def test_no_pictures_at_all_are_refused_in_a_line(net):
+    for use in (alexnet.predict, alexnet.features):
+        with pytest.raises(UserError, match="There are no pictures"):
+            use(net, [])
+
+
 def test_a_file_keeps_words_and_views_and_an_older_one_has_the_papers(net, tmp_path):
     weights.save(tmp_path / "new", net.net, net.card, net.mean_image)
     found = alexnet.load(tmp_path / "new")

@@ -3,9 +3,10 @@
     scales.py        toy, small and paper: which set stands for which, width, epochs, seeds
     declare.py       Experiment, arms and how a scale fills them in; answers.py: what is computed from arms
     sections.py      the declarations of the paper's claims; questions.py: of what the paper does not ask
-    runs.py          the store of runs; artefacts.py: what is measured once of a finished run
+    runs.py          the store of runs; recording.py: how one is trained into it; evaluation.py: its net's errors
+    artefacts.py     what is measured of it once; baseline.py: the rival of Table 1
     plan.py          which runs are wanted, their states and costs; runner.py: the queue over devices and cores
-    rate_search.py   the fastest learning rate of Figure 1
+    readiness.py     what this machine can run; rate_search.py: the fastest learning rate of Figure 1
     statistics.py    intervals and verdicts; results.py: from runs to answers
 
 `EXPERIMENTS` has every declaration, those of most value first: a queue takes their runs in this order.

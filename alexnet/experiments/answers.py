@@ -83,14 +83,12 @@ def difference(first: tuple[str, dict[str, str]], second: tuple[str, dict[str, s
     """Points of error of `first` beyond `second`, each an arm and what differs from the claim's split and views, by seed."""
     sides = (first, second)
 
-    def interval_of(first: Sequence[float], second: Sequence[float]) -> Interval:
-        return mean_interval([a - b for a, b in zip(first, second, strict=True)])
+    def interval(results: "Results", at: Where) -> Interval | None:
+        found = (results.rates(arm, replace(at, **other), top) for arm, other in sides)
+        return _over(lambda *pair: mean_interval([a - b for a, b in zip(*pair, strict=True)]), *found)
 
-    return Answer(
-        tuple(dict.fromkeys(arm for arm, _ in sides)),
-        lambda at: tuple(replace(at, **other).counted for _, other in sides),
-        lambda results, at: _over(interval_of, *(results.rates(arm, replace(at, **other), top) for arm, other in sides)),
-    )
+    arms = tuple(dict.fromkeys(arm for arm, _ in sides))
+    return Answer(arms, lambda at: tuple(replace(at, **other).counted for _, other in sides), interval)
 
 
 def gap(of: str, than: str) -> Answer:
@@ -158,7 +156,7 @@ def ensemble_gain(arm: str, nets: int, top: int) -> Answer:
         alone_N = np.mean([wrong_of_mean([net], top) for net in found], axis=0)
         gained_N = 100 * (alone_N - wrong_of_mean(found, top))
         mean, half = float(gained_N.mean()), 1.96 * float(gained_N.std(ddof=1)) / math.sqrt(len(gained_N))
-        return Interval(mean, mean - half, mean + half, 0.95, 1, "ensemble")
+        return Interval(mean, mean - half, mean + half, 1, "ensemble")
 
     return _of_nets((arm,), nets, interval_of)
 

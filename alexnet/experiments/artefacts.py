@@ -150,8 +150,8 @@ def binary_codes(queries_QD: np.ndarray, gallery_ND: np.ndarray) -> list[np.ndar
 def _pixels(images: np.ndarray) -> np.ndarray:
     """Return images (N, D) averaged over blocks, to about 32 pixels a side: enough for a distance in pixels."""
     block = max(1, images.shape[1] // 32)
-    small = [image.reshape(image.shape[0] // block, block, -1, block, 3).mean(axis=(1, 3)) for image in images]
-    return np.stack(small).reshape(len(small), -1).astype(np.float32)
+    small = [image.reshape(len(image) // block, block, -1, block, 3).mean((1, 3), np.float32) for image in images]
+    return np.stack(small).reshape(len(small), -1)
 
 
 KINDS: dict[str, Callable[..., Any]] = {

@@ -237,7 +237,7 @@ def find(name: str) -> RunConfig:
     if (run := runs.read(name)) is not None:
         return run.config
     configs = [each.config for scale in SCALES for each in wanted(scale, assume=True)]
-    if (seed := name.rpartition("/seed-")[2]).isdigit():  # another repetition of a run that is known
+    if (seed := name.rpartition("/seed-")[2]).isdecimal():  # another repetition of a run that is known
         configs += [reseeded(config, int(seed)) for config in configs]
     known = {runs.name_of(config): config for config in configs}
     if name not in known:

@@ -83,7 +83,7 @@ def _train(config: RunConfig, threads: int | None, group: Group, **how: Any) -> 
     choice = CHOICES[group.any(*(precision.get("choice") == c for c in CHOICES)).index(True)]  # one decides for all
     kernels = use_kernels(kept["kernels"] if kept else True, group)
     kept = {"threads": threads, "precision": precision, "kernels": kernels, "fingerprint": data.fingerprint}
-    record = Record(config, data, group, kept) if group.is_main else None
+    record = Record(config, data, group, kept, found is not None) if group.is_main else None
     if record is not None:
         how["on_epoch"] = record.note
     how |= {"precision": choice, "group": group, "checkpoint_seconds": CHECKPOINT_SECONDS, "initial": initial, "kept": kept}
@@ -132,14 +132,14 @@ def initial_of_file(config: RunConfig, file: Path) -> dict[str, Any]:
 class Record:
     """Keeps manifest, metrics, history and timing of a training in its folder; a run that resumes has several segments."""
 
-    def __init__(self, config: RunConfig, data: PreparedSet, group: Group, kept: dict[str, Any]) -> None:
+    def __init__(self, config: RunConfig, data: PreparedSet, group: Group, kept: dict[str, Any], resumes: bool) -> None:
         self.folder, self.began = runs.folder_of(config), time.perf_counter()
         segment = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": 0.0, "epochs": None}
         segment |= {"threads": kept["threads"], "device": machine.name_of(group.device), "ranks": group.num_ranks}
         segment |= {"kernels": kept["kernels"], "precision": kept["precision"], "hardware": machine.hardware()}
         self.segment = segment | {"versions": machine.versions(), "git": machine.git_state()}
         earlier = runs.read(config)
-        segments = earlier.manifest["segments"] if earlier is not None and checkpoint.read(self.folder) else []
+        segments = earlier.manifest["segments"] if earlier is not None and resumes else []
         self.manifest = _new_manifest(config, data, earlier.facts if earlier is not None else {}, [*segments, self.segment])
         # Why now: a training killed in its first epoch leaves a segment too.
         files.write_json(self.folder / "manifest.json", self.manifest)
@@ -176,12 +176,12 @@ def begin(config: RunConfig, **facts: Any) -> None:
         files.write_json(runs.folder_of(config) / "manifest.json", manifest)
 
 
-def train_by_ranks(config: RunConfig, layout: Layout, threads: int | None = None, **facts: Any) -> None:
+def train_by_ranks(config: RunConfig, layout: Layout, threads: int | None = None, stop: Any = None, **facts: Any) -> None:
     """Have ranks of this machine train a run; raises as `train_run` does, and UserError for a layout that does not fit."""
     columns_here(config.net, layout)  # Why first: what is wrong should be said once, and not by every rank.
     begin(config, **facts)
     words = [runs.name_of(config), "--devices", layout.columns, "--replicas", layout.replicas]
-    status = launch(["train", *map(str, words + (["--threads", threads] if threads else []))], layout)
+    status = launch(["train", *map(str, words + (["--threads", threads] if threads else []))], layout, stop=stop)
     if status == STOPPED:
         raise KeyboardInterrupt("The same command resumes it.")
     if status and files.is_locked(runs.lock_of(config)):

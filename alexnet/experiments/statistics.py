@@ -30,7 +30,6 @@ class Interval:
     estimate: float  # a bound too, if one end is infinite: the interval is then one-sided
     low: float | None  # None when nothing is known of the spread
     high: float | None
-    confidence: float
     n: int  # runs; of the arm with fewer, when two are compared
     counted: str = "run"  # what `n` counts
 
@@ -44,7 +43,7 @@ class Interval:
         if self.low is None or self.high is None:
             return f"{self.estimate:.2f} ({ONE_RUN if self.n == 1 else f'{runs}, no interval'})"
         sign, ends = {
-            (False, False): ("", f"{self.confidence:.0%} interval {self.low:.2f} to {self.high:.2f}"),
+            (False, False): ("", f"95% interval {self.low:.2f} to {self.high:.2f}"),
             (False, True): ("at least ", f"one-sided: above {self.low:.2f}"),
             (True, False): ("at most ", f"one-sided: below {self.high:.2f}"),
             (True, True): ("about ", "bounded on neither side"),
@@ -60,23 +59,20 @@ class Verdict:
     sentence: str
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Return the mean of one value per seed and Student's t interval for it. Raises ValueError for none or infinite ones."""
     if len(values) == 0 or not all(map(math.isfinite, values)):
         raise ValueError(f"`values` (={list(values)}) must be one or more finite numbers")
     n, mean = len(values), math.fsum(values) / len(values)
     if n < 2:
-        return Interval(mean, None, None, confidence, n)
+        return Interval(mean, None, None, n)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, confidence, n)
+    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
 
 
 def ratio_interval(
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-    limits: Sequence[float] = (math.nan, math.nan),
-    confidence: float = 0.95,
+    numerators: Sequence[float], denominators: Sequence[float], limits: Sequence[float] = (math.nan, math.nan)
 ) -> Interval:
     """Return the geometric mean of the ratios paired by seed, and Student's t interval on their logarithms.
 
@@ -92,12 +88,12 @@ def ratio_interval(
     values = np.where(censored, late, values)
     if not (values > 0).all():
         raise ValueError(f"a ratio needs positive values, or `limits`: {list(numerators)} over {list(denominators)}")
-    logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()], confidence)
+    logs = mean_interval([math.log(above / below) for above, below in values.T.tolist()])
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
     if censored.any():
         low, high = (math.exp(logs.estimate) if end is None else end for end in (low, high))
         low, high = -math.inf if censored[1].any() else low, math.inf if censored[0].any() else high
-    return Interval(math.exp(logs.estimate), low, high, logs.confidence, logs.n)
+    return Interval(math.exp(logs.estimate), low, high, logs.n)
 
 
 def family_intervals(
@@ -119,7 +115,7 @@ def family_intervals(
     for name, values in groups.items():
         estimate, half = float(values.mean() - base.mean()), reach * math.sqrt(1 / len(values) + 1 / len(base))
         low, high = (estimate - half, estimate + half) if freedom else (None, None)
-        found[name] = Interval(estimate, low, high, 0.95, min(len(values), len(base)))
+        found[name] = Interval(estimate, low, high, min(len(values), len(base)))
     return found
 
 
@@ -158,7 +154,7 @@ def count_interval(wrong: int, total: int) -> Interval:
     z, rate = float(ndtri(0.975)), wrong / total
     middle = (rate + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(rate * (1 - rate) / total + z**2 / (4 * total**2))
-    return Interval(100 * rate, 100 * (middle - half), 100 * (middle + half), 0.95, 1)
+    return Interval(100 * rate, 100 * (middle - half), 100 * (middle + half), 1)
 
 
 def rate_interval(counts: Sequence[tuple[int, int]]) -> Interval:

@@ -70,7 +70,7 @@ class LocallyConnected2d(nn.Module):
 
 
 class CifarStack(Net):
-    """A net of `TOPOLOGIES`; its layers are attributes. Raises UserError for `norms` of a topology without them."""
+    """A net of `TOPOLOGIES`; its layers are attributes. Raises UserError for normalisations of a topology without."""
 
     def __init__(self, config: CifarNet) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class CifarStack(Net):
         self.norm = replace(NORM, alpha=NORM.alpha if alpha is None else alpha, beta=NORM.beta if beta is None else beta)
         self.layer_names = tuple(self.topology)
         if (config.norms is not None or self.norm != NORM) and "norm" not in str(self.topology):
-            raise UserError(f"The net {config.topology} has no normalisations: leave out `norms` (={config.norms}).")
+            raise UserError(f"{config.topology} has no normalisations: leave out --norms, --norm-alpha, --norm-beta.")
         maps, side = COLOURS, self.image_side
         for name, (kernels, _, then) in self.topology.items():
             out = max(1, round(kernels * config.width)) if kernels else 0

@@ -178,13 +178,10 @@ def without_layer(config: NetConfig, name: str) -> NetConfig:
 def with_sixth_layer(config: NetConfig) -> NetConfig:
     """Return the net with a sixth convolutional layer over pool5 that sees every column (#146; paper 6)."""
     # Source 2012: as many kernels as conv5, padding 1, sd 0.03 and bias 1, which are conv5's (layers-146-2009.cfg:258-269).
+    if not config.learns("conv5"):
+        raise UserError("There is no conv5 that conv6 could be like: write conv6 before no-conv5.")
     conv6 = replace(config.conv5, padding=1, then="activation")
     return replace(config, conv6=conv6, exchange=_in_order({"conv6", *config.shared}))
-
-
-def with_bias(config: NetConfig, bias: float) -> NetConfig:
-    """Return the net with another initial bias in the layers where it is 1."""
-    return _changed(config, LAYERS, lambda layer: replace(layer, bias=bias if layer.bias == 1 else layer.bias))
 
 
 def with_classes(config: NetConfig, num_classes: int) -> NetConfig:
@@ -233,8 +230,9 @@ ABLATIONS: dict[str, Callable[[NetConfig], NetConfig]] = {
     "no-map-norm": lambda config: without_steps(config, "map_norm"),
     "sd-0.01": partial(_changed, names=CONV[2:], change=partial(replace, sd=0.01)),
     # What decides whether a training leaves its first plateau, and what a normalisation has to do.
-    "bias-0.1": partial(with_bias, bias=0.1),
-    "bias-0": partial(with_bias, bias=0.0),
+    # Biases are changed in the layers where they begin at 1.
+    "bias-0.1": partial(_changed, names=LAYERS, change=lambda layer: replace(layer, bias=layer.bias and 0.1)),
+    "bias-0": partial(_changed, names=LAYERS, change=partial(replace, bias=0.0)),
     "inputs-over-60": partial(replace, input_divisor=60.0),
 }
 PRESETS: dict[str, Callable[[], NetConfig]] = {"paper": paper, "source2012": source2012}

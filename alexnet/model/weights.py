@@ -66,7 +66,9 @@ class LoadedNet(nn.Module):
 
     def as_seen(self, pixels_NHWC: Tensor) -> Tensor:
         """Return what the net is to be shown of raw RGB images (0-255) as section 2 prepares them: centre minus mean."""
-        side = self.net.image_side
+        side, whole, (H, W) = self.net.image_side, len(self.mean_image), pixels_NHWC.shape[1:3]
+        if not side <= min(H, W) <= whole:
+            raise ValueError(f"`pixels_NHWC` ({H} x {W}) must be {side} to {whole} wide or high, whichever is less.")
         pixels = _centre(pixels_NHWC.to(self.mean_image.device), side).float()
         return (pixels - _centre(self.mean_image[None], side)).permute(0, 3, 1, 2)
 
@@ -76,10 +78,7 @@ class LoadedNet(nn.Module):
 
 
 def _centre(pixels_NHWC: Tensor, side: int) -> Tensor:
-    _, H, W, _ = pixels_NHWC.shape
-    if min(H, W) < side:
-        raise ValueError(f"`pixels_NHWC` ({H} x {W}) must be at least {side} wide and high.")
-    top, left = (H - side) // 2, (W - side) // 2
+    top, left = ((length - side) // 2 for length in pixels_NHWC.shape[1:3])
     return pixels_NHWC[:, top : top + side, left : left + side]
 
 

@@ -12,7 +12,8 @@ BLOCK = 1024  # places of an epoch whose numbers are drawn together: a batch ask
 PAPER = Augmentation()
 # Source 2012: one decision for 32 images and the mean's centre (convdata_jpeg.py:77, 95, 238); division (:179).
 SOURCE2012 = Augmentation(images_per_decision=32, mean_crop="central", divide=True)
-# Source 2012: the 13 % and 11 % nets see 24 of 32 pixels, each image with a crop and a flip of its own, no colour noise.
+# Source 2012: the 13 % and 11 % nets see 24 of 32 pixels, each image with a crop and a flip of its own, no colour noise;
+# but they subtract the mean's centre (convdata_cifar.py:56, 64), and ours the crop's own part, as all recorded runs have it.
 CIFAR_CROPS = Augmentation(crop_side=24, noise=0.0)
 
 

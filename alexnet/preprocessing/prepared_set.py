@@ -77,8 +77,9 @@ class JpegImages:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Return one image or several: `images[i]`, `images[3:7]`, `images[numbers]`, `images[mask]`."""
-        numbers = np.arange(len(self))[key]  # Why: an image that is not there is an IndexError
-        if numbers.ndim == 0:
+        # Why: an image that is not there is an IndexError; and what is as long as the set costs more than decoding.
+        numbers = (range if isinstance(key, int | np.integer | slice) else np.arange)(len(self))[key]
+        if isinstance(numbers, int | np.integer):
             return decode(self._data[self.offsets[numbers] : self.offsets[numbers + 1]])
         return np.stack([self[i] for i in numbers]) if len(numbers) else np.empty((0, *self.shape[1:]), np.uint8)
 

@@ -157,7 +157,7 @@ def joined(layout: Layout, device: torch.device | None = None) -> Iterator[Group
     group.leave()
 
 
-def launch(arguments: Sequence[str], layout: Layout, program: Sequence[str] = ("-m", "alexnet")) -> int:
+def launch(arguments: Sequence[str], layout: Layout, program: Sequence[str] = ("-m", "alexnet"), stop: Any = None) -> int:
     """Run `python -m alexnet <arguments>` as every rank of `layout` on this machine with torchrun; return the exit status.
 
     A request to stop, or the end of this process by whatever means, reaches the ranks through their standard input; the
@@ -170,7 +170,7 @@ def launch(arguments: Sequence[str], layout: Layout, program: Sequence[str] = ("
     env = threads | os.environ | {STOP_AT_EOF: "1"}
     # Why a session of its own: Ctrl-C goes to all processes of a terminal, and torchrun would answer it with a traceback.
     pipe = {"stdin": subprocess.PIPE, "start_new_session": True}
-    with StopRequests() as stop, subprocess.Popen(command, env=env, **pipe) as agent:
+    with stop or StopRequests() as stop, subprocess.Popen(command, env=env, **pipe) as agent:
         try:
             while agent.poll() is None:
                 time.sleep(0.2)

@@ -194,6 +194,9 @@ def test_the_sixth_layer_is_that_of_146():
     """layers-146-2009.cfg:258-269: 128 kernels a column, padding 1, sd 0.03, bias 1."""
     assert with_sixth_layer(source2012()).conv6 == ConvLayer(128, 3, padding=1, sd=0.03, bias=1.0)
     assert with_sixth_layer(without_overlap(source2012())).conv6.padding == 1
+    with pytest.raises(UserError, match="write conv6 before no-conv5"):
+        layers_of(ColumnNet(ablation="no-conv5 conv6"))
+    assert layers_of(ColumnNet(ablation="conv6 no-conv5")).conv6.kernels == 128
 
 
 def test_167_lacks_the_normalisations_of_layer_2_only():

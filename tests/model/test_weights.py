@@ -140,6 +140,8 @@ def test_of_raw_pixels_the_centre_is_shown_minus_that_of_the_mean_image(exported
         assert np.array_equal(net.as_seen(torch.from_numpy(pixels)), central.transpose(0, 3, 1, 2))
     with pytest.raises(ValueError, match="98 x 200"):
         net.as_seen(torch.zeros(1, 98, 200, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"256 x 300\) must be 99 to 110 wide or high"):
+        net.as_seen(torch.zeros(1, 256, 300, 3, dtype=torch.uint8))
 
 
 def test_weights_do_not_follow_a_file_that_is_overwritten(exported, tmp_path):

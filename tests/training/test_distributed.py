@@ -134,6 +134,13 @@ def test_ctrl_c_in_the_launching_process_stops_every_rank_after_the_same_step(jo
     assert jobs["asked"] == [["stopped", at.epoch, at.step]] * 2
 
 
+def test_a_request_to_stop_reaches_ranks_through_those_who_launched_them(tmp_path):
+    """As a worker of the queue has it, whose queue is gone: the ranks would wait for ever."""
+    (tmp_path / "waits.py").write_text("import sys; sys.stdin.read()")
+    (stop := distributed.StopRequests()).request()
+    assert distributed.launch([], Layout(1, 2), (str(tmp_path / "waits.py"),), stop) == distributed.STOPPED
+
+
 def test_ranks_whose_launching_process_is_killed_stop_after_the_same_step_and_save(jobs):
     assert jobs["statuses"][2] == -signal.SIGKILL
     at = jobs["stood"][2]
