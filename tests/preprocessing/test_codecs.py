@@ -49,7 +49,7 @@ def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source):
         assert images[key].shape == whole[key].shape
         assert (images[key] == whole[key]).all()
     for beyond in (14, -15):
-        with pytest.raises(IndexError, match="out of bounds"):
+        with pytest.raises(IndexError, match="out of range"):
             images[beyond]
 
 
