@@ -206,8 +206,6 @@ class Train(Chosen):
         own = replace(arm, **vars(self.changes), name=self.name)
         with torch.device("meta"):  # Why here: what cannot be built is told before a set is fetched and a folder is made
             blank(own.net)
-        if own.data != arm.data and own.net.num_classes == arm.net.num_classes:
-            own = replace(own, net=replace(own.net, num_classes=len(prepare(own.data, verify=False).classes)))
         facts: dict[str, Any] = {"arm_of": [self.what, self.arm, experiments.readiness.choose(self.scale)[0]]}
         if self.from_file is not None:
             if not self.from_file.is_file():
@@ -215,6 +213,8 @@ class Train(Chosen):
             facts["start_file"] = str(self.from_file.absolute())
             own = replace(own, start_from=None, start_file=config.file_digest(self.from_file))
             experiments.recording.initial_of_file(own, self.from_file)
+        if own.data != arm.data and own.net.num_classes == arm.net.num_classes:
+            own = replace(own, net=replace(own.net, num_classes=len(prepare(own.data, verify=False).classes)))
         return own, facts if own != arm else {}
 
     def _train(self, wanted: RunConfig, facts: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ def _work(pipe: connection.Connection, at: list[int | None], threads: int) -> No
         while not stop.requested and (wanted := asked.get()) is not None:
             try:
                 if len(at) > 1:
-                    recording.train_by_ranks(wanted.config, Layout(len(at), 1), threads // len(at), stop)
+                    recording.train_by_ranks(wanted.config, Layout(len(at), 1), stop=stop)
                 how = {"epoch_limit": wanted.epoch_limit, "threads": threads, "measured": sorted(wanted.artefacts)}
                 run = recording.train_run(wanted.config, **how, group=Group(readiness.device()), stop=stop)
                 reply = {"warning": run.manifest["warning"]}

@@ -115,7 +115,7 @@ def answer_sentences() -> dict[str, str]:
     listed = ", ".join(f"{word} ({n})" for word, n in Counter(word for *_, word in once).most_common())
     counts = Counter(line.word for line in everything if not any(value.derived for value in line.claim.values))
     gain = next(line.result for line in lines("s3.3-lrn", "small") if line.what == "top-1 gain")
-    least = f"{(gain.interval.high - gain.interval.low) / 2:.1f}" if gain.interval and gain.interval.ends else ""
+    least = f"{(gain.interval.high - gain.interval.low) / 2:.2f}" if gain.interval and gain.interval.ends else ""
     theirs = [value.paper for value in values if value.key == "top-1 gain" and not value.is_direction]
     return {
         "notes": f"Of {len(noted2012)} results that stand both in the paper and in its authors' run notes of 2012, "
