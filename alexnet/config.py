@@ -50,7 +50,7 @@ class CifarNet:
 
     topology: Topology = "19pct"
     activation: Activation = "relu"
-    first_sd: float = 1e-4  # initial standard deviation of conv1's weights; the 2012 files have 1e-4, tuned for ReLU
+    first_sd: float = 1e-4  # initial standard deviation of conv1's weights; the 2012 files have 1e-4, chosen with ReLU
     num_classes: int = 10
     width: float = 1.0  # multiplies the number of kernels; 1 is the 2012 net, less is for the scale toy
     image_side: int = 32  # pixels that the net sees: 32, or 24 with the crops of the 13 % and 11 % nets

@@ -69,7 +69,7 @@ def predict(net: LoadedNet, pictures: Picture | Sequence[Picture], top: int = 5)
 
 
 def features(net: LoadedNet, pictures: Picture | Sequence[Picture], layer: str = "fc7") -> np.ndarray:
-    """Return the outputs (N, D) of a layer, float32, for the centre of each picture. Raises UserError for no such layer."""
+    """Return a layer's outputs (N, D) float32 for each picture's centre. Raises UserError for no such layer, no pictures."""
     return _run(net, pictures, lambda *shown: evaluate.features_split(*shown, "", layer)).numpy()
 
 

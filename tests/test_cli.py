@@ -116,13 +116,17 @@ def test_a_run_on_a_set_that_is_not_prepared_yet_has_as_many_classes_as_that(tin
     assert facts
 
 
-def test_of_ranks_that_a_user_starts_only_the_main_one_begins_the_run_and_the_others_wait(tiny, monkeypatch):
+def test_a_run_is_begun_by_the_main_rank_before_others_go_on_and_before_it_is_known_what_is_measured(tiny, monkeypatch):
     done = []
+    ended = SimpleNamespace(folder="", status="finished", manifest={"epochs": 1, "warning": None})
     train = cli._train_defaults(["fig1-relu", "--scale", "toy", "--arm", "ReLU"])
-    monkeypatch.setattr(distributed, "is_rank", lambda: True)
+    monkeypatch.setattr(experiments.plan, "artefacts_wanted", lambda config: done.append("measured") or set())
     monkeypatch.setattr(recording, "begin", lambda config, **facts: done.append("begin"))
-    monkeypatch.setattr(recording, "train_run", lambda config, **how: done.append("train"))
-    for is_main, expected in ((True, ["begin", "wait", "train"]), (False, ["wait", "train"])):
+    monkeypatch.setattr(recording, "train_run", lambda config, **how: done.append("train") or ended)
+    alone = ["begin", "wait", "measured", "train"]
+    ranks = ((True, ["begin", "wait", "train"]), (False, ["wait", "train"]))
+    for is_rank, is_main, expected in ((False, True, alone), *((True, *each) for each in ranks)):
+        monkeypatch.setattr(distributed, "is_rank", lambda is_rank=is_rank: is_rank)
         group = SimpleNamespace(is_main=is_main, any=lambda *flags: done.append("wait"))
         monkeypatch.setattr(distributed, "joined", lambda layout, device, group=group: nullcontext(group))
         train._train(RunConfig(), {"arm_of": []})

@@ -32,7 +32,7 @@ TO_LINE = answers.first_epoch_below(LINE)
 # When has a training converged? Two readings of what the paper does not say, stated before a net without dropout was
 # trained: the first epoch whose mean training loss is two thirds of ln K, which the first rate reaches, and half of it.
 CONVERGED = {"two thirds": answers.first_epoch_of_loss(2 / 3), "half": answers.first_epoch_of_loss(1 / 2)}
-# What the paper leaves open is varied once: conv1's initial sd of the 2012 files, 0.0001, was tuned for ReLU.
+# What the paper leaves open is varied once: conv1's initial sd of the 2012 files, 0.0001, was chosen with ReLU.
 TANH_SDS = {f"tanh, sd {sd:g}": fastest("19pct", "tanh", sd, small=(0.016, 25), paper=(0.016, 25)) for sd in (0.001, 0.01)}
 FIGURE1 = {"19pct": ("tanh", "ReLU"), "conv-local-13pct": ("tanh, conv-local-13pct", "ReLU, conv-local-13pct")}
 FIGURE1 |= {f"19pct, {arm}": (arm, "ReLU") for arm in TANH_SDS}

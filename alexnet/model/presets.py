@@ -176,7 +176,7 @@ def without_layer(config: NetConfig, name: str) -> NetConfig:
 
 
 def with_sixth_layer(config: NetConfig) -> NetConfig:
-    """Return the net with a sixth convolutional layer over pool5 that sees every column (#146; paper 6)."""
+    """Return the net with a sixth layer over pool5 that sees every column (#146; paper 6). UserError without conv5."""
     # Source 2012: as many kernels as conv5, padding 1, sd 0.03 and bias 1, which are conv5's (layers-146-2009.cfg:258-269).
     if not config.learns("conv5"):
         raise UserError("There is no conv5 that conv6 could be like: write conv6 before no-conv5.")

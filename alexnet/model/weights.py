@@ -65,7 +65,7 @@ class LoadedNet(nn.Module):
         self.register_buffer("mean_image", mean_HWC.clone(), persistent=False)
 
     def as_seen(self, pixels_NHWC: Tensor) -> Tensor:
-        """Return what the net is to be shown of raw RGB images (0-255) as section 2 prepares them: centre minus mean."""
+        """Return raw RGB images (0-255) as the net sees them (paper 2): centre minus mean. ValueError for others."""
         side, whole, (H, W) = self.net.image_side, len(self.mean_image), pixels_NHWC.shape[1:3]
         if not side <= min(H, W) <= whole:
             raise ValueError(f"`pixels_NHWC` ({H} x {W}) must be {side} to {whole} wide or high, whichever is less.")

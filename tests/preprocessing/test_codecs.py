@@ -35,7 +35,7 @@ def test_a_set_begun_in_one_form_is_made_anew_in_another(source):
     assert not list(data.folder.rglob("images.npy"))
 
 
-def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source):
+def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source, monkeypatch):
     images = prepare("folders", source, codec="jpeg").splits["train"].images
     whole = images[:]
     assert (images.shape, len(images)) == (whole.shape, 14)
@@ -51,6 +51,8 @@ def test_images_kept_as_jpegs_are_indexed_as_an_array_is(source):
     for beyond in (14, -15):
         with pytest.raises(IndexError, match="out of range"):
             images[beyond]
+    monkeypatch.setattr(np, "arange", lambda *_: pytest.fail("one image costs as much as there are images"))
+    assert (images[np.int64(3)] == images[3:4][0]).all()
 
 
 def test_a_split_of_grey_jpegs_is_kept_in_three_colours(source):

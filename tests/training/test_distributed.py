@@ -135,8 +135,8 @@ def test_ctrl_c_in_the_launching_process_stops_every_rank_after_the_same_step(jo
 
 
 def test_a_request_to_stop_reaches_ranks_through_those_who_launched_them(tmp_path):
-    """As a worker of the queue has it, whose queue is gone: the ranks would wait for ever."""
-    (tmp_path / "waits.py").write_text("import sys; sys.stdin.read()")
+    """As a worker of the queue has it, whose queue is gone: ranks that nothing reaches would fail after a minute."""
+    (tmp_path / "waits.py").write_text("import select, sys; sys.exit(not select.select([0], [], [], 60)[0])")
     (stop := distributed.StopRequests()).request()
     assert distributed.launch([], Layout(1, 2), (str(tmp_path / "waits.py"),), stop) == distributed.STOPPED
 
